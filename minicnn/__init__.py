@@ -1,0 +1,40 @@
+"""minicnn: convolutional networks from scratch, small enough to read and fast enough to use."""
+
+import importlib
+from typing import Any
+
+from minicnn import backend, functional, models, nn, optim, random
+from minicnn.autograd import is_grad_enabled, no_grad
+from minicnn.backend import set_default as set_default_backend
+from minicnn.gradcheck import gradcheck
+from minicnn.random import manual_seed
+from minicnn.summary import summary
+from minicnn.tensor import Tensor, cat, stack, tensor
+
+__version__ = "0.1.0"
+__all__ = [
+    "Tensor",
+    "backend",
+    "cat",
+    "functional",
+    "gradcheck",
+    "is_grad_enabled",
+    "manual_seed",
+    "models",
+    "nn",
+    "no_grad",
+    "optim",
+    "random",
+    "set_default_backend",
+    "stack",
+    "summary",
+    "tensor",
+]
+
+_ON_FIRST_USE = ("checkpoint", "data", "metrics", "plots", "pretrained", "training")  # they import larger libraries
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_FIRST_USE:
+        return importlib.import_module(f"minicnn.{name}")
+    raise AttributeError(f"module 'minicnn' has no attribute {name!r}")

@@ -1,0 +1,132 @@
+"""The tape: which operation made a tensor, and the walk back along it.
+
+An operation on tensors leaves a :class:`Node` with one vector-Jacobian product (vjp) an input: a function from the
+gradient of the output to the gradient of that input. :func:`backward` visits the nodes from the last to the first made,
+which is a topological order because an operation only ever uses tensors that exist.
+"""
+
+import heapq
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import ContextDecorator
+from contextvars import ContextVar
+from typing import Any
+
+_recording: ContextVar[bool] = ContextVar("recording", default=True)
+_order = itertools.count()
+
+Vjp = Callable[[Any], Any]
+
+
+class no_grad(ContextDecorator):
+    """Context manager and decorator: operations inside leave no tape."""
+
+    def __enter__(self) -> None:
+        self._token = _recording.set(False)
+
+    def __exit__(self, *exception: object) -> None:
+        _recording.reset(self._token)
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations leave a tape now."""
+    return _recording.get()
+
+
+class Node:
+    """One operation on the tape.
+
+    edges: for each input the node that made it, the tensor itself if it is a leaf that wants a gradient, or None.
+    versions: what the inputs and the output were when the operation ran; an edit in place since then is an error.
+    """
+
+    __slots__ = ("edges", "operation", "order", "shapes", "versions", "vjps")
+
+    def __init__(self, output: Any, inputs: Sequence[Any], vjps: Sequence[Vjp]) -> None:
+        self.order = next(_order)
+        self.operation = vjps[0].__qualname__.partition(".")[0].lstrip("_")
+        self.vjps: Sequence[Vjp] | None = vjps
+        self.edges = [(t if t._node is None else t._node) if t.requires_grad else None for t in inputs]
+        self.shapes = [t.shape for t in inputs]
+        self.versions = [(t._version, t._version.number) for t in (*inputs, output)]
+
+    def check(self) -> Sequence[Vjp]:
+        """Return the vjps, or raise RuntimeError if they no longer hold."""
+        if self.vjps is None:
+            raise RuntimeError(
+                f"backward: the tape of {self.operation} was freed by an earlier backward; "
+                "pass retain_graph=True to that call to walk it twice"
+            )
+        if any(version.number != number for version, number in self.versions):
+            raise RuntimeError(
+                f"backward: a tensor that {self.operation} used or made was edited in place after it ran; "
+                "edit a copy, or call backward first"
+            )
+        return self.vjps
+
+
+class Version:
+    """How often the memory of a tensor was edited in place; shared by its views."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
+def joint(gradients: Callable[[Any], Sequence[Any]], count: int) -> tuple[Vjp, ...]:
+    """Split a function that computes ``count`` gradients at once into vjps, each of which returns one of them.
+
+    The first vjp that is called computes all; each result is handed out once.
+    """
+    results: dict[int, Any] = {}
+
+    def take(index: int, gy: Any) -> Any:
+        if index not in results:
+            results.update(enumerate(gradients(gy)))
+        return results.pop(index)
+
+    def one(index: int) -> Vjp:
+        vjp = lambda gy: take(index, gy)  # noqa: E731
+        vjp.__qualname__ = gradients.__qualname__
+        return vjp
+
+    return tuple(one(index) for index in range(count))
+
+
+def backward(root: Any, gradient: Any, retain_graph: bool) -> None:
+    """Add d root / d leaf, times ``gradient``, to ``.grad`` of every leaf that requires one.
+
+    A first gradient is borrowed; only where a second arrives is an array allocated, and added to from then on.
+    """
+    if root._node is None:
+        root._accumulate(gradient, owned=False)
+        return
+    gradients: dict[Node, tuple[Any, bool]] = {root._node: (gradient, False)}  # node -> gradient, whether it is ours
+    queue = [(-root._node.order, root._node)]
+    while queue:
+        node = heapq.heappop(queue)[1]
+        gy, _ = gradients.pop(node)
+        for vjp, edge, shape in zip(node.check(), node.edges, node.shapes, strict=True):
+            if edge is None:
+                continue
+            gx = vjp(gy)
+            if gx.shape != shape:
+                raise RuntimeError(f"{node.operation}: expected a gradient of shape {shape}, its vjp made {gx.shape}")
+            owned = gx is not gy and gx.base is None
+            if not isinstance(edge, Node):
+                edge._accumulate(gx, owned)
+            elif edge not in gradients:
+                gradients[edge] = (gx, owned)
+                heapq.heappush(queue, (-edge.order, edge))
+            else:
+                gradients[edge] = _sum(*gradients[edge], gx)
+        if not retain_graph:
+            node.vjps = None
+
+
+def _sum(total: Any, owned: bool, value: Any) -> tuple[Any, bool]:
+    if not owned:
+        return total + value, True
+    total += value
+    return total, True

@@ -1,0 +1,119 @@
+"""Backends: one array library and one implementation of the kernels each.
+
+===========  ==========  =======================================================================
+name         arrays      kernels
+===========  ==========  =======================================================================
+numpy        NumPy       Numba, compiled for this processor (:mod:`minicnn.backend.cpu`)
+cupy         CuPy        CUDA (:mod:`minicnn.backend.cuda`)
+reference    NumPy       plain array code, the specification (:mod:`minicnn.backend.reference`)
+===========  ==========  =======================================================================
+"""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_KERNELS = {
+    "numpy": "minicnn.backend.cpu",
+    "cupy": "minicnn.backend.cuda",
+    "reference": "minicnn.backend.reference",
+}
+
+
+class BackendUnavailable(RuntimeError):
+    """A backend's package, driver or device is missing; the message says which, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A name, the array module ``xp``, and the module of ``kernels`` that work on its arrays."""
+
+    name: str
+    xp: Any
+    kernels: Any
+
+    def asarray(self, array: Any) -> Any:
+        """Return ``array`` (NumPy or CuPy) as an array of this backend, moved only where it must be."""
+        if isinstance(array, np.ndarray) or self.xp is not np:
+            return self.xp.asarray(array)
+        return to_numpy(array)
+
+    def synchronize(self) -> None:
+        """Wait until everything that was started on the device is done."""
+        if self.xp is not np:
+            self.xp.cuda.get_current_stream().synchronize()
+
+
+_loaded: dict[str, Backend] = {}
+_by_array_type: dict[type, Backend] = {}
+_default = "numpy"
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that :func:`get` knows, without "auto"."""
+    return tuple(_KERNELS)
+
+
+def get(name: str = "auto") -> Backend:
+    """Load a backend by name; "auto" is "cupy" where a GPU answers, else "numpy".
+
+    Raises:
+        ValueError: unknown name.
+        BackendUnavailable: no package, no driver or no device.
+    """
+    if name == "auto":
+        try:
+            return get("cupy")
+        except BackendUnavailable:
+            return get("numpy")
+    if name not in _KERNELS:
+        raise ValueError(f"backend: expected auto, {', '.join(_KERNELS)}; received {name!r}")
+    if name not in _loaded:
+        kernels = importlib.import_module(_KERNELS[name])
+        xp = kernels.require_device() if name == "cupy" else np
+        _loaded[name] = Backend(name, xp, kernels)
+    return _loaded[name]
+
+
+def default() -> Backend:
+    """Return the backend on which new tensors are made."""
+    return get(_default)
+
+
+def set_default(name: str) -> Backend:
+    """Make new tensors on this backend from now on, and use its kernels for its arrays."""
+    global _default
+    chosen = get(name)
+    _default = chosen.name
+    _by_array_type[chosen.xp.ndarray] = chosen
+    return chosen
+
+
+@contextmanager
+def use(name: str) -> Iterator[Backend]:
+    """Make ``name`` the default inside a ``with`` block."""
+    global _default
+    previous, kernels = _default, dict(_by_array_type)
+    try:
+        yield set_default(name)
+    finally:
+        _default = previous
+        _by_array_type.clear()
+        _by_array_type.update(kernels)
+
+
+def of(array: Any) -> Backend:
+    """Return the backend that works on ``array``."""
+    kind = type(array)
+    if kind not in _by_array_type:
+        _by_array_type[kind] = get("numpy" if isinstance(array, np.ndarray | np.generic) else "cupy")
+    return _by_array_type[kind]
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """Return an array of any backend as a NumPy array, without a copy where it is one."""
+    return array if isinstance(array, np.ndarray) else np.asarray(array.get() if hasattr(array, "get") else array)

@@ -1,0 +1,1 @@
+from minicnn.backend.reference import *

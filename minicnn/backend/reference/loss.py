@@ -1,0 +1,38 @@
+"""Softmax and cross-entropy in one step, so that large logits neither overflow nor lose the gradient."""
+
+from minicnn.backend.arrays import namespace
+
+
+def cross_entropy(logits, labels, weight, label_smoothing):
+    """Loss of each image: -sum_k q_k log p_k with p = softmax(logits).
+
+    q_k = weight_k ((1 - s) [k = label] + s / K), label smoothing s (Szegedy et al., 2016).
+    logits: (N, K); labels: int64 (N,); weight: (K,) or None -> losses (N,), probabilities (N, K).
+    """
+    xp = namespace(logits)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    e = xp.exp(shifted)
+    total = e.sum(axis=1, keepdims=True)
+    target = _target(e, labels, weight, label_smoothing)
+    losses = -(target * (shifted - xp.log(total))).sum(axis=1)
+    return losses, e / total
+
+
+def cross_entropy_grad(glosses, probabilities, labels, weight, label_smoothing):
+    """Gradient for the logits: glosses (p sum(q) - q). glosses: (N,); probabilities: (N, K) -> (N, K)."""
+    target = _target(probabilities, labels, weight, label_smoothing)
+    return glosses[:, None] * (probabilities * target.sum(axis=1, keepdims=True) - target)
+
+
+def label_range(labels):
+    """Smallest and largest label as Python ints. labels: any integer array with at least one element."""
+    return int(labels.min()), int(labels.max())
+
+
+def _target(like, labels, weight, label_smoothing):
+    """q of :func:`cross_entropy`, (N, K)."""
+    xp = namespace(like)
+    n, classes = like.shape
+    target = xp.full((n, classes), label_smoothing / classes, dtype=like.dtype)
+    target[xp.arange(n), labels] += 1 - label_smoothing
+    return target if weight is None else target * weight

@@ -1,0 +1,30 @@
+"""Differentiable functions of tensors, spelled as in ``torch.nn.functional``; each forward beside its gradient."""
+
+from minicnn.functional.activation import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
+from minicnn.functional.conv import conv2d
+from minicnn.functional.linear import flatten, linear
+from minicnn.functional.loss import cross_entropy, mse_loss
+from minicnn.functional.normalization import batch_norm, dropout, layer_norm
+from minicnn.functional.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "avg_pool2d",
+    "batch_norm",
+    "conv2d",
+    "cross_entropy",
+    "dropout",
+    "elu",
+    "flatten",
+    "gelu",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "max_pool2d",
+    "mse_loss",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "tanh",
+]

@@ -1,0 +1,46 @@
+"""What every function checks before a kernel runs: an error names operation, expectation and what was received."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from minicnn.tensor import Tensor
+
+IntPair = int | Sequence[int]
+
+
+def pair(operation: str, name: str, value: IntPair, least: int) -> tuple[int, int]:
+    """Return ``value`` as (vertical, horizontal), each an int from ``least``."""
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2 or not all(isinstance(v, int) and v >= least for v in values):
+        raise ValueError(f"{operation}: expected {name} as one or two integers from {least}, received {value!r}")
+    return values[0], values[1]
+
+
+def check_float(operation: str, **tensors: Any) -> None:
+    """Raise TypeError unless all tensors (None is passed over) are of one float dtype and one backend."""
+    first: Tensor | None = None
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{operation}: expected {name} as a Tensor, received {type(tensor).__name__}")
+        if tensor.dtype.kind != "f":
+            raise TypeError(f"{operation}: expected {name} as float32 or float64, received {tensor.dtype}")
+        first = tensor if first is None else first
+        if tensor.dtype != first.dtype or type(tensor.data) is not type(first.data):
+            raise TypeError(
+                f"{operation}: expected {name} as {first.dtype} in {type(first.data).__module__}, "
+                f"received {tensor.dtype} in {type(tensor.data).__module__}"
+            )
+
+
+def check_shape(operation: str, name: str, tensor: Tensor | None, expected: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``tensor`` (None is passed over) has the expected shape."""
+    if tensor is not None and tensor.shape != expected:
+        raise ValueError(f"{operation}: expected {name} of shape {expected}, received {tensor.shape}")
+
+
+def check_images(operation: str, x: Tensor) -> None:
+    """Raise ValueError unless x is (N, C, H, W) with at least one image."""
+    if x.ndim != 4 or 0 in x.shape:
+        raise ValueError(f"{operation}: expected a non-empty input (N, C, H, W), received shape {x.shape}")

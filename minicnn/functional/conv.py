@@ -1,0 +1,82 @@
+"""Convolution."""
+
+from minicnn.functional.arguments import IntPair, check_float, check_images, check_shape, pair
+from minicnn.tensor import Tensor, kernels_of
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntPair = 1,
+    padding: IntPair | str = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Cross-correlation of images with a bank of filters.
+
+    y[n,o,i,j] = bias[o] + sum_{c,u,v} x[n, c, i*stride + u*dilation - padding, j*stride + v*dilation - padding]
+    weight[o,c,u,v], where x is zero outside the picture and o sees the channels of its group.
+
+    Args:
+        input: (N, C, H, W), float32 or float64.
+        weight: (O, C/groups, KH, KW).
+        bias: (O,).
+        stride, padding, dilation: one int, or (vertical, horizontal). ``padding`` may also be "valid" (none) or "same"
+            (OH, OW = H, W; stride 1 and odd windows).
+        groups: into how many independent convolutions the channels are split; divides C and O.
+
+    Returns:
+        (N, O, OH, OW) with OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, OW alike.
+
+    Raises:
+        ValueError: shapes or options that do not fit, or a window larger than the padded input.
+        TypeError: dtypes or backends that differ.
+    """
+    check_float("conv2d", input=input, weight=weight, bias=bias)
+    check_images("conv2d", input)
+    if weight.ndim != 4 or 0 in weight.shape:
+        raise ValueError(f"conv2d: expected a weight (O, C/groups, KH, KW), received shape {weight.shape}")
+    channels, outputs, window = input.shape[1], weight.shape[0], weight.shape[2:]
+    if not isinstance(groups, int) or groups < 1 or channels % groups or outputs % groups:
+        raise ValueError(
+            f"conv2d: expected groups to divide {channels} input and {outputs} output channels, received {groups!r}"
+        )
+    check_shape("conv2d", "weight", weight, (outputs, channels // groups, *window))
+    check_shape("conv2d", "bias", bias, (outputs,))
+    strides, dilations = pair("conv2d", "stride", stride, 1), pair("conv2d", "dilation", dilation, 1)
+    pads = _padding(padding, window, strides, dilations)
+    for size, kernel, pad, step in zip(input.shape[2:], window, pads, dilations, strict=True):
+        if step * (kernel - 1) + 1 > size + 2 * pad:
+            raise ValueError(
+                f"conv2d: window {window} with dilation {dilations} is larger than "
+                f"the input {input.shape[2:]} with padding {pads}"
+            )
+
+    k = kernels_of(input)
+    x, w = input.data, weight.data
+    y = k.conv2d(x, w, None if bias is None else bias.data, strides, pads, dilations, groups)
+    vjps = [
+        lambda gy: k.conv2d_grad_input(gy, w, x.shape, strides, pads, dilations, groups),
+        lambda gy: k.conv2d_grad_weight(gy, x, w.shape, strides, pads, dilations, groups),
+    ]
+    if bias is None:
+        return Tensor.from_op(y, (input, weight), vjps)
+    return Tensor.from_op(y, (input, weight, bias), [*vjps, k.conv2d_grad_bias])
+
+
+def _padding(
+    padding: IntPair | str, window: tuple[int, ...], stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int]:
+    if padding == "valid":
+        return 0, 0
+    if padding == "same":
+        reach = tuple(d * (size - 1) for d, size in zip(dilation, window, strict=True))
+        if stride != (1, 1) or any(r % 2 for r in reach):
+            raise ValueError(
+                f"conv2d: padding 'same' expects stride 1 and an odd window, received stride {stride}, window {window}"
+            )
+        return reach[0] // 2, reach[1] // 2
+    if isinstance(padding, str):
+        raise ValueError(f"conv2d: expected padding as integers, 'valid' or 'same', received {padding!r}")
+    return pair("conv2d", "padding", padding, 0)

@@ -1,0 +1,78 @@
+"""Losses."""
+
+from typing import Any
+
+from minicnn.functional.arguments import check_float, check_shape
+from minicnn.tensor import Tensor, kernels_of
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor | Any,
+    weight: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy of softmax(input) with integer labels.
+
+    loss_n = -sum_k weight_k ((1 - s) [k = target_n] + s / K) log softmax(input_n)_k, s = ``label_smoothing``
+    (Szegedy et al., 2016). Finite, with a finite gradient, for any finite logits.
+
+    Args:
+        input: logits (N, K), N from 1.
+        target: labels (N,) of an integer dtype in [0, K): tensor or array.
+        weight: (K,), one factor a class.
+        reduction: "mean" (divided by the sum of the targets' weights), "sum", or "none" -> (N,).
+        label_smoothing: in [0, 1].
+
+    Raises:
+        ValueError: a label outside [0, K), or shapes or options that do not fit.
+        TypeError: labels that are not integers, or dtypes that differ.
+    """
+    check_float("cross_entropy", input=input, weight=weight)
+    if input.ndim != 2 or 0 in input.shape:
+        raise ValueError(f"cross_entropy: expected logits (N, K), received shape {input.shape}")
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"cross_entropy: expected reduction 'mean', 'sum' or 'none', received {reduction!r}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: expected label_smoothing in [0, 1], received {label_smoothing}")
+    count, classes = input.shape
+    check_shape("cross_entropy", "weight", weight, (classes,))
+    k = kernels_of(input)
+    labels = _labels(k, target, count, classes)
+
+    class_weight = None if weight is None else weight.data
+    losses, probabilities = k.cross_entropy(input.data, labels, class_weight, label_smoothing)
+    loss = Tensor.from_op(
+        losses,
+        (input,),
+        (lambda gy: k.cross_entropy_grad(gy, probabilities, labels, class_weight, label_smoothing),),
+    )
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    return loss.mean() if weight is None else loss.sum() / weight.detach()[labels].sum()
+
+
+def _labels(k: Any, target: Tensor | Any, count: int, classes: int) -> Any:
+    labels = target.data if isinstance(target, Tensor) else Tensor(target).data
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"cross_entropy: expected integer labels, received {labels.dtype}")
+    if labels.shape != (count,):
+        raise ValueError(f"cross_entropy: expected labels of shape {(count,)}, received {labels.shape}")
+    lowest, highest = k.label_range(labels)
+    if lowest < 0 or highest >= classes:
+        raise ValueError(f"cross_entropy: expected labels from 0 to {classes - 1}, received {lowest} to {highest}")
+    return labels
+
+
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Mean of (input - target)^2, or with ``reduction`` "sum" or "none" its sum or the elements. Shapes must agree."""
+    check_float("mse_loss", input=input, target=target)
+    check_shape("mse_loss", "target", target, input.shape)
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"mse_loss: expected reduction 'mean', 'sum' or 'none', received {reduction!r}")
+    squares = (input - target) ** 2
+    return squares if reduction == "none" else squares.sum() if reduction == "sum" else squares.mean()

@@ -1,0 +1,129 @@
+"""Batch and layer normalisation, and dropout."""
+
+import math
+from collections.abc import Sequence
+
+from minicnn import random
+from minicnn.autograd import joint
+from minicnn.functional.arguments import check_float, check_shape
+from minicnn.tensor import Tensor, kernels_of
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) weight + bias, per channel (Ioffe and Szegedy, 2015).
+
+    In training, mean and (biased) var are those of the batch, and the running statistics move towards them:
+    running += momentum (batch - running), with the unbiased variance. Otherwise they are the running statistics.
+
+    Args:
+        input: (N, C) or (N, C, ...).
+        running_mean, running_var: (C,), edited in place in training; None there keeps no statistics.
+        weight, bias: (C,) or None.
+
+    Raises:
+        ValueError: shapes that do not fit, one value a channel in training, no statistics outside of it.
+        TypeError: dtypes or backends that differ.
+    """
+    check_float(
+        "batch_norm", input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+    )  # fmt: skip
+    if input.ndim < 2 or 0 in input.shape:
+        raise ValueError(f"batch_norm: expected a non-empty input (N, C, ...), received shape {input.shape}")
+    channels = input.shape[1]
+    for name, tensor in (
+        ("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)
+    ):  # fmt: skip
+        check_shape("batch_norm", name, tensor, (channels,))
+
+    k = kernels_of(input)
+    x = input.data
+    if training:
+        values = input.numel() // channels
+        if values == 1:
+            raise ValueError(
+                f"batch_norm: expected more than one value a channel in training, received shape {input.shape}"
+            )
+        mean, var = k.batch_norm_statistics(x)
+        if running_mean is not None and running_var is not None:
+            k.lerp_into(running_mean.data, mean, momentum)
+            k.lerp_into(running_var.data, k.multiply(var, values / (values - 1)), momentum)
+    elif running_mean is None or running_var is None:
+        raise ValueError("batch_norm: expected running statistics outside training, received None")
+    else:  # copies: a training pass before backward moves the buffers
+        mean, var = running_mean.data.copy(), running_var.data
+    inverse_std = k.power(k.add(var, eps), -0.5)
+    w = None if weight is None else weight.data
+    y = k.batch_norm(x, mean, inverse_std, w, None if bias is None else bias.data)
+
+    def batch_norm_vjp(gy):
+        gradients = k.batch_norm_grad(gy, x, mean, inverse_std, w, training)
+        return [g for g, t in zip(gradients, (input, weight, bias), strict=True) if t is not None]
+
+    operands = [t for t in (input, weight, bias) if t is not None]
+    return Tensor.from_op(y, operands, joint(batch_norm_vjp, len(operands)))
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) weight + bias over the last axes (Ba et al., 2016).
+
+    Args:
+        input: (..., *normalized_shape).
+        weight, bias: of ``normalized_shape``, or None.
+
+    Raises:
+        ValueError: shapes that do not fit.
+        TypeError: dtypes or backends that differ.
+    """
+    check_float("layer_norm", input=input, weight=weight, bias=bias)
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape or input.shape[-len(shape) :] != shape or math.prod(shape) == 0:
+        raise ValueError(f"layer_norm: expected an input that ends in {shape}, received shape {input.shape}")
+    check_shape("layer_norm", "weight", weight, shape)
+    check_shape("layer_norm", "bias", bias, shape)
+
+    k = kernels_of(input)
+    x, dims = input.data, len(shape)
+    w = None if weight is None else weight.data
+    y, mean, inverse_std = k.layer_norm(x, dims, w, None if bias is None else bias.data, eps)
+
+    def layer_norm_vjp(gy):
+        gradients = k.layer_norm_grad(gy, x, dims, mean, inverse_std, w)
+        return [g for g, t in zip(gradients, (input, weight, bias), strict=True) if t is not None]
+
+    operands = [t for t in (input, weight, bias) if t is not None]
+    return Tensor.from_op(y, operands, joint(layer_norm_vjp, len(operands)))
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """In training, zero each element with probability ``p`` and divide the others by 1 - p (Srivastava et al., 2014).
+
+    The mask comes from the generator that :func:`minicnn.manual_seed` seeds, and is the same on every backend.
+
+    Raises:
+        ValueError: p outside [0, 1].
+    """
+    check_float("dropout", input=input)
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: expected p in [0, 1], received {p}")
+    if not training or p == 0:
+        return input
+    if p == 1:
+        return input * 0
+    k = kernels_of(input)
+    key = random.default_generator.key()
+    return Tensor.from_op(k.dropout(input.data, key, p), (input,), (lambda gy: k.dropout(gy, key, p),))

@@ -1,0 +1,134 @@
+"""Pooling."""
+
+from typing import Any
+
+from minicnn.functional.arguments import IntPair, check_float, check_images, pair
+from minicnn.tensor import Tensor, kernels_of
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: IntPair,
+    stride: IntPair | None = None,
+    padding: IntPair = 0,
+    dilation: IntPair = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """Largest value of each window; outside the picture there is -infinity, and a NaN wins its windows.
+
+    Of equal values the first in row order takes the gradient.
+
+    Args:
+        input: (N, C, H, W), float32 or float64.
+        kernel_size, stride, padding, dilation: one int, or (vertical, horizontal); stride defaults to kernel_size,
+            padding is at most half the window.
+        ceil_mode: keep the last window even if it reaches past the padding.
+
+    Returns:
+        (N, C, OH, OW) with OH = (H + 2 padding - dilation (KH - 1) - 1) / stride + 1, rounded down (or up).
+
+    Raises:
+        ValueError: shapes or options that do not fit.
+    """
+    check_float("max_pool2d", input=input)
+    size, strides, pads = _window("max_pool2d", input, kernel_size, stride, padding)
+    dilations = pair("max_pool2d", "dilation", dilation, 1)
+    output_size = tuple(
+        _length("max_pool2d", *axis, ceil_mode) for axis in zip(input.shape[2:], size, strides, pads, dilations, strict=True)
+    )  # fmt: skip
+    k = kernels_of(input)
+    shape = input.shape
+    y, taps = k.max_pool2d(input.data, size, strides, pads, dilations, output_size)
+    return Tensor.from_op(
+        y, (input,), (lambda gy: k.max_pool2d_grad(gy, taps, shape, size, strides, pads, dilations),)
+    )  # fmt: skip
+
+
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: IntPair,
+    stride: IntPair | None = None,
+    padding: IntPair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """Mean of each window, zeros outside the picture.
+
+    Args:
+        input: (N, C, H, W), float32 or float64.
+        kernel_size, stride, padding, ceil_mode: as for :func:`max_pool2d`.
+        count_include_pad: whether the zeros of the padding count in the divisor.
+        divisor_override: divide by this instead of the number of elements.
+
+    Raises:
+        ValueError: shapes or options that do not fit.
+    """
+    check_float("avg_pool2d", input=input)
+    size, strides, pads = _window("avg_pool2d", input, kernel_size, stride, padding)
+    if divisor_override is not None and (not isinstance(divisor_override, int) or divisor_override == 0):
+        raise ValueError(f"avg_pool2d: expected divisor_override as a non-zero integer, received {divisor_override!r}")
+    axes = []
+    for axis, (length, window, step, pad) in enumerate(zip(input.shape[2:], size, strides, pads, strict=True)):
+        count = _length("avg_pool2d", length, window, step, pad, 1, ceil_mode)
+        first = [i * step - pad for i in range(count)]
+        starts, stops = [max(f, 0) for f in first], [min(f + window, length) for f in first]
+        if divisor_override is not None:
+            counts = [divisor_override if axis == 0 else 1] * count
+        elif count_include_pad:
+            counts = [min(f + window, length + pad) - f for f in first]
+        else:
+            counts = [stop - start for start, stop in zip(starts, stops, strict=True)]
+        axes.append((length, starts, stops, counts))
+    return _average(input, axes)
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: IntPair) -> Tensor:
+    """Mean over OH x OW windows that cover the picture: row i averages rows floor(i H/OH) to ceil((i+1) H/OH).
+
+    Args:
+        input: (N, C, H, W), float32 or float64.
+        output_size: one int, or (OH, OW).
+
+    Raises:
+        ValueError: shapes or options that do not fit.
+    """
+    check_float("adaptive_avg_pool2d", input=input)
+    check_images("adaptive_avg_pool2d", input)
+    axes = []
+    for length, count in zip(input.shape[2:], pair("adaptive_avg_pool2d", "output_size", output_size, 1), strict=True):
+        starts = [i * length // count for i in range(count)]
+        stops = [-(-(i + 1) * length // count) for i in range(count)]
+        axes.append((length, starts, stops, [stop - start for start, stop in zip(starts, stops, strict=True)]))
+    return _average(input, axes)
+
+
+def _average(input: Tensor, axes: list[tuple[int, list[int], list[int], list[int]]]) -> Tensor:
+    """Average over the windows of rows axes[0] and of columns axes[1], each (length, starts, stops, counts)."""
+    k = kernels_of(input)
+    rows, columns = (k.window_means(input.data, *axis) for axis in axes)
+    vjp = lambda gy: k.avg_pool2d(gy, k.transpose(rows, (1, 0)), k.transpose(columns, (1, 0)))  # noqa: E731
+    return Tensor.from_op(k.avg_pool2d(input.data, rows, columns), (input,), (vjp,))
+
+
+def _window(operation: str, x: Tensor, kernel_size: IntPair, stride: Any, padding: IntPair) -> tuple:
+    check_images(operation, x)
+    size = pair(operation, "kernel_size", kernel_size, 1)
+    strides = size if stride is None else pair(operation, "stride", stride, 1)
+    pads = pair(operation, "padding", padding, 0)
+    if any(2 * pad > window for pad, window in zip(pads, size, strict=True)):
+        raise ValueError(f"{operation}: expected padding of at most half the window {size}, received {pads}")
+    return size, strides, pads
+
+
+def _length(operation: str, length: int, window: int, stride: int, pad: int, dilation: int, ceil_mode: bool) -> int:
+    """Number of windows along an axis."""
+    room = length + 2 * pad - dilation * (window - 1) - 1
+    if room < 0:
+        raise ValueError(
+            f"{operation}: window {window} with dilation {dilation} is larger than the input {length} with padding {pad}"
+        )
+    count = (-(-room // stride) if ceil_mode else room // stride) + 1
+    if ceil_mode and (count - 1) * stride >= length + pad:  # the last window would start in the right padding
+        count -= 1
+    return count

@@ -1,0 +1,32 @@
+"""Models by name."""
+
+from difflib import get_close_matches
+from typing import Any
+
+from minicnn.models.lenet import LeNet
+from minicnn.nn import Module
+
+_MODELS = {"lenet": LeNet}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that :func:`create` knows."""
+    return tuple(_MODELS)
+
+
+def create(name: str, num_classes: int = 10, **options: Any) -> Module:
+    """Make a model with fresh weights.
+
+    Raises:
+        ValueError: an unknown name or option, or fewer than one class.
+    """
+    if name not in _MODELS:
+        close = get_close_matches(name, _MODELS, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"model: expected one of {', '.join(_MODELS)}, received {name!r}{hint}")
+    if num_classes < 1:
+        raise ValueError(f"model {name}: expected num_classes from 1, received {num_classes}")
+    try:
+        return _MODELS[name](num_classes=num_classes, **options)
+    except TypeError as error:
+        raise ValueError(f"model {name}: {error}") from error

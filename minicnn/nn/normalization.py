@@ -1,0 +1,100 @@
+"""Normalisation layers and dropout."""
+
+from collections.abc import Sequence
+
+import minicnn.functional as F
+from minicnn.nn import init
+from minicnn.nn.module import Module, Parameter
+from minicnn.tensor import Tensor, empty
+
+
+class _BatchNorm(Module):
+    """Batch normalisation; see :func:`minicnn.functional.batch_norm`.
+
+    weight (ones) and bias (zeros): (num_features,), or None unless ``affine``; running_mean (zeros) and running_var
+    (ones): buffers of the same shape, or None unless ``track_running_stats``: then the statistics of the batch serve in
+    evaluation too.
+    """
+
+    dims: tuple[int, ...]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_features < 1:
+            raise ValueError(f"{type(self).__name__}: expected num_features from 1, received {num_features}")
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.weight = Parameter(init.ones_(empty(num_features)).data) if affine else None
+        self.bias = Parameter(init.zeros_(empty(num_features)).data) if affine else None
+        self.running_mean: Tensor | None = None
+        self.running_var: Tensor | None = None
+        if track_running_stats:
+            self.register_buffer("running_mean", init.zeros_(empty(num_features)))
+            self.register_buffer("running_var", init.ones_(empty(num_features)))
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in self.dims:
+            raise ValueError(
+                f"{type(self).__name__}: expected {' or '.join(map(str, self.dims))} axes, received shape {input.shape}"
+            )
+        training = self.training or self.running_mean is None
+        return F.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum, self.eps
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+
+
+class BatchNorm1d(_BatchNorm):
+    __doc__ = (_BatchNorm.__doc__ or "") + "\n    Input: (N, C) or (N, C, L)."
+    dims = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    __doc__ = (_BatchNorm.__doc__ or "") + "\n    Input: (N, C, H, W)."
+    dims = (4,)
+
+
+class LayerNorm(Module):
+    """Layer normalisation over the last axes; see :func:`minicnn.functional.layer_norm`.
+
+    weight (ones) and bias (zeros): of ``normalized_shape``, or None unless ``elementwise_affine``.
+    """
+
+    def __init__(
+        self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True
+    ) -> None:
+        super().__init__()
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.normalized_shape, self.eps = shape, eps
+        self.weight = Parameter(init.ones_(empty(*shape)).data) if elementwise_affine else None
+        self.bias = Parameter(init.zeros_(empty(*shape)).data) if elementwise_affine else None
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}"
+
+
+class Dropout(Module):
+    """Zero elements with probability ``p`` in training; see :func:`minicnn.functional.dropout`."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: expected p in [0, 1], received {p}")
+        self.p = p
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout(input, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

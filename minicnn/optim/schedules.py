@@ -1,0 +1,105 @@
+"""Learning-rate schedules as pure functions: step (from 0) -> learning rate. Only the plateau one has a memory.
+
+The unit of a step is the caller's: training counts optimizer steps. ``optimizer.lr = schedule(step)`` applies one.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+Schedule = Callable[[int], float]
+
+
+def constant(lr: float) -> Schedule:
+    """Always ``lr``."""
+    return lambda step: lr
+
+
+def step(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
+    """lr gamma^(step // step_size)."""
+    if step_size < 1:
+        raise ValueError(f"step: expected step_size from 1, received {step_size}")
+    return lambda step: lr * gamma ** (step // step_size)
+
+
+def multi_step(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
+    """lr gamma^(number of milestones reached)."""
+    return lambda step: lr * gamma ** sum(step >= milestone for milestone in milestones)
+
+
+def cosine(lr: float, total_steps: int, eta_min: float = 0.0) -> Schedule:
+    """From lr down to eta_min along half a cosine, and eta_min from then on (Loshchilov and Hutter, 2017)."""
+    _check_steps("cosine", total_steps)
+    return lambda step: eta_min + (lr - eta_min) * (1 + math.cos(math.pi * min(step / total_steps, 1))) / 2
+
+
+def one_cycle(
+    max_lr: float, total_steps: int, pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4
+) -> Schedule:
+    """From max_lr / div_factor up to max_lr in the first ``pct_start``, then down to 1 / final_div_factor of the start.
+
+    Both ways along half a cosine (Smith and Topin, 2018), as ``torch.optim.lr_scheduler.OneCycleLR``.
+    """
+    _check_steps("one_cycle", total_steps)
+    start, peak, last = max_lr / div_factor, pct_start * total_steps - 1, total_steps - 1
+    end = start / final_div_factor
+
+    def between(a: float, b: float, fraction: float) -> float:
+        return b + (a - b) * (1 + math.cos(math.pi * min(max(fraction, 0.0), 1.0))) / 2
+
+    def lr(step: int) -> float:
+        if step <= peak:
+            return between(start, max_lr, step / peak if peak > 0 else 1)
+        return between(max_lr, end, (step - peak) / (last - peak) if last > peak else 1)
+
+    return lr
+
+
+def linear_warmup(after: Schedule, warmup_steps: int) -> Schedule:
+    """Rise linearly to ``after(0)`` in ``warmup_steps``, then follow ``after`` from its start."""
+    if warmup_steps < 0:
+        raise ValueError(f"linear_warmup: expected warmup_steps from 0, received {warmup_steps}")
+    return lambda step: (
+        after(0) * (step + 1) / (warmup_steps + 1) if step < warmup_steps else after(step - warmup_steps)
+    )  # fmt: skip
+
+
+class ReduceOnPlateau:
+    """Multiply the rate by ``factor`` after more than ``patience`` epochs without a better metric.
+
+    As ``torch.optim.lr_scheduler.ReduceLROnPlateau`` with mode "min" and a relative threshold. Call :meth:`observe`
+    after each epoch; as a schedule it returns the rate now, whatever the step.
+    """
+
+    def __init__(
+        self, lr: float, factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, min_lr: float = 0.0
+    ) -> None:
+        if not 0 < factor < 1:
+            raise ValueError(f"ReduceOnPlateau: expected factor in (0, 1), received {factor}")
+        self.lr, self.factor, self.patience, self.threshold, self.min_lr = lr, factor, patience, threshold, min_lr
+        self.best, self.bad_epochs = math.inf, 0
+
+    def __call__(self, step: int) -> float:
+        return self.lr
+
+    def observe(self, metric: float) -> None:
+        """Take the metric of an epoch, where less is better."""
+        if metric < self.best * (1 - self.threshold):
+            self.best, self.bad_epochs = metric, 0
+        else:
+            self.bad_epochs += 1
+        if self.bad_epochs > self.patience:
+            self.lr, self.bad_epochs = max(self.lr * self.factor, self.min_lr), 0
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the memory, ready for JSON ("best" is left out before the first epoch)."""
+        state = {"lr": self.lr, "bad_epochs": self.bad_epochs}
+        return state if math.isinf(self.best) else state | {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.lr, self.bad_epochs, self.best = state["lr"], int(state["bad_epochs"]), state.get("best", math.inf)
+
+
+def _check_steps(name: str, total_steps: int) -> None:
+    if total_steps < 1:
+        raise ValueError(f"{name}: expected total_steps from 1, received {total_steps}")

@@ -1,0 +1,66 @@
+"""Random numbers that are the same on every backend: drawn by NumPy on the host, or by counter from a key.
+
+Initial weights come from NumPy's PCG64. A dropout mask is a pure function of a 64-bit key (see the kernel ``dropout``);
+the keys are counted from the seed. Both streams are part of a checkpoint.
+"""
+
+from typing import Any
+
+import numpy as np
+
+_MASK = (1 << 64) - 1
+
+
+class Generator:
+    """A stream of host numbers and a stream of mask keys, both determined by ``seed``."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed(seed)
+
+    def seed(self, seed: int) -> None:
+        """Start both streams anew. seed: an int from 0."""
+        if seed < 0:
+            raise ValueError(f"seed: expected an integer from 0, received {seed}")
+        self.host = np.random.Generator(np.random.PCG64(seed))
+        self._first_key = int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0])
+        self._keys = 0
+
+    def key(self) -> int:
+        """Return the next mask key, an int in [0, 2^64): far from its neighbours, so that streams do not overlap."""
+        self._keys += 1
+        return (self._first_key + self._keys * 0xD1342543DE82EF95) & _MASK
+
+    def uniform(self, low: float, high: float, shape: tuple[int, ...]) -> np.ndarray:
+        """Return float64 numbers in [low, high)."""
+        return self.host.uniform(low, high, shape)
+
+    def normal(self, mean: float, std: float, shape: tuple[int, ...]) -> np.ndarray:
+        """Return normally distributed float64 numbers."""
+        return self.host.normal(mean, std, shape)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return both streams' positions, ready for JSON."""
+        return {"host": self.host.bit_generator.state, "first_key": self._first_key, "keys": self._keys}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go to the positions that :meth:`get_state` returned."""
+        self.host.bit_generator.state = state["host"]
+        self._first_key, self._keys = state["first_key"], state["keys"]
+
+
+default_generator = Generator()
+
+
+def manual_seed(seed: int) -> None:
+    """Seed the generator of initial weights and dropout masks."""
+    default_generator.seed(seed)
+
+
+def get_state() -> dict[str, Any]:
+    """Return the state of the default generator, ready for JSON."""
+    return default_generator.get_state()
+
+
+def set_state(state: dict[str, Any]) -> None:
+    """Restore what :func:`get_state` returned."""
+    default_generator.set_state(state)

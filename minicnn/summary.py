@@ -1,0 +1,60 @@
+"""What a model is made of: layers, output shapes, parameters and multiply-accumulates."""
+
+import math
+from collections.abc import Sequence
+
+from minicnn import backend
+from minicnn.autograd import no_grad
+from minicnn.nn import Conv2d, Linear, Module
+from minicnn.tensor import Tensor
+
+
+def summary(model: Module, input_shape: Sequence[int]) -> str:
+    """Print and return a table of the layers that a picture passes.
+
+    Args:
+        input_shape: of one input without the batch, as (3, 32, 32).
+    """
+    rows: list[tuple[str, str, tuple[int, ...], int, int]] = []
+    names = {id(module): name for name, module in model.named_modules()}
+
+    def note(module: Module, output: Tensor) -> None:
+        parameters = sum(p.numel() for p in module.parameters())
+        rows.append((names[id(module)], type(module).__name__, output.shape[1:], parameters, _macs(module, output)))
+
+    leaves = [module for module in model.modules() if not any(True for _ in module.children())]
+    ends = [leaf.register_forward_hook(note) for leaf in leaves]
+    modes = [(module, module.training) for module in model.modules()]
+    owner = next((p.backend for p in model.parameters()), backend.default())
+    try:
+        with no_grad():
+            output = model.eval()(Tensor(owner.xp.zeros((1, *input_shape), dtype="float32")))
+    finally:
+        for end in ends:
+            end()
+        for module, mode in modes:
+            module.training = mode
+
+    parameters = sum(p.numel() for p in model.parameters())
+    macs = sum(row[4] for row in rows)
+    cells = [("layer", "type", "output shape", "parameters", "MACs")]
+    cells += [(name or "-", kind, str(shape), f"{count:,}", f"{work:,}") for name, kind, shape, count, work in rows]
+    cells.append(("total", type(model).__name__, str(output.shape[1:]), f"{parameters:,}", f"{macs:,}"))
+    widths = [max(len(row[i]) for row in cells) for i in range(5)]
+    lines = [
+        "  ".join(cell.ljust(width) if i < 3 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in cells
+    ]  # fmt: skip
+    rule = "-" * len(lines[0])
+    text = "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    print(text)
+    return text
+
+
+def _macs(module: Module, output: Tensor) -> int:
+    """Multiply-accumulates of one input; only convolutions and linear layers are counted."""
+    if isinstance(module, Conv2d):
+        return math.prod(output.shape[1:]) * math.prod(module.weight.shape[1:])
+    if isinstance(module, Linear):
+        return math.prod(output.shape[1:]) * module.in_features
+    return 0
