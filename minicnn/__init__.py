@@ -6,10 +6,11 @@ from typing import Any
 from minicnn import backend, functional, models, nn, optim, random
 from minicnn.autograd import is_grad_enabled, no_grad
 from minicnn.backend import set_default as set_default_backend
+from minicnn.functional import cat, stack
 from minicnn.gradcheck import gradcheck
 from minicnn.random import manual_seed
 from minicnn.summary import summary
-from minicnn.tensor import Tensor, cat, stack, tensor
+from minicnn.tensor import Tensor, tensor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,7 +32,7 @@ __all__ = [
     "tensor",
 ]
 
-_ON_FIRST_USE = ("checkpoint", "data", "metrics", "plots", "pretrained", "training")  # they import larger libraries
+_ON_FIRST_USE = ("data", "plots", "training")  # they import larger libraries
 
 
 def __getattr__(name: str) -> Any:

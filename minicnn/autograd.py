@@ -8,8 +8,8 @@ which is a topological order because an operation only ever uses tensors that ex
 import heapq
 import itertools
 from collections.abc import Callable, Sequence
-from contextlib import ContextDecorator
 from contextvars import ContextVar
+from functools import wraps
 from typing import Any
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
@@ -18,7 +18,7 @@ _order = itertools.count()
 Vjp = Callable[[Any], Any]
 
 
-class no_grad(ContextDecorator):
+class no_grad:
     """Context manager and decorator: operations inside leave no tape."""
 
     def __enter__(self) -> None:
@@ -26,6 +26,14 @@ class no_grad(ContextDecorator):
 
     def __exit__(self, *exception: object) -> None:
         _recording.reset(self._token)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def without_tape(*args: Any, **kwargs: Any) -> Any:
+            with no_grad():  # one a call: a function may recurse, or run in several threads
+                return function(*args, **kwargs)
+
+        return without_tape
 
 
 def is_grad_enabled() -> bool:
@@ -44,7 +52,7 @@ class Node:
 
     def __init__(self, output: Any, inputs: Sequence[Any], vjps: Sequence[Vjp]) -> None:
         self.order = next(_order)
-        self.operation = vjps[0].__qualname__.partition(".")[0].lstrip("_")
+        self.operation = vjps[0].__qualname__.partition(".<")[0].rpartition(".")[2].strip("_")
         self.vjps: Sequence[Vjp] | None = vjps
         self.edges = [(t if t._node is None else t._node) if t.requires_grad else None for t in inputs]
         self.shapes = [t.shape for t in inputs]

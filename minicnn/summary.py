@@ -3,10 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from minicnn import backend
 from minicnn.autograd import no_grad
 from minicnn.nn import Conv2d, Linear, Module
-from minicnn.tensor import Tensor
+from minicnn.tensor import Tensor, empty
 
 
 def summary(model: Module, input_shape: Sequence[int]) -> str:
@@ -22,13 +21,13 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
         parameters = sum(p.numel() for p in module.parameters())
         rows.append((names[id(module)], type(module).__name__, output.shape[1:], parameters, _macs(module, output)))
 
-    leaves = [module for module in model.modules() if not any(True for _ in module.children())]
+    leaves = dict.fromkeys(module for module in model.modules() if not any(True for _ in module.children()))
     ends = [leaf.register_forward_hook(note) for leaf in leaves]
     modes = [(module, module.training) for module in model.modules()]
-    owner = next((p.backend for p in model.parameters()), backend.default())
+    like: Tensor = next(model.parameters(), empty())
     try:
         with no_grad():
-            output = model.eval()(Tensor(owner.xp.zeros((1, *input_shape), dtype="float32")))
+            output = model.eval()(Tensor(like.backend.xp.zeros((1, *input_shape), dtype=like.dtype)))
     finally:
         for end in ends:
             end()
@@ -41,10 +40,10 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
     cells += [(name or "-", kind, str(shape), f"{count:,}", f"{work:,}") for name, kind, shape, count, work in rows]
     cells.append(("total", type(model).__name__, str(output.shape[1:]), f"{parameters:,}", f"{macs:,}"))
     widths = [max(len(row[i]) for row in cells) for i in range(5)]
-    lines = [
-        "  ".join(cell.ljust(width) if i < 3 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in cells
-    ]  # fmt: skip
+    lines = []
+    for row in cells:
+        aligned = (c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        lines.append("  ".join(aligned))
     rule = "-" * len(lines[0])
     text = "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
     print(text)

@@ -13,9 +13,9 @@ from minicnn import backend
 from minicnn.autograd import Node, Version, Vjp, is_grad_enabled
 from minicnn.autograd import backward as walk_back
 from minicnn.backend import Backend
+from minicnn.shapes import Dims, axes, broadcastable, flat, number, reduced_shape, resolved_shape, swapped
 
-Operand = Union["Tensor", Real]  # noqa: UP007 - a string cannot be an operand of |
-Dims = int | Sequence[int] | None
+Operand = Union["Tensor", Real]
 
 
 def kernels_of(x: Tensor) -> Any:
@@ -46,7 +46,7 @@ class Tensor:
             data = backend.default().asarray(array)
         elif isinstance(data, np.generic):
             data = np.asarray(data)
-        if data.dtype.kind not in "fiub" or data.dtype == np.float16:
+        if data.dtype not in (np.float32, np.float64) and data.dtype.kind not in "iub":
             raise TypeError(f"Tensor: expected float32, float64 or integers, received {data.dtype}")
         if requires_grad and data.dtype.kind != "f":
             raise TypeError(f"Tensor: only float32 and float64 take gradients, received {data.dtype}")
@@ -145,6 +145,8 @@ class Tensor:
             if self.numel() != 1:
                 raise ValueError(f"backward: shape {self.shape} is more than one element, pass its gradient")
             start = backend.of(self.data).xp.ones_like(self.data)
+        elif not isinstance(gradient, Tensor):
+            raise TypeError(f"backward: expected the gradient as a Tensor, received {type(gradient).__name__}")
         else:
             start = gradient.data
             if start.shape != self.shape or start.dtype != self.dtype:
@@ -208,88 +210,168 @@ class Tensor:
     # Arithmetic
 
     def __add__(self, other: Operand) -> Tensor:
-        return _add(self, other)
+        k = kernels_of(self)
+        if not isinstance(other, Tensor):
+            return Tensor.from_op(k.add(self.data, number("add", other)), (self,), (lambda gy: gy,))
+        _check("add", self, other)
+        shapes = self.shape, other.shape
+        vjps = (lambda gy: k.sum_to(gy, shapes[0]), lambda gy: k.sum_to(gy, shapes[1]))
+        return Tensor.from_op(k.add(self.data, other.data), (self, other), vjps)
 
     __radd__ = __add__
 
+    def __sub__(self, other: Operand) -> Tensor:
+        k = kernels_of(self)
+        if not isinstance(other, Tensor):
+            return Tensor.from_op(k.subtract(self.data, number("subtract", other)), (self,), (lambda gy: gy,))
+        _check("subtract", self, other)
+        shapes = self.shape, other.shape
+        vjps = (lambda gy: k.sum_to(gy, shapes[0]), lambda gy: k.negative(k.sum_to(gy, shapes[1])))
+        return Tensor.from_op(k.subtract(self.data, other.data), (self, other), vjps)
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return -self + other
+
     def __mul__(self, other: Operand) -> Tensor:
-        return _multiply(self, other)
+        k = kernels_of(self)
+        a = self.data
+        if not isinstance(other, Tensor):
+            factor = number("multiply", other)
+            return Tensor.from_op(k.multiply(a, factor), (self,), (lambda gy: k.multiply(gy, factor),))
+        _check("multiply", self, other)
+        b = other.data
+        vjps = (lambda gy: k.sum_to(k.multiply(gy, b), a.shape), lambda gy: k.sum_to(k.multiply(gy, a), b.shape))
+        return Tensor.from_op(k.multiply(a, b), (self, other), vjps)
 
     __rmul__ = __mul__
 
-    def __sub__(self, other: Operand) -> Tensor:
-        return _subtract(self, other)
-
-    def __rsub__(self, other: Operand) -> Tensor:
-        return _add(_negative(self), other)
-
     def __truediv__(self, other: Operand) -> Tensor:
-        return _divide(self, other)
+        k = kernels_of(self)
+        a = self.data
+        if not isinstance(other, Tensor):
+            divisor = number("divide", other)
+            return Tensor.from_op(k.divide(a, divisor), (self,), (lambda gy: k.divide(gy, divisor),))
+        _check("divide", self, other)
+        b = other.data
+        vjps = (
+            lambda gy: k.sum_to(k.divide(gy, b), a.shape),
+            lambda gy: k.sum_to(k.negative(k.divide(k.multiply(gy, a), k.multiply(b, b))), b.shape),
+        )
+        return Tensor.from_op(k.divide(a, b), (self, other), vjps)
 
     def __rtruediv__(self, other: Operand) -> Tensor:
-        return _multiply(_power(self, -1), other)
+        return self**-1 * other
 
     def __neg__(self) -> Tensor:
-        return _negative(self)
+        k = kernels_of(self)
+        return Tensor.from_op(k.negative(self.data), (self,), (lambda gy: k.negative(gy),))
 
     def __pow__(self, exponent: Real) -> Tensor:
-        return _power(self, exponent)
+        k = kernels_of(self)
+        a, p = self.data, number("power", exponent)
+        return Tensor.from_op(k.power(a, p), (self,), (lambda gy: k.power_grad(gy, a, p),))
 
     def __matmul__(self, other: Tensor) -> Tensor:
-        return _matmul(self, other)
+        if not isinstance(other, Tensor):
+            raise TypeError(f"matmul: expected a Tensor, received {type(other).__name__}")
+        _check("matmul", self, other, broadcast=False)
+        a, b = self.data, other.data
+        fits = a.ndim > 1 and b.ndim > 1 and a.shape[-1] == b.shape[-2] and broadcastable(a.shape[:-2], b.shape[:-2])
+        if not fits:
+            raise ValueError(f"matmul: expected (..., M, K) @ (..., K, N), received {a.shape} @ {b.shape}")
+        k = kernels_of(self)
+        vjps = (
+            lambda gy: k.sum_to(k.matmul(gy, k.transpose(b, swapped(b.ndim))), a.shape),
+            lambda gy: k.sum_to(k.matmul(k.transpose(a, swapped(a.ndim)), gy), b.shape),
+        )
+        return Tensor.from_op(k.matmul(a, b), (self, other), vjps)
 
     def exp(self) -> Tensor:
         """e^x, elementwise."""
-        return _exp(self)
+        k = kernels_of(self)
+        y = k.exp(self.data)
+        return Tensor.from_op(y, (self,), (lambda gy: k.multiply(gy, y),))
 
     def log(self) -> Tensor:
         """Natural logarithm, elementwise."""
-        return _log(self)
+        k = kernels_of(self)
+        x = self.data
+        return Tensor.from_op(k.log(x), (self,), (lambda gy: k.divide(gy, x),))
 
     def sqrt(self) -> Tensor:
         """Square root, elementwise."""
-        return _sqrt(self)
+        k = kernels_of(self)
+        y = k.sqrt(self.data)
+        return Tensor.from_op(y, (self,), (lambda gy: k.sqrt_grad(gy, y),))
 
     # Reductions; dim: an axis, several, or None for all
 
     def sum(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
         """Return the sum over ``dim``."""
-        return _sum(self, dim, keepdim)
+        k = kernels_of(self)
+        reduced, shape = axes("sum", self.ndim, dim), self.shape
+        kept = reduced_shape(shape, reduced)
+        vjp = lambda gy: k.broadcast_to(k.reshape(gy, kept), shape)  # noqa: E731
+        return Tensor.from_op(k.sum(self.data, reduced, keepdim), (self,), (vjp,))
 
     def mean(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
-        """Return the mean over ``dim``."""
-        return _mean(self, dim, keepdim)
+        """Return the mean over ``dim``; ValueError for no elements."""
+        reduced = axes("mean", self.ndim, dim)
+        count = math.prod(self.shape[i] for i in reduced)
+        if count == 0:
+            raise ValueError(f"mean: expected at least one element, received shape {self.shape}")
+        return self.sum(reduced, keepdim) / count
 
     def max(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
         """Return the maximum over ``dim``; equal maxima share the gradient evenly (as ``torch.amax``)."""
-        return _max(self, dim, keepdim)
+        k = kernels_of(self)
+        x, reduced = self.data, axes("max", self.ndim, dim)
+        if any(self.shape[i] == 0 for i in reduced):
+            raise ValueError(f"max: expected at least one element along {reduced}, received shape {self.shape}")
+        kept = reduced_shape(self.shape, reduced)
+        y = k.max(x, reduced, True)
+        output = y if keepdim else k.reshape(y, tuple(n for i, n in enumerate(kept) if i not in reduced))
+        return Tensor.from_op(output, (self,), (lambda gy: k.max_grad(k.reshape(gy, kept), x, y),))
 
     def argmax(self, dim: int) -> Tensor:
         """Return the index of the first maximum along ``dim``, as integers without gradient."""
-        (axis,) = _axes("argmax", self, dim)
+        (axis,) = axes("argmax", self.ndim, dim)
         return Tensor(kernels_of(self).argmax(self.data, axis))
 
     # Shapes
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         """Return the elements in C order under another shape; one length may be -1."""
-        return _reshape(self, _flat(shape))
+        k = kernels_of(self)
+        before, after = self.shape, resolved_shape(self.shape, flat(shape))
+        return Tensor.from_op(k.reshape(self.data, after), (self,), (lambda gy: k.reshape(gy, before),), view_of=self)
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """Join the axes from ``start_dim`` to ``end_dim`` into one."""
-        start, end = _axes("flatten", self, (start_dim, end_dim)) if self.ndim else (0, 0)
-        return _reshape(self, (*self.shape[:start], -1, *self.shape[end + 1 :]))
+        if self.ndim == 0:
+            return self.reshape(1)
+        (start,), (end,) = axes("flatten", self.ndim, start_dim), axes("flatten", self.ndim, end_dim)
+        if start > end:
+            raise ValueError(f"flatten: expected start_dim before end_dim, received {start_dim} and {end_dim}")
+        return self.reshape(*self.shape[:start], math.prod(self.shape[start : end + 1]), *self.shape[end + 1 :])
 
     def permute(self, *dims: int | Sequence[int]) -> Tensor:
         """Return a view with the axes in the order ``dims``."""
-        return _permute(self, _axes("permute", self, _flat(dims)))
+        k = kernels_of(self)
+        order = axes("permute", self.ndim, flat(dims))
+        if len(order) != self.ndim:
+            raise ValueError(f"permute: expected {self.ndim} axes, received {order}")
+        inverse = tuple(order.index(i) for i in range(self.ndim))
+        return Tensor.from_op(
+            k.transpose(self.data, order), (self,), (lambda gy: k.transpose(gy, inverse),), view_of=self
+        )
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Return a view with two axes exchanged."""
-        axis0, axis1 = _axes("transpose", self, dim0) + _axes("transpose", self, dim1)
+        (first,), (second,) = axes("transpose", self.ndim, dim0), axes("transpose", self.ndim, dim1)
         order = list(range(self.ndim))
-        order[axis0], order[axis1] = axis1, axis0
-        return _permute(self, tuple(order))
+        order[first], order[second] = second, first
+        return self.permute(order)
 
     @property
     def T(self) -> Tensor:
@@ -299,7 +381,10 @@ class Tensor:
         return self.transpose(0, 1)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return _getitem(self, _plain(index))
+        k = kernels_of(self)
+        where, shape = _plain(index), self.shape
+        vjp = lambda gy: k.getitem_grad(gy, where, shape)  # noqa: E731
+        return Tensor.from_op(k.getitem(self.data, where), (self,), (vjp,), view_of=self)
 
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
@@ -314,224 +399,13 @@ def empty(*shape: int) -> Tensor:
     return Tensor(backend.default().xp.empty(shape, dtype=np.float32))
 
 
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Join tensors along an existing axis; all other axes must agree."""
-    if not tensors:
-        raise ValueError("cat: expected at least one tensor, received none")
-    (axis,) = _axes("cat", tensors[0], dim)
-    first = tensors[0].shape
-    for t in tensors[1:]:
-        if t.shape[:axis] + t.shape[axis + 1 :] != first[:axis] + first[axis + 1 :] or t.dtype != tensors[0].dtype:
-            raise ValueError(
-                f"cat: expected {first} and {tensors[0].dtype} in all axes but {axis}, received {t.shape} and {t.dtype}"
-            )
-    k = kernels_of(tensors[0])
-    vjps, start = [], 0
-    for t in tensors:
-        stop = start + t.shape[axis]
-        index = (slice(None),) * axis + (slice(start, stop),)
-        vjps.append(lambda gy, index=index: k.getitem(gy, index))
-        start = stop
-    return Tensor.from_op(k.concatenate([t.data for t in tensors], axis), tensors, vjps)
-
-
-def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Join tensors of one shape along a new axis."""
-    if not tensors:
-        raise ValueError("stack: expected at least one tensor, received none")
-    axis = dim % (tensors[0].ndim + 1)
-    return cat([t.reshape(*t.shape[:axis], 1, *t.shape[axis:]) for t in tensors], axis)
-
-
-# The operations
-
-
-def _add(a: Tensor, b: Operand) -> Tensor:
-    k = kernels_of(a)
-    if not isinstance(b, Tensor):
-        return Tensor.from_op(k.add(a.data, _number("add", b)), (a,), (lambda gy: gy,))
-    _check("add", a, b)
-    vjps = (lambda gy, shape=a.shape: k.sum_to(gy, shape), lambda gy, shape=b.shape: k.sum_to(gy, shape))
-    return Tensor.from_op(k.add(a.data, b.data), (a, b), vjps)
-
-
-def _subtract(a: Tensor, b: Operand) -> Tensor:
-    k = kernels_of(a)
-    if not isinstance(b, Tensor):
-        return Tensor.from_op(k.subtract(a.data, _number("subtract", b)), (a,), (lambda gy: gy,))
-    _check("subtract", a, b)
-    vjps = (lambda gy, shape=a.shape: k.sum_to(gy, shape), lambda gy, shape=b.shape: k.negative(k.sum_to(gy, shape)))
-    return Tensor.from_op(k.subtract(a.data, b.data), (a, b), vjps)
-
-
-def _multiply(a: Tensor, b: Operand) -> Tensor:
-    k = kernels_of(a)
-    x = a.data
-    if not isinstance(b, Tensor):
-        factor = _number("multiply", b)
-        return Tensor.from_op(k.multiply(x, factor), (a,), (lambda gy: k.multiply(gy, factor),))
-    _check("multiply", a, b)
-    y = b.data
-    vjps = (
-        lambda gy: k.sum_to(k.multiply(gy, y), x.shape),
-        lambda gy: k.sum_to(k.multiply(gy, x), y.shape),
-    )
-    return Tensor.from_op(k.multiply(x, y), (a, b), vjps)
-
-
-def _divide(a: Tensor, b: Operand) -> Tensor:
-    k = kernels_of(a)
-    if not isinstance(b, Tensor):
-        divisor = _number("divide", b)
-        return Tensor.from_op(k.divide(a.data, divisor), (a,), (lambda gy: k.divide(gy, divisor),))
-    _check("divide", a, b)
-    x, y = a.data, b.data
-    vjps = (
-        lambda gy: k.sum_to(k.divide(gy, y), x.shape),
-        lambda gy: k.sum_to(k.negative(k.divide(k.multiply(gy, x), k.multiply(y, y))), y.shape),
-    )
-    return Tensor.from_op(k.divide(x, y), (a, b), vjps)
-
-
-def _negative(a: Tensor) -> Tensor:
-    k = kernels_of(a)
-    return Tensor.from_op(k.negative(a.data), (a,), (lambda gy: k.negative(gy),))
-
-
-def _power(a: Tensor, exponent: Real) -> Tensor:
-    k = kernels_of(a)
-    x, p = a.data, _number("power", exponent)
-    return Tensor.from_op(k.power(x, p), (a,), (lambda gy: k.power_grad(gy, x, p),))
-
-
-def _exp(a: Tensor) -> Tensor:
-    k = kernels_of(a)
-    y = k.exp(a.data)
-    return Tensor.from_op(y, (a,), (lambda gy: k.multiply(gy, y),))
-
-
-def _log(a: Tensor) -> Tensor:
-    k = kernels_of(a)
-    x = a.data
-    return Tensor.from_op(k.log(x), (a,), (lambda gy: k.divide(gy, x),))
-
-
-def _sqrt(a: Tensor) -> Tensor:
-    k = kernels_of(a)
-    y = k.sqrt(a.data)
-    return Tensor.from_op(y, (a,), (lambda gy: k.sqrt_grad(gy, y),))
-
-
-def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    if not isinstance(b, Tensor) or a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
-        received = f"{a.shape} @ {b.shape}" if isinstance(b, Tensor) else f"{a.shape} @ {type(b).__name__}"
-        raise ValueError(f"matmul: expected (..., M, K) @ (..., K, N), received {received}")
-    _check("matmul", a, b, broadcast=False)
-    k = kernels_of(a)
-    x, y = a.data, b.data
-    vjps = (
-        lambda gy: k.sum_to(k.matmul(gy, k.transpose(y, _swapped(y.ndim))), x.shape),
-        lambda gy: k.sum_to(k.matmul(k.transpose(x, _swapped(x.ndim)), gy), y.shape),
-    )
-    return Tensor.from_op(k.matmul(x, y), (a, b), vjps)
-
-
-def _sum(a: Tensor, dim: Dims, keepdim: bool) -> Tensor:
-    k = kernels_of(a)
-    axes, shape = _axes("sum", a, dim), a.shape
-    kept = _kept(shape, axes)
-    return Tensor.from_op(
-        k.sum(a.data, axes, keepdim), (a,), (lambda gy: k.broadcast_to(k.reshape(gy, kept), shape),)
-    )  # fmt: skip
-
-
-def _mean(a: Tensor, dim: Dims, keepdim: bool) -> Tensor:
-    axes = _axes("mean", a, dim)
-    count = math.prod(a.shape[i] for i in axes)
-    if count == 0:
-        raise ValueError(f"mean: expected at least one element, received shape {a.shape}")
-    return _divide(_sum(a, axes, keepdim), count)
-
-
-def _max(a: Tensor, dim: Dims, keepdim: bool) -> Tensor:
-    k = kernels_of(a)
-    axes, x = _axes("max", a, dim), a.data
-    if any(a.shape[i] == 0 for i in axes):
-        raise ValueError(f"max: expected at least one element along {axes}, received shape {a.shape}")
-    kept = _kept(a.shape, axes)
-    y = k.max(x, axes, True)
-    output = y if keepdim else k.reshape(y, tuple(n for i, n in enumerate(kept) if i not in axes))
-    return Tensor.from_op(output, (a,), (lambda gy: k.max_grad(k.reshape(gy, kept), x, y),))
-
-
-def _reshape(a: Tensor, shape: tuple[int, ...]) -> Tensor:
-    k = kernels_of(a)
-    before = a.shape
-    known = math.prod(n for n in shape if n != -1)
-    unknown = sum(n == -1 for n in shape)
-    if unknown > 1 or (a.numel() % known if unknown and known else a.numel() != known):
-        raise ValueError(f"reshape: {before} holds {a.numel()} elements, received {shape}")
-    return Tensor.from_op(k.reshape(a.data, shape), (a,), (lambda gy: k.reshape(gy, before),), view_of=a)
-
-
-def _permute(a: Tensor, order: tuple[int, ...]) -> Tensor:
-    k = kernels_of(a)
-    if len(order) != a.ndim:
-        raise ValueError(f"permute: expected {a.ndim} axes, received {order}")
-    inverse = tuple(order.index(i) for i in range(a.ndim))
-    return Tensor.from_op(k.transpose(a.data, order), (a,), (lambda gy: k.transpose(gy, inverse),), view_of=a)
-
-
-def _getitem(a: Tensor, index: Any) -> Tensor:
-    k = kernels_of(a)
-    shape = a.shape
-    return Tensor.from_op(k.getitem(a.data, index), (a,), (lambda gy: k.getitem_grad(gy, index, shape),), view_of=a)
-
-
-# Arguments
-
-
-def _number(operation: str, value: Any) -> float | int:
-    """A Python number: NumPy scalars would promote float32 to float64."""
-    if not isinstance(value, Real):
-        raise TypeError(f"{operation}: expected a Tensor or a number, received {type(value).__name__}")
-    return int(value) if isinstance(value, int | np.integer) else float(value)
-
-
 def _check(operation: str, a: Tensor, b: Tensor, broadcast: bool = True) -> None:
     if a.dtype != b.dtype:
         raise TypeError(f"{operation}: expected one dtype, received {a.dtype} and {b.dtype}; use astype")
     if type(a.data) is not type(b.data):
         raise TypeError(f"{operation}: expected one backend, received {type(a.data)} and {type(b.data)}; use to")
-    pairs = zip(reversed(a.shape), reversed(b.shape), strict=False)
-    if broadcast and any(m != n and 1 not in (m, n) for m, n in pairs):
+    if broadcast and not broadcastable(a.shape, b.shape):
         raise ValueError(f"{operation}: shapes {a.shape} and {b.shape} do not broadcast")
-
-
-def _axes(operation: str, a: Tensor, dim: Dims) -> tuple[int, ...]:
-    """The axes that ``dim`` names, from 0; ValueError for one that is not there or named twice."""
-    if dim is None:
-        return tuple(range(a.ndim))
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
-    axes = tuple(d % a.ndim if -a.ndim <= d < a.ndim else -1 for d in dims)
-    if -1 in axes or (len(set(axes)) != len(axes) and operation != "flatten"):
-        raise ValueError(f"{operation}: expected distinct axes from {-a.ndim} to {a.ndim - 1}, received {dim}")
-    return axes
-
-
-def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    """``shape`` with 1 on the reduced axes."""
-    return tuple(1 if i in axes else n for i, n in enumerate(shape))
-
-
-def _swapped(ndim: int) -> tuple[int, ...]:
-    """Axes with the last two exchanged."""
-    return (*range(ndim - 2), ndim - 1, ndim - 2)
-
-
-def _flat(values: Sequence[Any]) -> tuple[int, ...]:
-    """f(1, 2) and f((1, 2)) both give (1, 2)."""
-    return tuple(values[0]) if len(values) == 1 and not isinstance(values[0], int) else tuple(values)
 
 
 def _plain(index: Any) -> Any:

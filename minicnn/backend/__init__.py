@@ -114,6 +114,11 @@ def of(array: Any) -> Backend:
     return _by_array_type[kind]
 
 
+def set_num_threads(count: int) -> None:
+    """Use ``count`` CPU threads from now on; ValueError for more than there are processors. No result depends on it."""
+    get("numpy").kernels.set_num_threads(count)
+
+
 def to_numpy(array: Any) -> np.ndarray:
     """Return an array of any backend as a NumPy array, without a copy where it is one."""
     return array if isinstance(array, np.ndarray) else np.asarray(array.get() if hasattr(array, "get") else array)

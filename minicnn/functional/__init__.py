@@ -2,6 +2,7 @@
 
 from minicnn.functional.activation import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
 from minicnn.functional.conv import conv2d
+from minicnn.functional.joining import cat, stack
 from minicnn.functional.linear import flatten, linear
 from minicnn.functional.loss import cross_entropy, mse_loss
 from minicnn.functional.normalization import batch_norm, dropout, layer_norm
@@ -11,6 +12,7 @@ __all__ = [
     "adaptive_avg_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "cat",
     "conv2d",
     "cross_entropy",
     "dropout",
@@ -26,5 +28,6 @@ __all__ = [
     "relu",
     "sigmoid",
     "softmax",
+    "stack",
     "tanh",
 ]

@@ -1,6 +1,7 @@
 """What every function checks before a kernel runs: an error names operation, expectation and what was received."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from minicnn.tensor import Tensor
@@ -10,10 +11,10 @@ IntPair = int | Sequence[int]
 
 def pair(operation: str, name: str, value: IntPair, least: int) -> tuple[int, int]:
     """Return ``value`` as (vertical, horizontal), each an int from ``least``."""
-    values = (value, value) if isinstance(value, int) else tuple(value)
-    if len(values) != 2 or not all(isinstance(v, int) and v >= least for v in values):
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(values) != 2 or not all(isinstance(v, Integral) and v >= least for v in values):
         raise ValueError(f"{operation}: expected {name} as one or two integers from {least}, received {value!r}")
-    return values[0], values[1]
+    return int(values[0]), int(values[1])
 
 
 def check_float(operation: str, **tensors: Any) -> None:

@@ -37,12 +37,11 @@ def cross_entropy(
         raise ValueError(f"cross_entropy: expected reduction 'mean', 'sum' or 'none', received {reduction!r}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: expected label_smoothing in [0, 1], received {label_smoothing}")
-    count, classes = input.shape
-    check_shape("cross_entropy", "weight", weight, (classes,))
+    check_shape("cross_entropy", "weight", weight, (input.shape[1],))
     k = kernels_of(input)
-    labels = _labels(k, target, count, classes)
+    labels = _labels(input, target)
 
-    class_weight = None if weight is None else weight.data
+    class_weight = None if weight is None else weight.data.copy()  # as the labels: may be edited before backward
     losses, probabilities = k.cross_entropy(input.data, labels, class_weight, label_smoothing)
     loss = Tensor.from_op(
         losses,
@@ -56,16 +55,18 @@ def cross_entropy(
     return loss.mean() if weight is None else loss.sum() / weight.detach()[labels].sum()
 
 
-def _labels(k: Any, target: Tensor | Any, count: int, classes: int) -> Any:
-    labels = target.data if isinstance(target, Tensor) else Tensor(target).data
+def _labels(logits: Tensor, target: Tensor | Any) -> Any:
+    """Checked labels as a new int64 array beside the logits."""
+    count, classes = logits.shape
+    labels = logits.backend.asarray(target.data if isinstance(target, Tensor) else Tensor(target).data)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy: expected integer labels, received {labels.dtype}")
     if labels.shape != (count,):
         raise ValueError(f"cross_entropy: expected labels of shape {(count,)}, received {labels.shape}")
-    lowest, highest = k.label_range(labels)
+    lowest, highest = kernels_of(logits).label_range(labels)
     if lowest < 0 or highest >= classes:
         raise ValueError(f"cross_entropy: expected labels from 0 to {classes - 1}, received {lowest} to {highest}")
-    return labels
+    return labels.astype("int64")
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:

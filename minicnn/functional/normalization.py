@@ -33,15 +33,16 @@ def batch_norm(
         ValueError: shapes that do not fit, one value a channel in training, no statistics outside of it.
         TypeError: dtypes or backends that differ.
     """
-    check_float(
-        "batch_norm", input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
-    )  # fmt: skip
+    check_float("batch_norm", input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     if input.ndim < 2 or 0 in input.shape:
         raise ValueError(f"batch_norm: expected a non-empty input (N, C, ...), received shape {input.shape}")
     channels = input.shape[1]
     for name, tensor in (
-        ("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)
-    ):  # fmt: skip
+        ("running_mean", running_mean),
+        ("running_var", running_var),
+        ("weight", weight),
+        ("bias", bias),
+    ):
         check_shape("batch_norm", name, tensor, (channels,))
 
     k = kernels_of(input)

@@ -33,15 +33,21 @@ def max_pool2d(
     check_float("max_pool2d", input=input)
     size, strides, pads = _window("max_pool2d", input, kernel_size, stride, padding)
     dilations = pair("max_pool2d", "dilation", dilation, 1)
+    for length, interval, pad, step in zip(input.shape[2:], strides, pads, dilations, strict=True):
+        if any(start % step >= length for start in range(-pad, 0, interval)):  # its first element from 0 on
+            raise ValueError(
+                f"max_pool2d: a window with padding {pads} and dilation {dilations} steps over the input {input.shape[2:]}"
+            )
+    if size[0] * size[1] > 1 << 16:  # the kernels number the elements of a window with 16 bits
+        raise ValueError(f"max_pool2d: expected a window of at most {1 << 16} elements, received {size}")
     output_size = tuple(
-        _length("max_pool2d", *axis, ceil_mode) for axis in zip(input.shape[2:], size, strides, pads, dilations, strict=True)
-    )  # fmt: skip
+        _length("max_pool2d", *axis, ceil_mode)
+        for axis in zip(input.shape[2:], size, strides, pads, dilations, strict=True)
+    )
     k = kernels_of(input)
     shape = input.shape
     y, taps = k.max_pool2d(input.data, size, strides, pads, dilations, output_size)
-    return Tensor.from_op(
-        y, (input,), (lambda gy: k.max_pool2d_grad(gy, taps, shape, size, strides, pads, dilations),)
-    )  # fmt: skip
+    return Tensor.from_op(y, (input,), (lambda gy: k.max_pool2d_grad(gy, taps, shape, size, strides, pads, dilations),))
 
 
 def avg_pool2d(
@@ -124,11 +130,11 @@ def _window(operation: str, x: Tensor, kernel_size: IntPair, stride: Any, paddin
 def _length(operation: str, length: int, window: int, stride: int, pad: int, dilation: int, ceil_mode: bool) -> int:
     """Number of windows along an axis."""
     room = length + 2 * pad - dilation * (window - 1) - 1
-    if room < 0:
-        raise ValueError(
-            f"{operation}: window {window} with dilation {dilation} is larger than the input {length} with padding {pad}"
-        )
     count = (-(-room // stride) if ceil_mode else room // stride) + 1
     if ceil_mode and (count - 1) * stride >= length + pad:  # the last window would start in the right padding
         count -= 1
+    if count < 1:
+        raise ValueError(
+            f"{operation}: window {window} with dilation {dilation} is larger than the input {length} with padding {pad}"
+        )
     return count

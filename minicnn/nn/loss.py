@@ -10,16 +10,14 @@ from minicnn.tensor import Tensor
 class CrossEntropyLoss(Module):
     """Cross-entropy of softmax(logits) with integer labels; see :func:`minicnn.functional.cross_entropy`."""
 
-    def __init__(
-        self, weight: Tensor | None = None, *, reduction: str = "mean", label_smoothing: float = 0.0
-    ) -> None:
+    def __init__(self, weight: Tensor | None = None, *, reduction: str = "mean", label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.weight, self.reduction, self.label_smoothing = weight, reduction, label_smoothing
 
     def forward(self, input: Tensor, target: Tensor | Any) -> Tensor:
         return F.cross_entropy(
             input, target, self.weight, reduction=self.reduction, label_smoothing=self.label_smoothing
-        )  # fmt: skip
+        )
 
 
 class MSELoss(Module):

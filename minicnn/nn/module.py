@@ -36,10 +36,14 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Parameter | Module) and "_modules" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning {name}")
-        if isinstance(value, Parameter):
-            self._parameters[name] = value
-        elif isinstance(value, Module):
-            self._modules[name] = value
+        home = "_parameters" if isinstance(value, Parameter) else "_modules" if isinstance(value, Module) else None
+        if home is None and isinstance(value, Tensor) and name in self.__dict__.get("_buffers", {}):
+            home = "_buffers"
+        for registry in ("_parameters", "_buffers", "_modules"):
+            if registry == home:
+                self.__dict__[registry][name] = value
+            else:  # whatever stood under this name before is replaced
+                self.__dict__.get(registry, {}).pop(name, None)
         super().__setattr__(name, value)
 
     def register_buffer(self, name: str, tensor: Tensor) -> None:

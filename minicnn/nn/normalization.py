@@ -46,7 +46,7 @@ class _BatchNorm(Module):
         training = self.training or self.running_mean is None
         return F.batch_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum, self.eps
-        )  # fmt: skip
+        )
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"

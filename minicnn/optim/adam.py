@@ -46,7 +46,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: w -= lr weight_decay w (Loshchilov and Hutter, 2019), as ``torch.optim.AdamW``."""
+    """Adam with decoupled weight decay, w -= lr weight_decay w (Loshchilov and Hutter, 2019): ``torch.optim.AdamW``."""
 
     decoupled = True
 

@@ -27,9 +27,7 @@ class Optimizer:
         self._check("lr", lr)
         self.lr = lr
         self.steps = 0
-        self._state = {
-            slot: [p.backend.xp.zeros_like(p.data) for p in self.params] for slot in slots
-        }  # fmt: skip
+        self._state = {slot: [p.backend.xp.zeros_like(p.data) for p in self.params] for slot in slots}
 
     def _check(self, name: str, value: float, below: float = math.inf) -> None:
         if not 0 <= value < below:

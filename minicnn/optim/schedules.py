@@ -60,7 +60,7 @@ def linear_warmup(after: Schedule, warmup_steps: int) -> Schedule:
         raise ValueError(f"linear_warmup: expected warmup_steps from 0, received {warmup_steps}")
     return lambda step: (
         after(0) * (step + 1) / (warmup_steps + 1) if step < warmup_steps else after(step - warmup_steps)
-    )  # fmt: skip
+    )
 
 
 class ReduceOnPlateau:

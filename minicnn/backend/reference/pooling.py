@@ -67,9 +67,7 @@ def _window(u, v, stride, dilation, output_size):
 
 def _padded_size(size, kernel_size, stride, padding, dilation, output_size):
     """Height and width that all windows cover, at least those of the picture with its padding."""
-    reach = (
-        (output_size[i] - 1) * stride[i] + dilation[i] * (kernel_size[i] - 1) + 1 for i in range(2)
-    )  # fmt: skip
+    reach = ((output_size[i] - 1) * stride[i] + dilation[i] * (kernel_size[i] - 1) + 1 for i in range(2))
     return tuple(max(size[i] + 2 * padding[i], r) for i, r in enumerate(reach))
 
 

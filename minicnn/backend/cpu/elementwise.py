@@ -1,0 +1,98 @@
+"""One pass over memory where array code would make several, and temporaries with them."""
+
+import numpy as np
+
+from minicnn.backend.cpu.jit import jit, plain
+
+
+def relu_grad(gy, y):
+    """See :func:`minicnn.backend.reference.relu_grad`."""
+    gx = np.empty_like(y, order="C")
+    _relu_grad(plain(gy).reshape(-1), plain(y).reshape(-1), gx.reshape(-1))
+    return gx
+
+
+def dropout(x, key, p):
+    """See :func:`minicnn.backend.reference.dropout`."""
+    y = np.empty(x.shape, dtype=x.dtype)
+    _dropout(
+        plain(x).reshape(-1), y.reshape(-1), np.uint64(key), np.uint64(round(p * 2**24)), x.dtype.type(1 / (1 - p))
+    )
+    return y
+
+
+def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov):
+    """See :func:`minicnn.backend.reference.sgd_step`."""
+    real = parameter.dtype.type
+    state = parameter if velocity is None else velocity  # without momentum it is only an argument of the right type
+    _sgd_step(
+        parameter.reshape(-1),
+        plain(gradient).reshape(-1),
+        state.reshape(-1),
+        velocity is not None,
+        first,
+        real(lr),
+        real(momentum),
+        real(1 - dampening),
+        real(weight_decay),
+        nesterov,
+    )
+
+
+def adam_step(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled):
+    """See :func:`minicnn.backend.reference.adam_step`."""
+    real = parameter.dtype.type
+    _adam_step(
+        parameter.reshape(-1),
+        plain(gradient).reshape(-1),
+        mean.reshape(-1),
+        square.reshape(-1),
+        real(1 - lr * weight_decay if decoupled else 1),
+        real(0 if decoupled else weight_decay),
+        real(beta1),
+        real(1 - beta1),
+        real(beta2),
+        real(1 - beta2),
+        real((1 - beta2**step) ** 0.5),
+        real(eps),
+        real(lr / (1 - beta1**step)),
+    )
+
+
+@jit()
+def _relu_grad(gy, y, gx):
+    for i in range(gx.size):
+        gx[i] = gy[i] if y[i] > 0 else gy[i] * 0
+
+
+@jit()
+def _dropout(x, y, key, threshold, scale):
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        z = key + np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+        y[i] = x[i] * scale if (z >> np.uint64(40)) >= threshold else zero
+
+
+@jit()
+def _sgd_step(w, gradient, velocity, has_velocity, first, lr, momentum, share, weight_decay, nesterov):
+    for i in range(w.size):
+        g = gradient[i] + weight_decay * w[i]
+        if has_velocity:
+            v = g if first else momentum * velocity[i] + share * g
+            velocity[i] = v
+            g = g + momentum * v if nesterov else v
+        w[i] -= lr * g
+
+
+@jit()
+def _adam_step(w, gradient, mean, square, shrink, decay, beta1, share1, beta2, share2, correction, eps, rate):
+    for i in range(w.size):
+        value = w[i] * shrink
+        g = gradient[i] + decay * value
+        m = beta1 * mean[i] + share1 * g
+        s = beta2 * square[i] + share2 * g * g
+        mean[i], square[i] = m, s
+        w[i] = value - rate * m / (np.sqrt(s) / correction + eps)

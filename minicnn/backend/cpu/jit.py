@@ -1,0 +1,67 @@
+"""How the CPU kernels are compiled: cached on disk, with a word to the user while it takes seconds."""
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import event
+
+LANES = 8
+"""Images in a block of the batch-interleaved layout: one 256-bit vector of float32."""
+
+
+class _Announce(event.Listener):
+    """Says on stderr, once, that kernels compile; a kernel loaded from the cache makes no event."""
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        if not self.said:
+            self.said = True
+            print(
+                "minicnn: compiling CPU kernels, once on this machine (some seconds) ...", file=sys.stderr, flush=True
+            )
+
+    def on_end(self, event: Any) -> None:
+        """Nothing to say."""
+
+
+def jit(parallel: bool = False, fastmath: Any = False) -> Callable[[Callable], Any]:
+    """Compile without the GIL and cache the code on disk; where no folder can be written, warn and do without."""
+
+    def compile(function: Callable) -> Any:
+        options = {"nogil": True, "error_model": "numpy", "parallel": parallel, "fastmath": fastmath}
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError as error:  # Numba found no folder for its cache
+            warnings.warn(
+                f"kernels are compiled anew in every process: {error}; name a folder in NUMBA_CACHE_DIR", stacklevel=2
+            )
+            return numba.njit(**options)(function)
+
+    return compile
+
+
+def plain(array: np.ndarray) -> np.ndarray:
+    """``array`` as C-contiguous and writable: Numba compiles every other layout anew."""
+    array = np.ascontiguousarray(array)
+    return array if array.flags.writeable else array.copy()
+
+
+def set_num_threads(count: int) -> None:
+    """Use ``count`` threads from now on, at most as many as there are processors."""
+    most = numba.config.NUMBA_NUM_THREADS
+    if not 1 <= count <= most:
+        raise ValueError(f"set_num_threads: expected 1 to {most}, received {count}")
+    numba.set_num_threads(count)
+
+
+def get_num_threads() -> int:
+    """Return the number of threads in use."""
+    return numba.get_num_threads()
+
+
+event.register("numba:compile", _Announce())

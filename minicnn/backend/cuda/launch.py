@@ -1,0 +1,126 @@
+"""Launching the kernels of this folder: NVRTC compiles them at their first use, and CuPy keeps the result on disk."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minicnn.backend import BackendUnavailable
+
+_import_error: ImportError | None = None
+try:
+    import cupy
+except ImportError as error:
+    cupy, _import_error = None, error
+
+BLOCK = 256  # threads
+_WIDE = 1 << 30  # elements from which indices have 64 bits
+_INSTALL = 'pip install -e ".[cuda13]" (".[cuda12]" for a driver of CUDA 12)'
+
+
+def require_device() -> Any:
+    """Return CuPy, if it can run kernels here.
+
+    Raises:
+        BackendUnavailable: no package, no driver or an old one, no device, or no CUDA libraries; with the remedy.
+    """
+    if cupy is None:
+        missing = isinstance(_import_error, ModuleNotFoundError) and _import_error.name == "cupy"
+        raise _unavailable("CuPy is not installed" if missing else f"CuPy does not import: {_one_line(_import_error)}")
+    runtime = cupy.cuda.runtime
+    try:
+        if not runtime.getDeviceCount():
+            raise _unavailable("CuPy found no CUDA device", "check nvidia-smi and CUDA_VISIBLE_DEVICES")
+    except runtime.CUDARuntimeError as error:
+        if "NoDevice" in str(error):
+            raise _unavailable("CuPy found no CUDA device", "check nvidia-smi and CUDA_VISIBLE_DEVICES") from None
+        versions = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+        driver, needed = (f"{version // 1000}.{version % 1000 // 10}" for version in versions)
+        if driver == "0.0":
+            raise _unavailable("CuPy found no NVIDIA driver", f"install one for CUDA {needed} or newer") from None
+        cause = f"the driver is for CUDA {driver}, CuPy for {needed}: {_one_line(error)}"
+        raise _unavailable(cause, f"update the driver, or {_INSTALL}") from None
+    try:
+        cupy.cuda.nvrtc.getVersion()
+        _ = cupy.cuda.cublas  # loaded at its first use
+    except (ImportError, RuntimeError) as error:
+        raise _unavailable(f"CuPy lacks a library of CUDA: {_one_line(error)}") from None
+    return cupy
+
+
+def source(real: str, index: str) -> str:
+    """Return all kernels as one compilation unit for elements of type ``real`` and indices of type ``index``."""
+    files = sorted(Path(__file__).parent.glob("*.cu"), key=lambda path: (path.name != "common.cu", path.name))
+    typedefs = f"typedef {real} real;\ntypedef {index} index_t;\n"
+    return typedefs + "\n".join(path.read_text(encoding="utf-8") for path in files)
+
+
+def launch(name: str, dtype: Any, threads: int, *arguments: Any) -> None:
+    """Run kernel ``name``, compiled for float32 or float64, on at least so many threads.
+
+    Arguments: arrays, of which those that are not C-contiguous are copied (so none that the kernel writes), None for a
+    null pointer, numbers (int and bool become index_t, floats real), and np.uint64 as it is.
+    """
+    if not threads:
+        return
+    wide = any(isinstance(a, cupy.ndarray) and a.size >= _WIDE for a in arguments)
+    real, index = np.dtype(dtype).type, np.int64 if wide else np.int32
+
+    def convert(a: Any) -> Any:
+        if isinstance(a, cupy.ndarray):
+            return cupy.ascontiguousarray(a)
+        if a is None or isinstance(a, np.uint64):
+            return a or np.uint64(0)
+        return real(a) if isinstance(a, float | np.floating) else index(a)
+
+    _function(name, real, index)(((threads + BLOCK - 1) // BLOCK,), (BLOCK,), tuple(convert(a) for a in arguments))
+
+
+def elementwise(name: str, *arguments: Any) -> Any:
+    """Return a new array like the first argument, each element of which one thread of kernel ``name`` fills."""
+    y = empty(arguments[0].shape, arguments[0])
+    launch(name, y.dtype, y.size, *arguments, y, y.size)
+    return y
+
+
+def channel_sums(name: str, shape: tuple[int, int, int], *arrays: Any, finish: str = "channel_totals", extra=()) -> Any:
+    """Return two sums a channel, (C,) and (C,), over the values of arrays of ``shape`` (N, C, P).
+
+    Kernel ``name`` leaves sums of slices of each channel, ``finish`` makes the results of them. The number of slices
+    depends on the shape alone, and so do the bits of the results.
+    """
+    n, c, p = shape
+    like = arrays[0]
+    slices = min(64, n * p // (16 * BLOCK) + 1)
+    partials = cupy.empty((c, slices, 2), dtype=np.float64)
+    launch(name, like.dtype, c * slices * BLOCK, *arrays, partials, n, c, p, slices)
+    first, second = empty((c,), like), empty((c,), like)
+    launch(finish, like.dtype, c, partials, first, second, c, slices, *extra)
+    return first, second
+
+
+def empty(shape: tuple[int, ...], like: Any) -> Any:
+    """Return an array of undefined elements in the dtype of ``like``."""
+    return cupy.empty(shape, dtype=like.dtype)
+
+
+@functools.cache
+def _module(real: type, index: type) -> Any:
+    code = source("float" if real is np.float32 else "double", "int" if index is np.int32 else "long long")
+    # No fused multiply-add: the kernels wait for memory anyway, and so round as NumPy does.
+    return cupy.RawModule(code=code, options=("--std=c++17", "--fmad=false"))
+
+
+@functools.cache
+def _function(name: str, real: type, index: type) -> Any:
+    return _module(real, index).get_function(name)
+
+
+def _unavailable(cause: str, remedy: str = _INSTALL) -> BackendUnavailable:
+    return BackendUnavailable(f"cupy: {cause}; {remedy}, or use --backend numpy")
+
+
+def _one_line(error: Exception | None) -> str:
+    """The first line of a message that says something: CuPy frames its own in rules."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip("= ")), type(error).__name__)

@@ -1,0 +1,29 @@
+"""Softmax and cross-entropy in one CUDA kernel."""
+
+from minicnn.backend.cuda.launch import BLOCK, cupy, empty, launch
+
+
+def cross_entropy(logits, labels, weight, label_smoothing):
+    rows, k = logits.shape
+    losses, probabilities = empty((rows,), logits), empty(logits.shape, logits)
+    scalars = (1.0 - label_smoothing, label_smoothing / k)
+    operands = (logits, cupy.asarray(labels, dtype="int64"), weight, *scalars)
+    launch("cross_entropy", logits.dtype, 32 * rows, *operands, losses, probabilities, rows, k)
+    return losses, probabilities
+
+
+def cross_entropy_grad(glosses, probabilities, labels, weight, label_smoothing):
+    rows, k = probabilities.shape
+    gx = empty(probabilities.shape, probabilities)
+    scalars = (1.0 - label_smoothing, label_smoothing / k)
+    operands = (glosses, probabilities, cupy.asarray(labels, dtype="int64"), weight, *scalars)
+    launch("cross_entropy_grad", gx.dtype, 32 * rows, *operands, gx, rows, k)
+    return gx
+
+
+def label_range(labels):
+    # One wait for the device instead of two.
+    ends = cupy.empty(2, dtype="int64")
+    launch("label_range", "float32", BLOCK, cupy.asarray(labels, dtype="int64"), ends, labels.size)
+    lowest, highest = ends.get().tolist()
+    return lowest, highest

@@ -1,0 +1,42 @@
+"""Optimizer steps in CUDA, in place: one launch a parameter."""
+
+import math
+
+from minicnn.backend import reference
+from minicnn.backend.cuda.launch import BLOCK, cupy, launch
+
+
+def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov):
+    if not _contiguous(parameter, velocity):
+        return reference.sgd_step(
+            parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov
+        )  # fmt: skip
+    scalars = (float(lr), float(momentum), 1.0 - dampening, float(weight_decay), nesterov)
+    return _launch("sgd_step", parameter, gradient, velocity, first, *scalars)
+
+
+def adam_step(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled):
+    if not _contiguous(parameter, mean, square):
+        return reference.adam_step(
+            parameter, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled
+        )  # fmt: skip
+    keep, decay = (1.0 - lr * weight_decay, 0.0) if decoupled else (1.0, float(weight_decay))
+    moments = (float(beta1), 1.0 - beta1, float(beta2), 1.0 - beta2)
+    rate, root = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
+    return _launch("adam_step", parameter, gradient, mean, square, keep, decay, *moments, rate, root, float(eps))
+
+
+def squared_norm(a):
+    blocks = min(1024, a.size // (8 * BLOCK) + 1)
+    partials = cupy.empty(blocks, dtype="float64")
+    launch("squared_norm", a.dtype, blocks * BLOCK, a, partials, a.size)
+    return float(partials.get().sum())
+
+
+def _launch(name, parameter, *arguments):
+    launch(name, parameter.dtype, parameter.size, parameter, *arguments, parameter.size)
+
+
+def _contiguous(*arrays):
+    """Whether kernels can write to the arrays (None is passed over)."""
+    return all(a is None or a.flags.c_contiguous for a in arrays)

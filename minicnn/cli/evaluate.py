@@ -1,0 +1,68 @@
+"""evaluate: accuracy, precision, recall and F1 of trained weights on a data set."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from minicnn import data, files
+from minicnn.cli.options import BackendName, DataDir, Debug, Threads, choose_backend, usage
+from minicnn.cli.reports import test_reports
+from minicnn.training import pretrained
+
+
+def evaluate(
+    weights: Annotated[
+        str, typer.Option(help="A .safetensors file, or the name of shipped weights.")
+    ] = "lenet-cifar10",
+    dataset: Annotated[str, typer.Option(help="cifar10, digits or a folder (default: what the weights know).")] = "",
+    data_dir: DataDir = None,
+    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
+    batch_size: Annotated[int, typer.Option(min=1)] = 500,
+    backend: BackendName = "auto",
+    threads: Threads = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and pictures.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    debug: Debug = False,
+) -> int:
+    """Measure trained weights on a data set."""
+    if split not in ("test", "validation", "train"):
+        raise usage(ValueError(f"--split: expected test, validation or train, received {split!r}"))
+    chosen = choose_backend(backend, threads)
+    trained = pretrained.load(weights, chosen)
+    try:
+        splits = data.load(dataset or str(trained.metadata.get("dataset", "auto")), data_dir)
+    except ValueError as error:
+        raise usage(error) from error
+    if splits.train.classes != trained.classes:
+        raise ValueError(
+            f"the weights {weights} know the classes {', '.join(trained.classes)}, "
+            f"the data set {splits.name} has {', '.join(splits.train.classes)}"
+        )
+    if out is not None:
+        files.check_writable(out)
+    part = getattr(splits, split)
+    loader = data.Loader(part, batch_size, mean=trained.mean, std=trained.std, backend=chosen)
+    report = test_reports(out, trained.model, loader)
+    if out is not None:
+        files.atomic_write(out / "metrics.json", json.dumps(report, indent=2) + "\n")
+    if as_json:
+        print(json.dumps(report))
+    else:
+        print(f"data: {splits.note}")
+        _print(report, f"{weights} on {splits.name}, {split}: {report['accuracy']:.2%} of {report['images']:,} images")
+    return 0
+
+
+def _print(report: dict[str, Any], title: str) -> None:
+    table = Table(title=title, title_justify="left")
+    table.add_column("class")
+    for name in ("precision", "recall", "F1", "images"):
+        table.add_column(name, justify="right")
+    for row in [*report["per_class"], {"class": "macro mean", **report["macro"], "support": report["images"]}]:
+        figures = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
+        table.add_row(row["class"], *figures, f"{row['support']:,}")
+    Console(markup=False, highlight=False).print(table)

@@ -1,0 +1,68 @@
+"""Data sets, their splits, pictures, augmentation and batches."""
+
+import os
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from minicnn.data import cifar10, digits, folder
+from minicnn.data.augment import Augment
+from minicnn.data.cifar10 import DatasetUnavailable
+from minicnn.data.dataset import Dataset, Splits
+from minicnn.data.images import ImageError, find_images, load_image
+from minicnn.data.loader import Loader
+from minicnn.data.split import stratified_split, stratified_subset
+
+NAMES = ("auto", "cifar10", "digits")
+
+
+def load(
+    name: str = "auto",
+    data_dir: str | os.PathLike | None = None,
+    *,
+    seed: int = 0,
+    validation: int | float | None = None,
+    train_size: int | None = None,
+    download: bool = True,
+) -> Splits:
+    """The data set `name`: cifar10, digits, a folder of class folders, or auto.
+
+    auto is CIFAR-10 where it is on disk or can be downloaded, else the digits; `Splits.note` says which, and why.
+    validation: records, or their share, to split off the training set by `seed`; None is 5,000 of CIFAR-10, a tenth
+    of the others. train_size: how many of the remaining records to train on, None for all.
+    Raises ValueError for an unknown name, and what the `load` of the data set raises.
+    """
+    options: dict[str, Any] = {"seed": seed, "train_size": train_size}
+    if validation is not None:
+        options["validation"] = validation
+    if name == "digits":
+        return digits.load(**options)
+    if name == "cifar10":
+        return cifar10.load(data_dir, download=download, **options)
+    if name == "auto":
+        try:
+            return cifar10.load(data_dir, download=download, **options)
+        except DatasetUnavailable as error:
+            return replace(digits.load(**options), note=f"digits of scikit-learn instead of CIFAR-10: {error}")
+    if Path(name).is_dir():
+        return folder.load(name, **options)
+    nearest = get_close_matches(name, NAMES, 1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    raise ValueError(f"unknown data set {name!r}, expected {', '.join(NAMES)} or an existing folder{hint}")
+
+
+__all__ = [
+    "NAMES",
+    "Augment",
+    "Dataset",
+    "DatasetUnavailable",
+    "ImageError",
+    "Loader",
+    "Splits",
+    "find_images",
+    "load",
+    "load_image",
+    "stratified_split",
+    "stratified_subset",
+]

@@ -1,0 +1,36 @@
+"""Joining tensors."""
+
+from collections.abc import Sequence
+
+from minicnn.shapes import axes
+from minicnn.tensor import Tensor, kernels_of
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors along an existing axis; all other axes must agree."""
+    if not tensors:
+        raise ValueError("cat: expected at least one tensor, received none")
+    (axis,) = axes("cat", tensors[0].ndim, dim)
+    first = tensors[0].shape
+    for t in tensors[1:]:
+        others = (*t.shape[:axis], first[axis], *t.shape[axis + 1 :])
+        if t.ndim != len(first) or others != first or t.dtype != tensors[0].dtype:
+            raise ValueError(
+                f"cat: expected {first} and {tensors[0].dtype} in all axes but {axis}, received {t.shape} and {t.dtype}"
+            )
+    k = kernels_of(tensors[0])
+    vjps, start = [], 0
+    for t in tensors:
+        stop = start + t.shape[axis]
+        index = (slice(None),) * axis + (slice(start, stop),)
+        vjps.append(lambda gy, index=index: k.getitem(gy, index))
+        start = stop
+    return Tensor.from_op(k.concatenate([t.data for t in tensors], axis), tensors, vjps)
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join tensors of one shape along a new axis."""
+    if not tensors:
+        raise ValueError("stack: expected at least one tensor, received none")
+    (axis,) = axes("stack", tensors[0].ndim + 1, dim)
+    return cat([t.reshape(*t.shape[:axis], 1, *t.shape[axis:]) for t in tensors], axis)

@@ -1,0 +1,58 @@
+"""Axes, shapes and numbers as arguments: resolved and checked, without a tensor in sight."""
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+Dims = int | Sequence[int] | None
+
+
+def axes(operation: str, ndim: int, dim: Dims) -> tuple[int, ...]:
+    """Return the axes that ``dim`` names, counted from 0 (None: all); ValueError for a wrong or a repeated one."""
+    if dim is None:
+        return tuple(range(ndim))
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    found = tuple(d % ndim if -ndim <= d < ndim else -1 for d in dims)
+    if -1 in found or len(set(found)) != len(found):
+        raise ValueError(f"{operation}: expected distinct axes from {-ndim} to {ndim - 1}, received {dim}")
+    return found
+
+
+def reduced_shape(shape: tuple[int, ...], reduced: tuple[int, ...]) -> tuple[int, ...]:
+    """Return ``shape`` with 1 on the reduced axes."""
+    return tuple(1 if i in reduced else n for i, n in enumerate(shape))
+
+
+def resolved_shape(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, ...]:
+    """Return ``after`` with its -1 filled in; ValueError unless it holds as many elements as ``before``."""
+    count, known = math.prod(before), math.prod(n for n in after if n != -1)
+    if after.count(-1) == 1 and known > 0 and count % known == 0:
+        after = tuple(count // known if n == -1 else n for n in after)
+    if any(n < 0 for n in after) or math.prod(after) != count:
+        raise ValueError(f"reshape: {before} holds {count} elements, received {after}")
+    return after
+
+
+def broadcastable(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Return whether two shapes broadcast."""
+    return all(m == n or 1 in (m, n) for m, n in zip(reversed(a), reversed(b), strict=False))
+
+
+def swapped(ndim: int) -> tuple[int, ...]:
+    """Return all axes with the last two exchanged."""
+    return (*range(ndim - 2), ndim - 1, ndim - 2)
+
+
+def flat(values: Sequence[Any]) -> tuple[int, ...]:
+    """Return the same for f(1, 2) and f((1, 2)): (1, 2)."""
+    return tuple(values[0]) if len(values) == 1 and not isinstance(values[0], int) else tuple(values)
+
+
+def number(operation: str, value: Any) -> float | int:
+    """Return a Python number, since a NumPy scalar would promote float32 to float64."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{operation}: expected a Tensor or a number, received {type(value).__name__}")
+    return int(value) if isinstance(value, int | np.integer) else float(value)

@@ -1,0 +1,189 @@
+"""Saving and loading named arrays with metadata as .safetensors: bit-exact, atomic, and nothing in a file is ever run.
+
+The layout (https://huggingface.co/docs/safetensors): 8 bytes with the length of the header, the header as JSON
+{name: {"dtype", "shape", "data_offsets"}, "__metadata__": {str: str}}, then the arrays' bytes without gaps.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from minicnn.files import atomic_write
+
+FORMAT = 1  # the version of what minicnn stores; a reader refuses a newer one
+MAX_HEADER = 2 * 1024 * 1024  # bytes: some 20,000 arrays, and parsed in well under a second
+_KEY = "minicnn"
+_DTYPES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "U16": "uint16",
+    "I16": "int16",
+    "U32": "uint32",
+    "I32": "int32",
+    "U64": "uint64",
+    "I64": "int64",
+    "F16": "float16",
+    "F32": "float32",
+    "F64": "float64",
+}
+_FOREIGN_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npz", ".npy", ".h5", ".hdf5", ".keras"}
+_FOREIGN_STARTS = {
+    b"PK": "a zip archive (.pt, .npz or .keras)",
+    b"\x80": "a pickle",
+    b"\x93NUMPY": "an .npy file",
+    b"\x89HDF": "an HDF5 file",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself",
+}
+
+
+class CheckpointError(ValueError):
+    """A weight file that is damaged, of another kind, or newer than this minicnn."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file held: arrays by name, in alphabetical order, and the metadata, {} for a file of another program."""
+
+    arrays: dict[str, np.ndarray]
+    metadata: dict[str, Any]
+
+
+def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Writes `arrays` (bool, integer or float; any shape, any strides) and JSON-able `metadata` to a .safetensors file.
+
+    Atomic: a crash or a full disk leaves the old file or the new one. Raises ValueError for another suffix or a header
+    over 2 MiB, TypeError for a dtype or metadata that the format cannot hold, OSError when writing fails.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"save expects a path that ends in .safetensors. Received: {path}")
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.name not in _DTYPES.values():
+            kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise TypeError(f"save expects arrays of {', '.join(_DTYPES.values())}. Received for {name!r}: {kind}")
+    try:
+        text = json.dumps({"format": FORMAT, "metadata": dict(metadata)})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"save expects metadata that JSON can hold: {error}") from error
+    # safetensors copies an array's memory as it lies, so anything but native C order would be stored scrambled
+    plain = {name: np.asarray(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()}
+    try:
+        content = safetensors.numpy.save(plain, metadata={_KEY: text})
+    except SafetensorError as error:
+        raise ValueError(f"cannot write {path}: {error}") from error
+    if int.from_bytes(content[:8], "little") > MAX_HEADER:
+        raise ValueError(f"cannot write {path}: the names and metadata take more than {MAX_HEADER} bytes; store less")
+    atomic_write(path, content)
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Reads a .safetensors file of any program; every field is checked before an array is made.
+
+    Raises FileNotFoundError, and CheckpointError for a file that is damaged, of another kind (pickles and archives
+    are never opened), or written by a newer minicnn. Needs memory of twice the file's size at most.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no weight file {path}: check the path")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a file; minicnn reads .safetensors files")
+    if path.suffix.lower() in _FOREIGN_SUFFIXES:
+        raise CheckpointError(
+            f"{path}: a {path.suffix} file is not opened, as it can run code; convert it to .safetensors"
+        )
+    with path.open("rb") as file:
+        try:
+            metadata = _check(file, os.fstat(file.fileno()).st_size)
+            file.seek(0)
+            return Checkpoint(safetensors.numpy.load(file.read()), metadata)
+        except (ValueError, RecursionError, SafetensorError) as error:
+            raise CheckpointError(f"cannot load {path}: {error or 'nested too deeply'}") from error
+
+
+def compare_keys(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """One line for each name that is missing, misshaped or extra in `found`; [] where names and shapes agree."""
+    differences = []
+    for name, shape in expected.items():
+        if name not in found:
+            differences.append(f"missing: {name} {tuple(shape)}")
+        elif tuple(found[name]) != tuple(shape):
+            differences.append(f"misshaped: {name} expected {tuple(shape)}, found {tuple(found[name])}")
+    differences += [f"extra: {name} {tuple(shape)}" for name, shape in found.items() if name not in expected]
+    return differences
+
+
+def _check(file: BinaryIO, size: int) -> dict[str, Any]:
+    """Proves that the header describes exactly the `size` bytes of the file; returns minicnn's metadata."""
+    start = file.read(32)
+    if start[8:9] != b"{":
+        kind = next((kind for magic, kind in _FOREIGN_STARTS.items() if start.startswith(magic)), None)
+        raise ValueError(f"it is {kind}; minicnn reads .safetensors only" if kind else "it is not a .safetensors file")
+    length = int.from_bytes(start[:8], "little")
+    if length > min(size - 8, MAX_HEADER):
+        raise ValueError(f"its header of {length} bytes is longer than the file ({size}) or than {MAX_HEADER}")
+    file.seek(8)
+    header = json.loads(file.read(length).decode(), object_pairs_hook=_unique)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its __metadata__ is not a mapping of text to text")
+    _check_layout(header, size - 8 - length)
+    return _decode(metadata[_KEY]) if _KEY in metadata else {}
+
+
+def _check_layout(header: dict[str, Any], size: int) -> None:
+    """Every entry's shape and dtype fill its range of bytes, and the ranges fill the `size` bytes without overlap."""
+    ranges = []
+    for name, entry in header.items():
+        name = name[:80]  # an error is one readable line
+        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+            raise ValueError(f"the entry of {name!r} is not dtype, shape and data_offsets")
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
+            raise ValueError(f"the dtype of {name!r} is {str(dtype)[:40]!r}, none of {', '.join(_DTYPES)}")
+        if not _are_sizes(shape) or len(shape) > 32 or not _are_sizes(offsets) or len(offsets) != 2:
+            raise ValueError(f"the shape or data_offsets of {name!r} are not lists of sizes")
+        begin, end = offsets
+        if end - begin != math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize:
+            raise ValueError(f"{name!r} has {end - begin} bytes, which is not {dtype} of shape {shape}")
+        ranges.append((begin, end, name))
+    position = 0
+    for begin, end, name in sorted(ranges):
+        if begin != position:
+            raise ValueError(f"the bytes of {name!r} start at {begin}, where {position} is expected")
+        position = end
+    if position != size:
+        raise ValueError(f"its arrays take {position} bytes, where the file has {size}; it is cut off or altered")
+
+
+def _decode(text: str) -> dict[str, Any]:
+    stored = json.loads(text, object_pairs_hook=_unique)
+    if not isinstance(stored, dict) or type(stored.get("format")) is not int:
+        raise ValueError("its minicnn metadata has no format version")
+    if stored["format"] > FORMAT:
+        raise ValueError(f"it has format version {stored['format']}, this minicnn reads up to {FORMAT}; update minicnn")
+    if stored["format"] < 1 or not isinstance(stored.get("metadata"), dict):
+        raise ValueError("its minicnn metadata is not of format version 1")
+    return stored["metadata"]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        raise ValueError("a key occurs twice in its header")
+    return mapping
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)

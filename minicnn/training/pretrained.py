@@ -1,0 +1,85 @@
+"""Models with their weights: shipped by name, or from a file."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minicnn import models
+from minicnn.backend import Backend
+from minicnn.nn import Module
+from minicnn.training import checkpoint
+from minicnn.training.checkpoint import CheckpointError
+
+_SHIPPED = Path(__file__).parent.parent / "weights"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model with trained weights, and how to feed it: y = (pixel / 255 - mean) / std per channel."""
+
+    model: Module
+    name: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    metadata: Mapping[str, Any]
+
+    def normalize(self, images: np.ndarray, backend: Backend) -> Any:
+        """Return uint8 images (N, 3, H, W) as the float32 input of the model, on ``backend``."""
+        mean, std = (np.asarray(v, np.float32).reshape(3, 1, 1) for v in (self.mean, self.std))
+        return backend.asarray(((images.astype(np.float32) / 255) - mean) / std)
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the shipped weights."""
+    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.safetensors")))
+
+
+def card(name: str) -> dict[str, Any]:
+    """Return the model card of shipped weights: recipe, seed, epochs, accuracy, date, versions, SHA-256."""
+    return json.loads((_SHIPPED / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
+    """Return shipped weights by name, or those of a .safetensors file, in a model on ``backend``.
+
+    Raises:
+        FileNotFoundError: neither a name nor a file.
+        CheckpointError: the file is damaged, or not what its card or its model says.
+    """
+    path = Path(name_or_path)
+    if str(name_or_path) in names():
+        path = _SHIPPED / f"{name_or_path}.safetensors"
+        if hashlib.sha256(path.read_bytes()).hexdigest() != card(str(name_or_path))["sha256"]:
+            raise CheckpointError(f"{path}: the SHA-256 is not that of its card; install minicnn again")
+    elif not path.exists():
+        close = get_close_matches(str(name_or_path), names(), 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise FileNotFoundError(f"weights: no file and no shipped weights {str(name_or_path)!r} ({_listed()}){hint}")
+    stored = checkpoint.load(path)
+    arrays, metadata = dict(stored.arrays), stored.metadata
+    if metadata.get("kind") != "weights":
+        raise CheckpointError(f"{path}: expected weights written by minicnn (as best.safetensors of a run)")
+    try:
+        options, classes = dict(metadata["options"]), tuple(str(c) for c in metadata["classes"])
+        mean, std = (tuple(float(v) for v in metadata[key]) for key in ("mean", "std"))
+        model = models.create(str(metadata["model"]), len(classes), **options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its metadata is not usable: {error}") from error
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    differences = checkpoint.compare_keys(expected, {name: a.shape for name, a in arrays.items()})
+    if differences or len(mean) != 3 or len(std) != 3:
+        raise CheckpointError(f"{path}: does not fit {metadata['model']}: " + "; ".join(differences or ["mean, std"]))
+    model.load_state_dict(arrays)
+    model.to(backend)
+    return Pretrained(model, str(metadata["model"]), classes, mean, std, metadata)
+
+
+def _listed() -> str:
+    return f"shipped: {', '.join(names())}" if names() else "none are shipped"

@@ -1,0 +1,256 @@
+"""The training loop, which can stop after any step and go on from there as if it had not."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+import minicnn.functional as F
+from minicnn import models, optim, random
+from minicnn.autograd import no_grad
+from minicnn.backend import Backend
+from minicnn.data import Augment, Loader, Splits
+from minicnn.nn import Module
+from minicnn.optim.schedules import ReduceOnPlateau
+from minicnn.tensor import Tensor
+from minicnn.training.checkpoint import compare_keys
+from minicnn.training.config import Config
+from minicnn.training.evaluation import evaluate
+
+_EVALUATION_BATCH = 500
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step, why, and what to change."""
+
+
+class Trainer:
+    """A model, its optimizer and data, and how far training has come.
+
+    Attributes:
+        history: one row a finished epoch: epoch (from 1), train_loss, train_accuracy, validation_loss,
+            validation_accuracy, learning_rate (of its last step), seconds, images_per_second.
+        best: the row with the highest validation accuracy; of equals the one with the lowest validation loss.
+    """
+
+    def __init__(self, config: Config, splits: Splits, backend: Backend) -> None:
+        self.config, self.splits, self.backend = config, splits, backend
+        random.manual_seed(config.seed)
+        self.model: Module = models.create(config.model, len(splits.train.classes), **config.model_options())
+        self.model.to(backend)
+        self.optimizer = config.make_optimizer(self.model.parameters())
+        self.mean, self.std = (splits.mean, splits.std) if config.normalize == "mean-std" else ((0.0,) * 3, (1.0,) * 3)
+        self.train_loader = Loader(
+            splits.train,
+            config.batch_size,
+            mean=self.mean,
+            std=self.std,
+            shuffle=True,
+            augment=Augment(config.flip, config.shift, config.padding_mode),  # type: ignore[arg-type]
+            seed=config.seed,
+            backend=backend,
+        )
+        self.steps_per_epoch = len(self.train_loader)
+        self.schedule = config.make_schedule(self.steps_per_epoch)
+        self.history: list[dict[str, float]] = []
+        self._batch = 0  # batches done in the epoch under way
+        self._loss, self._correct, self._seen = 0.0, 0, 0  # sums over them
+        self._seconds = 0.0  # time spent on them
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The best finished epoch."""
+
+        def merit(row: dict[str, float]) -> tuple[float, float]:
+            return row["validation_accuracy"], -row["validation_loss"]
+
+        return max(self.history, key=merit, default=None)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or early stopping ended the run."""
+        if len(self.history) >= self.config.epochs:
+            return True
+        patience = self.config.early_stop
+        return bool(patience and self.best and len(self.history) - self.best["epoch"] >= patience)
+
+    def run_epoch(self, on_step: Callable[[int, float, float, float], bool] | None = None) -> bool:
+        """Train to the end of the epoch under way, validate, and add a row to ``history``.
+
+        ``on_step(step, loss, accuracy, images_per_second)`` is called after every step; when it returns True, the
+        epoch is left at that step. Returns whether the epoch was finished.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        epoch = len(self.history)
+        started, before, seen = time.perf_counter(), self._seconds, self._seen
+        self.model.train()
+        for images, labels in self.train_loader.epoch(epoch, self._batch):
+            self._step(epoch, images, labels)
+            elapsed = time.perf_counter() - started
+            self._seconds = before + elapsed
+            if on_step is not None:
+                rate = (self._seen - seen) / elapsed
+                stop = on_step(self._batch, self._loss / self._seen, self._correct / self._seen, rate)
+                if stop and self._batch < self.steps_per_epoch:
+                    return False
+        validation = evaluate(self.model, self.loader("validation"))
+        if not math.isfinite(validation.loss):
+            raise TrainingError(f"epoch {epoch + 1}: the validation loss is {validation.loss}; lower the learning rate")
+        row = {
+            "epoch": epoch + 1,
+            "train_loss": self._loss / self._seen,
+            "train_accuracy": self._correct / self._seen,
+            "validation_loss": validation.loss,
+            "validation_accuracy": validation.accuracy,
+            "learning_rate": self.optimizer.lr,
+            "seconds": self._seconds,
+            "images_per_second": self._seen / self._seconds,
+        }
+        if isinstance(self.schedule, ReduceOnPlateau):
+            self.schedule.observe(validation.loss)
+        self.history.append(row)
+        self._batch, self._loss, self._correct, self._seen, self._seconds = 0, 0.0, 0, 0, 0.0
+        return True
+
+    def loader(self, part: str) -> Loader:
+        """Return the batches of "validation" or "test", in order and unchanged."""
+        data = getattr(self.splits, part)
+        return Loader(data, _EVALUATION_BATCH, mean=self.mean, std=self.std, backend=self.backend)
+
+    def _step(self, epoch: int, images: Any, labels: Any) -> None:
+        config = self.config
+        self.optimizer.lr = self.schedule(epoch * self.steps_per_epoch + self._batch)
+        logits = self.model(Tensor(images))
+        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"step {self._batch + 1} of epoch {epoch + 1}: the loss is {value}; {self._first_not_finite(images)}; "
+                f"lower the learning rate ({self.optimizer.lr:g} now) or clip the gradient"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        if config.clip_value:
+            optim.clip_grad_value_(self.optimizer.params, config.clip_value)
+        if config.clip_norm:
+            optim.clip_grad_norm_(self.optimizer.params, config.clip_norm)
+        self.optimizer.step()
+        self._batch += 1
+        self._seen += len(labels)
+        self._loss += value * len(labels)
+        self._correct += int((logits.argmax(1).data == labels).sum())
+
+    def _first_not_finite(self, images: Any) -> str:
+        """Say which parameter or which layer's output, in the order of the computation, is the first not finite."""
+        found: list[str] = []
+        names = {id(module): name for name, module in self.model.named_modules()}
+
+        def note(module: Module, output: Tensor) -> None:
+            broken = [n for n, p in module.named_parameters() if not self.backend.kernels.all_finite(p.data)]
+            if broken:
+                found.append(f"the first layer that is not finite is {names[id(module)]} (its {broken[0]})")
+            elif not self.backend.kernels.all_finite(output.data):
+                found.append(f"the first layer whose output is not finite is {names[id(module)]}")
+
+        leaves = [module for module in self.model.modules() if not any(True for _ in module.children())]
+        ends = [leaf.register_forward_hook(note) for leaf in leaves]
+        try:
+            with no_grad():
+                self.model(Tensor(images))
+        finally:
+            for end in ends:
+                end()
+        return found[0] if found else "every layer is finite, the loss itself is not"
+
+    # Saving
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return arrays and JSON-ready metadata from which :meth:`restore` goes on bit for bit."""
+        arrays = {f"model.{name}": tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        optimizer: dict[str, Any] = {}
+        for name, value in self.optimizer.state_dict().items():
+            if hasattr(value, "shape"):
+                arrays[f"optimizer.{name}"] = Tensor(value).numpy()
+            else:
+                optimizer[name] = value
+        metadata = {
+            "kind": "training",
+            "config": asdict(self.config),
+            "data": self._data_identity(),
+            "optimizer": optimizer,
+            "schedule": self.schedule.state_dict() if isinstance(self.schedule, ReduceOnPlateau) else {},
+            "random": random.get_state(),
+            "history": self.history,
+            "epoch": {
+                "batch": self._batch,
+                "loss": self._loss,
+                "correct": self._correct,
+                "seen": self._seen,
+                "seconds": self._seconds,
+            },
+        }
+        return arrays, metadata
+
+    def restore(self, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state` returned.
+
+        Raises:
+            ValueError: the state is not of a training run, or of one with other options, data or shapes; all
+                differences are listed, and nothing is changed.
+        """
+        if metadata.get("kind") != "training":
+            raise ValueError("cannot resume: the file holds weights only, not the state of a run")
+        theirs = {**metadata["config"], **metadata["data"]}
+        ours = {**asdict(self.config), **self._data_identity()}
+        differences = [
+            f"{name} was {_plain(theirs.get(name))}, now {_plain(value)}"
+            for name, value in ours.items()
+            if name != "epochs" and _plain(theirs.get(name)) != _plain(value)
+        ]
+        own_arrays, _ = self.state()
+        differences += compare_keys(
+            {name: a.shape for name, a in own_arrays.items()}, {name: a.shape for name, a in arrays.items()}
+        )
+        if differences:
+            raise ValueError("cannot resume: " + "; ".join(differences))
+        self.model.load_state_dict({name[6:]: a for name, a in arrays.items() if name.startswith("model.")})
+        slots = {name[10:]: a for name, a in arrays.items() if name.startswith("optimizer.")}
+        self.optimizer.load_state_dict({**metadata["optimizer"], **slots})
+        if isinstance(self.schedule, ReduceOnPlateau):
+            self.schedule.load_state_dict(metadata["schedule"])
+        random.set_state(metadata["random"])
+        self.history = [dict(row) for row in metadata["history"]]
+        under_way = metadata["epoch"]
+        self._batch, self._seen = under_way["batch"], under_way["seen"]
+        self._loss, self._correct, self._seconds = under_way["loss"], under_way["correct"], under_way["seconds"]
+
+    def weights(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return the model's arrays, and what is needed to use them on a picture."""
+        arrays = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        metadata = {
+            "kind": "weights",
+            "model": self.config.model,
+            "options": self.config.model_options(),
+            "classes": list(self.splits.train.classes),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "dataset": self.splits.name,
+            "epoch": len(self.history),
+            "validation_accuracy": self.history[-1]["validation_accuracy"] if self.history else None,
+        }
+        return arrays, metadata
+
+    def _data_identity(self) -> dict[str, Any]:
+        """What tells one data set from another: name, sizes, classes."""
+        parts = {part: len(getattr(self.splits, part)) for part in ("train", "validation", "test")}
+        return {"dataset": self.splits.name, "records": parts, "classes": list(self.splits.train.classes)}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: a tuple is a list."""
+    return list(value) if isinstance(value, tuple) else value
