@@ -34,8 +34,8 @@ setup(
         "typer>=0.12",
     ],
     extras_require={
-        "cuda12": ["cupy-cuda12x>=14.0"],
-        "cuda13": ["cupy-cuda13x>=14.0"],
+        "cuda12": ["cupy-cuda12x[ctk]>=14.0"],
+        "cuda13": ["cupy-cuda13x[ctk]>=14.0"],
         "test": test,
         "bench": ["torch>=2.5"],
     },

@@ -106,14 +106,14 @@ def empty(shape: tuple[int, ...], like: Any) -> Any:
 
 
 @functools.cache
-def _module(real: type, index: type) -> Any:
-    code = source("float" if real is np.float32 else "double", "int" if index is np.int32 else "long long")
+def _module(real: Any, index: Any) -> Any:
+    code = source({np.float32: "float", np.float64: "double"}[real], "int" if index is np.int32 else "long long")
     # No fused multiply-add: the kernels wait for memory anyway, and so round as NumPy does.
     return cupy.RawModule(code=code, options=("--std=c++17", "--fmad=false"))
 
 
 @functools.cache
-def _function(name: str, real: type, index: type) -> Any:
+def _function(name: str, real: Any, index: Any) -> Any:
     return _module(real, index).get_function(name)
 
 
