@@ -1,0 +1,50 @@
+"""minicnn's side of the cases."""
+
+import sys
+from typing import Any
+
+import minicnn
+import minicnn.functional as F
+from cases import CASES, LEARNING_RATE, MOMENTUM, batch, initial
+from minicnn import Tensor, optim
+from minicnn.backend import BackendUnavailable, to_numpy
+from worker import Workload
+
+
+def build(case: str, batch_size: int, backend: str) -> Workload:
+    """One task, "step": an SGD step or an inference of the case's model."""
+    try:
+        chosen = minicnn.set_default_backend(backend)
+    except BackendUnavailable as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    images, labels = (chosen.asarray(array) for array in batch(batch_size))
+    model = minicnn.models.create(CASES[case].model)
+    for position, (name, parameter) in enumerate(model.named_parameters()):
+        chosen.kernels.copy_into(parameter.data, chosen.asarray(initial(position, name, parameter.shape)))
+    x, target = Tensor(images), Tensor(labels)
+    optimizer = optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
+
+    def train() -> None:
+        loss = F.cross_entropy(model(x), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def infer() -> Tensor:
+        with minicnn.no_grad():
+            return model(x)
+
+    model.eval()
+    facts = {"logits": to_numpy(infer().data)[:8].tolist()}
+    model.train(CASES[case].train)
+    workload = Workload({"step": train if CASES[case].train else infer}, chosen.synchronize, facts=facts)
+    if backend == "cupy":
+        workload.device, workload.device_peak_mib = _gpu(chosen.xp)
+    return workload
+
+
+def _gpu(xp: Any) -> tuple[Any, Any]:
+    """Name of the card, and a function for the peak: the pool gives nothing back, so what it holds is its peak."""
+    name = xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)["name"].decode()
+    return name, lambda: xp.get_default_memory_pool().total_bytes() / (1 << 20)

@@ -1,0 +1,76 @@
+"""PyTorch's side of ``kernels.py``: the operation that does what a kernel does, without the tape."""
+
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+
+from kernel_cases import converted, measurements
+from worker import Workload
+
+_aten = torch.ops.aten
+
+
+def _convolution_backward(a: SimpleNamespace, *mask: bool) -> object:
+    """Gradients for x and weight, as ``mask`` says; it has no way to compute that for bias alone."""
+    return _aten.convolution_backward(
+        a.gy, a.x, a.weight, None, (1, 1), a.padding, (1, 1), False, (0, 0), 1, (*mask, False)
+    )  # fmt: skip
+
+
+def _batch_norm_grad(a: SimpleNamespace) -> object:
+    saved = a.mean, a.variance**-0.5
+    return _aten.native_batch_norm_backward(a.gy, a.x, a.weight, None, None, *saved, True, 1e-5, (True, True, True))
+
+
+def _gather_images(a: SimpleNamespace) -> object:
+    """The formula of the reference in PyTorch's indexing: it has no operation for it."""
+    size = a.images.shape[-1]
+    place = torch.arange(size)
+    rows = place + a.dy[:, None]
+    columns = torch.where(a.flip[:, None], size - 1 - place, place) + a.dx[:, None]
+    rows, columns = (size - 1 - (size - 1 - p.abs()).abs() for p in (rows, columns))
+    pictures = a.images[a.index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return (pictures * (1 / (255 * a.std)) - a.mean / a.std).permute(0, 3, 1, 2).contiguous()
+
+
+_CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
+    "adam_step": lambda a: a.adam.step(),
+    "batch_norm": lambda a: F.batch_norm(a.x, a.mean, a.variance, a.weight, a.bias),
+    "batch_norm_grad": _batch_norm_grad,
+    "batch_norm_statistics": lambda a: torch.var_mean(a.x, (0, 2, 3), correction=0),
+    "conv2d": lambda a: F.conv2d(a.x, a.weight, a.bias, padding=a.padding),
+    "conv2d_grad_bias": lambda a: a.gy.sum((0, 2, 3)),
+    "conv2d_grad_input": lambda a: _convolution_backward(a, True, False),
+    "conv2d_grad_weight": lambda a: _convolution_backward(a, False, True),
+    "dropout": lambda a: F.dropout(a.x, 0.5),
+    "gather_images": _gather_images,
+    "matmul": lambda a: a.a @ a.b,
+    "max_pool2d": lambda a: F.max_pool2d(a.x, 2, return_indices=True),
+    "max_pool2d_grad": lambda a: _aten.max_pool2d_with_indices_backward(
+        a.pooled, a.x, (2, 2), (2, 2), (0, 0), (1, 1), False, a.indices
+    ),
+    "relu_grad": lambda a: _aten.threshold_backward(a.gy, a.y, 0),
+    "sgd_step": lambda a: a.sgd.step(),
+}
+
+
+def _inference(task: Callable[[], object]) -> object:
+    with torch.no_grad():
+        return task()
+
+
+def build() -> Workload:
+    """One task a measurement."""
+    tasks: dict[str, Callable[[], object]] = {}
+    for measurement in measurements():
+        a = converted(measurement.arguments, torch.from_numpy)
+        if measurement.kernel == "max_pool2d_grad":
+            a.indices = F.max_pool2d(a.x, 2, return_indices=True)[1]
+        if measurement.kernel in ("sgd_step", "adam_step"):
+            a.parameter.grad = a.gradient
+            a.sgd, a.adam = torch.optim.SGD([a.parameter], 1e-3, 0.9), torch.optim.Adam([a.parameter], 1e-3)
+        tasks[measurement.name] = partial(_inference, partial(_CALLS[measurement.kernel], a))
+    return Workload(tasks)

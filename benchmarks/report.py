@@ -1,0 +1,154 @@
+"""The table and the chart of the results that ``compare.py`` and ``kernels.py`` have written.
+
+    python benchmarks/report.py [FOLDER]
+
+reads FOLDER/*.json (benchmarks/results by default) and writes FOLDER.md and FOLDER.png.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Record = dict[str, Any]
+_BLUE, _ORANGE, _INK, _FAINT, _GRID = "#0072B2", "#E69F00", "#222222", "#6B6B6B", "#E4E4E4"
+_DIGIT_SPACE = "\u2007"  # as wide as a digit
+_REPRODUCE = """# minicnn beside PyTorch
+
+Made by `python benchmarks/report.py` from the files in `benchmarks/results/`. To measure anew, on an otherwise idle
+machine:
+
+    pip install -e ".[bench]"
+    for batch in 1 32 128 512; do
+      for case in lenet-train lenet-infer; do
+        python benchmarks/compare.py --case $case --batch-size $batch --json benchmarks/results/$case-$batch.json
+      done
+    done
+    python benchmarks/kernels.py --json benchmarks/results/kernels.json
+    python benchmarks/report.py
+
+For a GPU add `--backend cupy` and give the files other names; PyTorch then needs a build for CUDA.
+
+Each framework runs in a process of its own with the same number of threads, and they take turns. Times and speeds are
+medians over the rounds; a ratio is the median of the ratios within the rounds, in brackets the smallest and the
+largest. Above 1, minicnn is faster. Compare ratios, not speeds, between machines and days.
+"""
+
+
+def main() -> None:
+    """Read, write, and name what was written."""
+    options = argparse.ArgumentParser(description="Table and chart of the results of the benchmarks")
+    folder = Path(__file__).with_name("results")
+    options.add_argument("folder", type=Path, nargs="?", default=folder, help="of JSON files (default: %(default)s)")
+    folder = options.parse_args().folder
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    if not records:
+        message = f"report: no JSON files in {folder}; compare.py --json FILE and kernels.py --json FILE write them"
+        print(message, file=sys.stderr)
+        sys.exit(2)
+    cases = sorted((r for r in records if "case" in r), key=lambda r: (r["case"], r["batch_size"]))
+    kernels = [r for r in records if "kernels" in r]
+    text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
+    text.write_text(markdown(cases, kernels, picture.name), encoding="utf-8")
+    print(text)
+    if cases:
+        chart(cases).savefig(picture, dpi=160, metadata={"Software": None})
+        print(picture)
+
+
+def markdown(cases: list[Record], kernels: list[Record], picture: str) -> str:
+    """The cases by machine, then the kernels."""
+    parts = [_REPRODUCE]
+    if cases:
+        parts.append(f"![Speed relative to PyTorch]({picture})\n")
+    for (hardware, versions), records in _by_conditions(cases).items():
+        rows = [
+            "| case | batch | minicnn img/s | PyTorch img/s | ratio | minicnn ms | PyTorch ms "
+            "| minicnn peak MiB | PyTorch peak MiB | n | date |",
+            "|---|" + "---:|" * 9 + "---|",
+        ]
+        for r in records:
+            spread = f"({min(r['ratios']):.2f}-{max(r['ratios']):.2f})"
+            rows.append(
+                f"| {r['case']} | {r['batch_size']} | {r['minicnn_img_s']:,.0f} | {r['torch_img_s']:,.0f} "
+                f"| **{r['ratio']:.2f}** {spread} | {r['minicnn_ms']:.3f} | {r['torch_ms']:.3f} "
+                f"| {r['minicnn_peak_mib']:,.0f} | {r['torch_peak_mib']:,.0f} "
+                f"| {r['rounds']} x {r['seconds']:g} s | {r['date']} |"
+            )
+        parts.append(f"## {hardware}\n\n{versions}\n\n" + "\n".join(rows) + "\n")
+    for r in kernels:
+        rows = [
+            "| kernel | size, batch 128 | minicnn ms | reference ms | PyTorch ms | rate | to reference | to PyTorch |",
+            "|---|---|" + "---:|" * 6,
+        ]
+        rows += [
+            "| `{kernel}` | {size} | {minicnn_ms:.3f} | {reference_ms:.3f} | {torch_ms:.3f} | {rate:.1f} {unit} "
+            "| {ratio_reference:.2f} | **{ratio:.2f}** |".format(**row)
+            for row in r["kernels"]
+        ]
+        hardware, versions = _conditions(r)
+        note = f"{hardware}; {versions}; n = {r['rounds']} x {r['seconds']:g} s; {r['date']}."
+        parts.append(f"## Kernels of the CPU\n\n{note}\n\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def chart(cases: list[Record]) -> Figure:
+    """A panel for each machine: a bar for each case, its length the ratio to PyTorch, with the range of the rounds."""
+    groups = _by_conditions(cases)
+    heights = [0.9 + 0.36 * len(records) for records in groups.values()]
+    figure = Figure(figsize=(9.0, sum(heights) + 0.9), layout="constrained")
+    figure.suptitle(
+        "Images per second relative to PyTorch", x=0.01, ha="left", fontsize=14, fontweight="bold", color=_INK
+    )
+    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, ((hardware, _), records) in zip(panels, groups.items(), strict=True):
+        _panel(axes, f"{hardware}, PyTorch {records[0]['versions']['torch']}", records)
+    panels[-1].set_xlabel("minicnn / PyTorch, median and range of the rounds; above 1, minicnn is faster", color=_FAINT)
+    return figure
+
+
+def _panel(axes: Axes, heading: str, records: list[Record]) -> None:
+    reach = max(1.0, *(max(r["ratios"]) for r in records))
+    behind_text = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    for position, r in enumerate(records):
+        ahead = r["ratio"] >= 1
+        axes.barh(position, r["ratio"], height=0.62, color=_BLUE if ahead else _ORANGE, zorder=2)
+        axes.plot([min(r["ratios"]), max(r["ratios"])], [position] * 2, color=_INK, linewidth=1.2, zorder=3)
+        end = max(1.0, *r["ratios"]) + 0.015 * reach
+        axes.text(end, position, f"{r['ratio']:.2f}", va="center", fontweight="bold", color=_INK, fontsize=10)
+        speeds = f"{r['minicnn_img_s']:,.0f} against {r['torch_img_s']:,.0f} img/s"
+        axes.text(end + 0.085 * reach, position, speeds, va="center", color=_FAINT, fontsize=9, bbox=behind_text)
+    axes.axvline(1, color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=4)
+    axes.text(1, -0.62, "PyTorch", ha="center", va="bottom", color=_INK, fontsize=9)
+    width = max(len(str(r["batch_size"])) for r in records)
+    names = [f"{r['case']}, batch {r['batch_size']:{_DIGIT_SPACE}>{width}}" for r in records]
+    axes.set_yticks(range(len(records)), names, color=_INK)
+    axes.set_ylim(len(records) - 0.5, -0.6)
+    axes.set_xlim(0, 1.45 * reach)
+    axes.set_title(heading, loc="left", fontsize=9, color=_FAINT, pad=18)
+    axes.grid(axis="x", color=_GRID, zorder=0)
+    axes.tick_params(length=0, labelsize=9)
+    axes.tick_params(axis="x", labelcolor=_FAINT)
+    axes.spines[:].set_visible(False)
+
+
+def _by_conditions(cases: list[Record]) -> dict[tuple[str, str], list[Record]]:
+    """The records in order, by what they were measured on."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for r in cases:
+        groups.setdefault(_conditions(r), []).append(r)
+    return groups
+
+
+def _conditions(r: Record) -> tuple[str, str]:
+    """Hardware with the number of threads, and versions."""
+    versions = ", ".join(f"{package} {number}" for package, number in r["versions"].items())
+    return f"{r['hardware']}, {r['threads']} threads", versions
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""One contender in a process of its own: ``worker.py MODULE OPTIONS``, started by :class:`contest.Worker`.
+
+``MODULE.build(**OPTIONS)`` returns a :class:`Workload`. Requests and answers are one line of JSON each: after a first
+answer that says it is ready, ``{"task": name, "seconds": s}`` times a task and ``{"task": null}`` asks for the peak of
+memory. The process ends with its standard input.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_WARM_UP_CALLS = 3
+_SETTLE_LIMIT = 2.0
+
+
+@dataclass
+class Workload:
+    """Tasks by name, and what is to be known about them.
+
+    Attributes:
+        tasks: functions without arguments; what they return is not used.
+        synchronize: waits until the device has done what was started.
+        device: name of the GPU, None on the CPU.
+        device_peak_mib: the most memory its pool has held.
+        facts: anything else for the first answer, ready for JSON.
+    """
+
+    tasks: dict[str, Callable[[], object]]
+    synchronize: Callable[[], object] = lambda: None
+    device: str | None = None
+    device_peak_mib: Callable[[], float] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def main() -> None:
+    """Build, then serve until the standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and with it the standard input
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not get between the answers
+    module, options = sys.argv[1:]
+    workload = importlib.import_module(module).build(**json.loads(options))
+    print(json.dumps({"device": workload.device, **workload.facts}), file=answers, flush=True)
+    warm = set()
+    for line in sys.stdin:
+        request = json.loads(line)
+        name = request["task"]
+        if name is None:
+            answer = {"peak_mib": (workload.device_peak_mib or _resident_peak_mib)()}
+        else:
+            if name not in warm:
+                warm.add(name)
+                for _ in range(_WARM_UP_CALLS):
+                    workload.tasks[name]()
+            answer = {"seconds_per_call": _time(workload, name, request["seconds"])}
+        _settle()
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _time(workload: Workload, name: str, seconds: float) -> float:
+    """Mean seconds a call, over as many calls as fill ``seconds``."""
+    task, calls = workload.tasks[name], 0
+    workload.synchronize()
+    start = time.perf_counter()
+    while True:
+        task()
+        calls += 1
+        if time.perf_counter() - start >= seconds:
+            break
+    workload.synchronize()
+    return (time.perf_counter() - start) / calls
+
+
+def _settle() -> None:
+    """Wait until the threads of this process sleep: OpenMP's spin for some milliseconds after a parallel region."""
+    deadline = time.monotonic() + _SETTLE_LIMIT
+    while time.monotonic() < deadline:
+        used = time.process_time()
+        time.sleep(0.02)
+        if time.process_time() - used < 0.001:
+            return
+    print("worker: threads go on spinning between turns and disturb the others", file=sys.stderr)
+    sys.exit(1)
+
+
+def _resident_peak_mib() -> float:
+    """Peak resident memory of this process."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent held when it forked
+        high_water = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(high_water.split()[1]) / 1024
+    import resource  # not on every system
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # bytes on macOS
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The CUDA kernels and the reference kernels on a strict stand-in for CuPy, both against the reference on NumPy arrays.
+
+The CUDA C runs on the CPU; see fake_cupy.py. tests/gpu runs the same cases on a GPU.
+"""
+
+import importlib
+import importlib.util
+import runpy
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import minicnn
+import minicnn.functional as F
+from minicnn import backend
+from minicnn.backend import reference
+
+FOLDER = Path(__file__).parent
+shared = SimpleNamespace(**runpy.run_path(str(FOLDER / "kernel_cases.py")))
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="g++ compiles the kernels for the CPU; not found")
+
+
+@pytest.fixture(scope="module")
+def cupy():
+    spec = importlib.util.spec_from_file_location("cupy", FOLDER / "fake_cupy.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", module)
+        spec.loader.exec_module(module)
+        yield module
+
+
+@pytest.fixture(scope="module")
+def cuda(cupy):
+    """minicnn.backend.cuda, imported anew over the stand-in."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in sys.modules if name.startswith("minicnn.backend.cuda")]:
+            patch.delitem(sys.modules, name)
+        yield importlib.import_module("minicnn.backend.cuda")
+        for name in [name for name in sys.modules if name.startswith("minicnn.backend.cuda")]:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_reference_runs_on_a_second_array_library(cupy, dtype):
+    shared.check(reference, cupy.asarray, dtype, 1e-6 if dtype is np.float32 else 1e-14)
+
+
+@needs_compiler
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_cuda_agrees_with_reference(cupy, cuda, monkeypatch, dtype, descending):
+    monkeypatch.setattr(cupy, "descending", descending)
+    shared.check(cuda, cupy.asarray, dtype, 3e-5 if dtype is np.float32 else 1e-12)
+
+
+@needs_compiler
+def test_cuda_with_wide_indices(cupy, cuda, monkeypatch):
+    monkeypatch.setattr(sys.modules["minicnn.backend.cuda.launch"], "_WIDE", 1)
+    shared.check(cuda, cupy.asarray, np.float32, 3e-5)
+
+
+def test_every_kernel_has_a_case():
+    assert {name for name, _ in shared.cases(np.float32)} == set(reference.__all__)
+
+
+@needs_compiler
+def test_masks_winners_and_exact_sums_bit_for_bit(cupy, cuda):
+    names = ("dropout", "max_pool2d", "max_pool2d_grad", "relu_grad", "getitem_grad", "sgd_step")
+    shared.check(cuda, cupy.asarray, np.float32, 0, names)
+
+
+@needs_compiler
+def test_network_trains_as_on_the_reference(cupy, cuda, monkeypatch):
+    """Three steps of a small network through tape, layers and optimizer."""
+    monkeypatch.setitem(backend._loaded, "cupy", backend.Backend("cupy", cupy, cuda))
+    losses = {}
+    for name in ("reference", "cupy"):
+        with backend.use(name):
+            minicnn.manual_seed(3)
+            rng = np.random.default_rng(0)
+            images = minicnn.tensor(rng.standard_normal((4, 2, 9, 8)).astype(np.float32))
+            labels = backend.default().asarray(rng.integers(0, 3, 4))
+            model = minicnn.nn.Sequential(
+                minicnn.nn.Conv2d(2, 5, 3, padding=1), minicnn.nn.BatchNorm2d(5), minicnn.nn.GELU(),
+                minicnn.nn.MaxPool2d(2), minicnn.nn.Dropout(0.3), minicnn.nn.Flatten(), minicnn.nn.Linear(80, 3),
+            )  # fmt: skip
+            optimizer = minicnn.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
+            losses[name] = []
+            for _ in range(3):
+                loss = F.cross_entropy(model(images), labels, label_smoothing=0.1)
+                optimizer.zero_grad()
+                loss.backward()
+                minicnn.optim.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                losses[name].append(loss.item())
+            assert type(model[0].weight.data) is backend.default().xp.ndarray
+    assert losses["cupy"] == pytest.approx(losses["reference"], rel=1e-5)
+    assert losses["cupy"][2] < losses["cupy"][0]

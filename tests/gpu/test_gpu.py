@@ -1,0 +1,84 @@
+"""On a GPU: every kernel against the reference on NumPy arrays, and training against training on the CPU."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import minicnn
+import minicnn.functional as F
+from minicnn import backend, models, nn
+from minicnn.backend import reference
+
+pytestmark = pytest.mark.gpu
+shared = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "backend" / "kernel_cases.py")))
+
+
+@pytest.fixture
+def gpu():
+    with backend.use("cupy") as chosen:
+        yield chosen
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", reference.__all__)
+def test_cuda_agrees_with_reference(gpu, name, dtype):
+    shared.check(gpu.kernels, gpu.asarray, dtype, 1e-4 if dtype is np.float32 else 1e-11, [name])
+
+
+@pytest.mark.parametrize("name", reference.__all__)
+def test_reference_runs_on_the_gpu(gpu, name):
+    shared.check(reference, gpu.asarray, np.float64, 1e-11, [name])
+
+
+def lenet_run(name, steps=20):
+    """Initial weights, losses and final weights of LeNet on random pictures, as NumPy arrays."""
+    with backend.use(name) as chosen:
+        minicnn.manual_seed(1)
+        model = models.create("lenet")
+        initial = {key: tensor.numpy().copy() for key, tensor in model.state_dict().items()}
+        optimizer = minicnn.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4)
+        rng, losses = np.random.default_rng(2), []
+        for _ in range(steps):
+            images = chosen.asarray(rng.standard_normal((32, 3, 32, 32), dtype=np.float32))
+            labels = chosen.asarray(rng.integers(0, 10, 32))
+            loss = F.cross_entropy(model(minicnn.Tensor(images)), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return initial, losses, {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+
+
+def test_lenet_trains_as_on_the_cpu(gpu):
+    initial, losses, _ = lenet_run("cupy")
+    expected_initial, expected, _ = lenet_run("numpy")
+    for key, array in expected_initial.items():
+        np.testing.assert_array_equal(initial[key], array)
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+
+
+def test_same_seed_same_bits(gpu):
+    (_, losses, weights), (_, losses_again, weights_again) = lenet_run("cupy"), lenet_run("cupy")
+    assert losses == losses_again
+    for key, array in weights.items():
+        np.testing.assert_array_equal(array, weights_again[key])
+
+
+def test_same_masks_as_on_the_cpu(gpu):
+    masks = {}
+    for name in ("cupy", "numpy"):
+        with backend.use(name):
+            minicnn.manual_seed(5)
+            layer = nn.Dropout(0.4)
+            masks[name] = [layer(minicnn.tensor(np.ones((7, 33), np.float32))).numpy() for _ in range(2)]
+    np.testing.assert_array_equal(masks["cupy"], masks["numpy"])
+
+
+def test_labels_out_of_range_raise(gpu):
+    logits = minicnn.tensor(np.zeros((2, 3), np.float32))
+    for labels in ([0, 3], [-1, 0]):
+        with pytest.raises(ValueError, match="labels from 0 to 2"):
+            F.cross_entropy(logits, gpu.asarray(np.array(labels)))
