@@ -18,7 +18,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["minicnn", "minicnn.*"]),
-    package_data={"minicnn": ["weights/*", "backend/cuda/*.cu", "py.typed"]},
+    package_data={"minicnn": ["weights/*", "training/recipes/*.toml", "backend/cuda/*.cu", "py.typed"]},
     install_requires=[
         "numpy>=2.0",
         "numba>=0.61",

@@ -56,3 +56,13 @@ def number(operation: str, value: Any) -> float | int:
     if not isinstance(value, Real):
         raise TypeError(f"{operation}: expected a Tensor or a number, received {type(value).__name__}")
     return int(value) if isinstance(value, int | np.integer) else float(value)
+
+
+def check_operands(operation: str, a: Any, b: Any, broadcast: bool = True) -> None:
+    """Raise unless two tensors have one dtype and one backend and, where they must, shapes that broadcast."""
+    if a.dtype != b.dtype:
+        raise TypeError(f"{operation}: expected one dtype, received {a.dtype} and {b.dtype}; use astype")
+    if type(a.data) is not type(b.data):
+        raise TypeError(f"{operation}: expected one backend, received {type(a.data)} and {type(b.data)}; use to")
+    if broadcast and not broadcastable(a.shape, b.shape):
+        raise ValueError(f"{operation}: shapes {a.shape} and {b.shape} do not broadcast")

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 
 from minicnn.autograd import no_grad
-from minicnn.nn import Conv2d, Linear, Module
-from minicnn.tensor import Tensor, empty
+from minicnn.nn import Conv2d, Linear, Module, init
+from minicnn.tensor import Tensor
 
 
 def summary(model: Module, input_shape: Sequence[int]) -> str:
@@ -24,7 +24,7 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
     leaves = dict.fromkeys(module for module in model.modules() if not any(True for _ in module.children()))
     ends = [leaf.register_forward_hook(note) for leaf in leaves]
     modes = [(module, module.training) for module in model.modules()]
-    like: Tensor = next(model.parameters(), empty())
+    like: Tensor = next(model.parameters(), init.empty())
     try:
         with no_grad():
             output = model.eval()(Tensor(like.backend.xp.zeros((1, *input_shape), dtype=like.dtype)))

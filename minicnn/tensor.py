@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, Union
 
 import numpy as np
 
-from minicnn import backend
+from minicnn import backend, shapes
 from minicnn.autograd import Node, Version, Vjp, is_grad_enabled
 from minicnn.autograd import backward as walk_back
 from minicnn.backend import Backend
-from minicnn.shapes import Dims, axes, broadcastable, flat, number, reduced_shape, resolved_shape, swapped
 
-Operand = Union["Tensor", Real]
+Operand = Union["Tensor", float, int]
 
 
 def kernels_of(x: Tensor) -> Any:
@@ -71,8 +69,6 @@ class Tensor:
         output._node = Node(output, inputs, vjps) if output.requires_grad else None
         return output
 
-    # What it is
-
     @property
     def shape(self) -> tuple[int, ...]:
         """Length of every axis."""
@@ -125,8 +121,6 @@ class Tensor:
     def tolist(self) -> Any:
         """Return nested lists of Python numbers."""
         return self.numpy().tolist()
-
-    # The tape
 
     def backward(self, gradient: Tensor | None = None, retain_graph: bool = False) -> None:
         """Add the gradient of self to ``.grad`` of every leaf it was computed from.
@@ -188,8 +182,6 @@ class Tensor:
         before = self.dtype
         return Tensor.from_op(self.data.astype(dtype), (self,), (lambda gy: gy.astype(before),))
 
-    # Edits in place
-
     def copy_(self, source: Tensor | Any) -> Tensor:
         """Overwrite the elements, and return self. source: tensor or array that broadcasts to this shape."""
         array = source.data if isinstance(source, Tensor) else source
@@ -212,10 +204,10 @@ class Tensor:
     def __add__(self, other: Operand) -> Tensor:
         k = kernels_of(self)
         if not isinstance(other, Tensor):
-            return Tensor.from_op(k.add(self.data, number("add", other)), (self,), (lambda gy: gy,))
-        _check("add", self, other)
-        shapes = self.shape, other.shape
-        vjps = (lambda gy: k.sum_to(gy, shapes[0]), lambda gy: k.sum_to(gy, shapes[1]))
+            return Tensor.from_op(k.add(self.data, shapes.number("add", other)), (self,), (lambda gy: gy,))
+        shapes.check_operands("add", self, other)
+        left, right = self.shape, other.shape
+        vjps = (lambda gy: k.sum_to(gy, left), lambda gy: k.sum_to(gy, right))
         return Tensor.from_op(k.add(self.data, other.data), (self, other), vjps)
 
     __radd__ = __add__
@@ -223,10 +215,10 @@ class Tensor:
     def __sub__(self, other: Operand) -> Tensor:
         k = kernels_of(self)
         if not isinstance(other, Tensor):
-            return Tensor.from_op(k.subtract(self.data, number("subtract", other)), (self,), (lambda gy: gy,))
-        _check("subtract", self, other)
-        shapes = self.shape, other.shape
-        vjps = (lambda gy: k.sum_to(gy, shapes[0]), lambda gy: k.negative(k.sum_to(gy, shapes[1])))
+            return Tensor.from_op(k.subtract(self.data, shapes.number("subtract", other)), (self,), (lambda gy: gy,))
+        shapes.check_operands("subtract", self, other)
+        left, right = self.shape, other.shape
+        vjps = (lambda gy: k.sum_to(gy, left), lambda gy: k.negative(k.sum_to(gy, right)))
         return Tensor.from_op(k.subtract(self.data, other.data), (self, other), vjps)
 
     def __rsub__(self, other: Operand) -> Tensor:
@@ -236,9 +228,9 @@ class Tensor:
         k = kernels_of(self)
         a = self.data
         if not isinstance(other, Tensor):
-            factor = number("multiply", other)
+            factor = shapes.number("multiply", other)
             return Tensor.from_op(k.multiply(a, factor), (self,), (lambda gy: k.multiply(gy, factor),))
-        _check("multiply", self, other)
+        shapes.check_operands("multiply", self, other)
         b = other.data
         vjps = (lambda gy: k.sum_to(k.multiply(gy, b), a.shape), lambda gy: k.sum_to(k.multiply(gy, a), b.shape))
         return Tensor.from_op(k.multiply(a, b), (self, other), vjps)
@@ -249,9 +241,9 @@ class Tensor:
         k = kernels_of(self)
         a = self.data
         if not isinstance(other, Tensor):
-            divisor = number("divide", other)
+            divisor = shapes.number("divide", other)
             return Tensor.from_op(k.divide(a, divisor), (self,), (lambda gy: k.divide(gy, divisor),))
-        _check("divide", self, other)
+        shapes.check_operands("divide", self, other)
         b = other.data
         vjps = (
             lambda gy: k.sum_to(k.divide(gy, b), a.shape),
@@ -266,23 +258,28 @@ class Tensor:
         k = kernels_of(self)
         return Tensor.from_op(k.negative(self.data), (self,), (lambda gy: k.negative(gy),))
 
-    def __pow__(self, exponent: Real) -> Tensor:
+    def __pow__(self, exponent: float) -> Tensor:
         k = kernels_of(self)
-        a, p = self.data, number("power", exponent)
+        a, p = self.data, shapes.number("power", exponent)
         return Tensor.from_op(k.power(a, p), (self,), (lambda gy: k.power_grad(gy, a, p),))
 
     def __matmul__(self, other: Tensor) -> Tensor:
         if not isinstance(other, Tensor):
             raise TypeError(f"matmul: expected a Tensor, received {type(other).__name__}")
-        _check("matmul", self, other, broadcast=False)
+        shapes.check_operands("matmul", self, other, broadcast=False)
         a, b = self.data, other.data
-        fits = a.ndim > 1 and b.ndim > 1 and a.shape[-1] == b.shape[-2] and broadcastable(a.shape[:-2], b.shape[:-2])
+        fits = (
+            a.ndim > 1
+            and b.ndim > 1
+            and a.shape[-1] == b.shape[-2]
+            and shapes.broadcastable(a.shape[:-2], b.shape[:-2])
+        )
         if not fits:
             raise ValueError(f"matmul: expected (..., M, K) @ (..., K, N), received {a.shape} @ {b.shape}")
         k = kernels_of(self)
         vjps = (
-            lambda gy: k.sum_to(k.matmul(gy, k.transpose(b, swapped(b.ndim))), a.shape),
-            lambda gy: k.sum_to(k.matmul(k.transpose(a, swapped(a.ndim)), gy), b.shape),
+            lambda gy: k.sum_to(k.matmul(gy, k.transpose(b, shapes.swapped(b.ndim))), a.shape),
+            lambda gy: k.sum_to(k.matmul(k.transpose(a, shapes.swapped(a.ndim)), gy), b.shape),
         )
         return Tensor.from_op(k.matmul(a, b), (self, other), vjps)
 
@@ -306,36 +303,36 @@ class Tensor:
 
     # Reductions; dim: an axis, several, or None for all
 
-    def sum(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    def sum(self, dim: shapes.Dims = None, keepdim: bool = False) -> Tensor:
         """Return the sum over ``dim``."""
         k = kernels_of(self)
-        reduced, shape = axes("sum", self.ndim, dim), self.shape
-        kept = reduced_shape(shape, reduced)
+        reduced, shape = shapes.axes("sum", self.ndim, dim), self.shape
+        kept = shapes.reduced_shape(shape, reduced)
         vjp = lambda gy: k.broadcast_to(k.reshape(gy, kept), shape)  # noqa: E731
         return Tensor.from_op(k.sum(self.data, reduced, keepdim), (self,), (vjp,))
 
-    def mean(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    def mean(self, dim: shapes.Dims = None, keepdim: bool = False) -> Tensor:
         """Return the mean over ``dim``; ValueError for no elements."""
-        reduced = axes("mean", self.ndim, dim)
+        reduced = shapes.axes("mean", self.ndim, dim)
         count = math.prod(self.shape[i] for i in reduced)
         if count == 0:
             raise ValueError(f"mean: expected at least one element, received shape {self.shape}")
         return self.sum(reduced, keepdim) / count
 
-    def max(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    def max(self, dim: shapes.Dims = None, keepdim: bool = False) -> Tensor:
         """Return the maximum over ``dim``; equal maxima share the gradient evenly (as ``torch.amax``)."""
         k = kernels_of(self)
-        x, reduced = self.data, axes("max", self.ndim, dim)
+        x, reduced = self.data, shapes.axes("max", self.ndim, dim)
         if any(self.shape[i] == 0 for i in reduced):
             raise ValueError(f"max: expected at least one element along {reduced}, received shape {self.shape}")
-        kept = reduced_shape(self.shape, reduced)
+        kept = shapes.reduced_shape(self.shape, reduced)
         y = k.max(x, reduced, True)
         output = y if keepdim else k.reshape(y, tuple(n for i, n in enumerate(kept) if i not in reduced))
         return Tensor.from_op(output, (self,), (lambda gy: k.max_grad(k.reshape(gy, kept), x, y),))
 
     def argmax(self, dim: int) -> Tensor:
         """Return the index of the first maximum along ``dim``, as integers without gradient."""
-        (axis,) = axes("argmax", self.ndim, dim)
+        (axis,) = shapes.axes("argmax", self.ndim, dim)
         return Tensor(kernels_of(self).argmax(self.data, axis))
 
     # Shapes
@@ -343,14 +340,14 @@ class Tensor:
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         """Return the elements in C order under another shape; one length may be -1."""
         k = kernels_of(self)
-        before, after = self.shape, resolved_shape(self.shape, flat(shape))
+        before, after = self.shape, shapes.resolved_shape(self.shape, shapes.flat(shape))
         return Tensor.from_op(k.reshape(self.data, after), (self,), (lambda gy: k.reshape(gy, before),), view_of=self)
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """Join the axes from ``start_dim`` to ``end_dim`` into one."""
         if self.ndim == 0:
             return self.reshape(1)
-        (start,), (end,) = axes("flatten", self.ndim, start_dim), axes("flatten", self.ndim, end_dim)
+        (start,), (end,) = shapes.axes("flatten", self.ndim, start_dim), shapes.axes("flatten", self.ndim, end_dim)
         if start > end:
             raise ValueError(f"flatten: expected start_dim before end_dim, received {start_dim} and {end_dim}")
         return self.reshape(*self.shape[:start], math.prod(self.shape[start : end + 1]), *self.shape[end + 1 :])
@@ -358,7 +355,7 @@ class Tensor:
     def permute(self, *dims: int | Sequence[int]) -> Tensor:
         """Return a view with the axes in the order ``dims``."""
         k = kernels_of(self)
-        order = axes("permute", self.ndim, flat(dims))
+        order = shapes.axes("permute", self.ndim, shapes.flat(dims))
         if len(order) != self.ndim:
             raise ValueError(f"permute: expected {self.ndim} axes, received {order}")
         inverse = tuple(order.index(i) for i in range(self.ndim))
@@ -368,7 +365,7 @@ class Tensor:
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Return a view with two axes exchanged."""
-        (first,), (second,) = axes("transpose", self.ndim, dim0), axes("transpose", self.ndim, dim1)
+        (first,), (second,) = shapes.axes("transpose", self.ndim, dim0), shapes.axes("transpose", self.ndim, dim1)
         order = list(range(self.ndim))
         order[first], order[second] = second, first
         return self.permute(order)
@@ -392,20 +389,6 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     array = Tensor(data).data if not isinstance(data, Tensor) else data.data
     array = backend.default().asarray(array)
     return Tensor(array.astype(dtype or array.dtype), requires_grad=requires_grad)
-
-
-def empty(*shape: int) -> Tensor:
-    """Return a float32 tensor of undefined elements on the default backend."""
-    return Tensor(backend.default().xp.empty(shape, dtype=np.float32))
-
-
-def _check(operation: str, a: Tensor, b: Tensor, broadcast: bool = True) -> None:
-    if a.dtype != b.dtype:
-        raise TypeError(f"{operation}: expected one dtype, received {a.dtype} and {b.dtype}; use astype")
-    if type(a.data) is not type(b.data):
-        raise TypeError(f"{operation}: expected one backend, received {type(a.data)} and {type(b.data)}; use to")
-    if broadcast and not broadcastable(a.shape, b.shape):
-        raise ValueError(f"{operation}: shapes {a.shape} and {b.shape} do not broadcast")
 
 
 def _plain(index: Any) -> Any:

@@ -1,6 +1,7 @@
 """evaluate: accuracy, precision, recall and F1 of trained weights on a data set."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,19 +10,26 @@ from rich.console import Console
 from rich.table import Table
 
 from minicnn import data, files
-from minicnn.cli.options import BackendName, DataDir, Debug, Threads, choose_backend, usage
+from minicnn.cli.options import (
+    BackendName,
+    DataDir,
+    Debug,
+    Threads,
+    UsageError,
+    Weights,
+    check_holds_no_run,
+    choose_backend,
+)
 from minicnn.cli.reports import test_reports
 from minicnn.training import pretrained
 
 
 def evaluate(
-    weights: Annotated[
-        str, typer.Option(help="A .safetensors file, or the name of shipped weights.")
-    ] = "lenet-cifar10",
+    weights: Weights = "lenet-cifar10",
     dataset: Annotated[str, typer.Option(help="cifar10, digits or a folder (default: what the weights know).")] = "",
     data_dir: DataDir = None,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
-    batch_size: Annotated[int, typer.Option(min=1)] = 500,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 500,
     backend: BackendName = "auto",
     threads: Threads = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and pictures.")] = None,
@@ -30,13 +38,12 @@ def evaluate(
 ) -> int:
     """Measure trained weights on a data set."""
     if split not in ("test", "validation", "train"):
-        raise usage(ValueError(f"--split: expected test, validation or train, received {split!r}"))
+        raise UsageError(f"--split: expected test, validation or train, received {split!r}")
+    if out is not None:
+        check_holds_no_run(out)
     chosen = choose_backend(backend, threads)
     trained = pretrained.load(weights, chosen)
-    try:
-        splits = data.load(dataset or str(trained.metadata.get("dataset", "auto")), data_dir)
-    except ValueError as error:
-        raise usage(error) from error
+    splits = _load(dataset, data_dir, trained.metadata)
     if splits.train.classes != trained.classes:
         raise ValueError(
             f"the weights {weights} know the classes {', '.join(trained.classes)}, "
@@ -57,8 +64,17 @@ def evaluate(
     return 0
 
 
+def _load(dataset: str, data_dir: Path | None, metadata: Mapping[str, Any]) -> data.Splits:
+    """The data set, split as it was for the training of weights with this metadata."""
+    known = str(metadata.get("dataset", "auto"))
+    dataset = dataset or known
+    options = metadata.get("split", {}) if Path(dataset).resolve().name == known else {}
+    return data.load(dataset, data_dir, **options)
+
+
 def _print(report: dict[str, Any], title: str) -> None:
-    table = Table(title=title, title_justify="left")
+    print(title)
+    table = Table()
     table.add_column("class")
     for name in ("precision", "recall", "F1", "images"):
         table.add_column(name, justify="right")

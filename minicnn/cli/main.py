@@ -3,30 +3,39 @@
 Exit codes: 0; 1 failure; 2 usage; 130 Ctrl-C; 143 SIGTERM. A traceback only with ``--debug``.
 """
 
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from io import TextIOWrapper
+from typing import Any
 
 import typer
 
 from minicnn.backend import BackendUnavailable
 from minicnn.cli.evaluate import evaluate
+from minicnn.cli.options import UsageError
 from minicnn.cli.predict import predict
 from minicnn.cli.train import train
-from minicnn.data import DatasetUnavailable
+from minicnn.data import DatasetUnavailable, UnknownDataset
 from minicnn.training import TrainingError
 
-_COMMANDS = {"train": train, "predict": predict, "evaluate": evaluate}
-_USERS_ERRORS = (ValueError, TypeError, OSError, BackendUnavailable, DatasetUnavailable, TrainingError, MemoryError)
+_COMMANDS: dict[str, Callable[..., int]] = {"train": train, "predict": predict, "evaluate": evaluate}
+_TYPERS_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError; the module that has it depends on typer's version
+_USAGE_ERRORS = (UsageError, UnknownDataset, DatasetUnavailable)
+_USERS_ERRORS = (ValueError, TypeError, OSError, BackendUnavailable, TrainingError, MemoryError)
 
 
 def main(arguments: Sequence[str] | None = None, command: str | None = None) -> None:
     """Run ``command`` with ``arguments`` (default: those of the process) and exit; without one, the first names it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    app = typer.Typer(add_completion=False, no_args_is_help=command is None, pretty_exceptions_enable=False)
+    settings = {"help_option_names": ["-h", "--help"]}
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=settings)
     for name in _COMMANDS if command is None else [command]:
-        app.command(name, context_settings={"help_option_names": ["-h", "--help"]})(_COMMANDS[name])
+        app.command(name, context_settings=settings)(_COMMANDS[name])
     warnings.showwarning = _show_warning
+    if isinstance(sys.stdout, TextIOWrapper):  # the name of a file may hold what cannot be printed
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(_run(app, words, command))
 
 
@@ -34,17 +43,17 @@ def _run(app: typer.Typer, words: list[str], command: str | None) -> int:
     debug = "--debug" in words
     try:
         result = app(words, prog_name=f"{command}.py" if command else "minicnn", standalone_mode=False)
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
-    except DatasetUnavailable as error:
+    except BrokenPipeError:  # the reader of the output has gone, and Python flushes once more at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except _TYPERS_ERROR as error:
+        return _fail(f"{error.format_message().rstrip('.')}; see --help", 2, debug)
+    except _USAGE_ERRORS as error:
         return _fail(error, 2, debug)
     except _USERS_ERRORS as error:
         return _fail(error, 1, debug)
-    except Exception as error:  # what typer raises for wrong words on the command line; its class has moved about
-        if not hasattr(error, "format_message"):
-            raise
-        return _fail(f"{error.format_message()} See --help.", 2, debug)
 
 
 def _fail(error: object, code: int, debug: bool = False) -> int:

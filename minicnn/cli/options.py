@@ -1,4 +1,4 @@
-"""Options that several commands share, and the error for a wrong one."""
+"""Options and checks that several commands share, and the error for a wrong word."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,23 +12,27 @@ DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the data (default: MINICNN_DATA, or a cache folder).")
 ]
 BackendName = Annotated[str, typer.Option("--backend", help="auto (a GPU if there is one), numpy or cupy.")]
+Weights = Annotated[str, typer.Option("--weights", help="A .safetensors file, or the name of shipped weights.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads (0: all). Results do not depend on it.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def usage(error: ValueError) -> typer.BadParameter:
-    """Return the error as one of usage (exit code 2)."""
-    return typer.BadParameter(str(error))
+class UsageError(ValueError):
+    """A wrong option or argument, exit code 2."""
 
 
 def choose_backend(name: str, threads: int) -> Backend:
-    """Make a backend the default, with so many threads, and say what "auto" chose."""
-    if name != "auto" and name not in backend.names():
-        raise usage(ValueError(f"--backend: expected auto, {', '.join(backend.names())}, received {name!r}"))
-    chosen = backend.set_default(backend.get(name).name)
-    if threads:
-        try:
+    """Make a backend the default, with so many threads."""
+    try:
+        chosen = backend.set_default(backend.get(name).name)
+        if threads:
             backend.set_num_threads(threads)
-        except ValueError as error:
-            raise usage(error) from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     return chosen
+
+
+def check_holds_no_run(folder: Path) -> None:
+    """Refuse to write over a run."""
+    if (folder / "last.safetensors").exists():
+        raise UsageError(f"--out: {folder} holds a run; choose another folder, or go on with it by train.py --resume")

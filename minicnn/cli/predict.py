@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from minicnn.cli.options import BackendName, Debug, Threads, choose_backend, usage
+from minicnn.cli.options import BackendName, Debug, Threads, UsageError, Weights, choose_backend
 from minicnn.data import ImageError, find_images, load_image
 from minicnn.training import pretrained
 from minicnn.training.evaluation import predict as probabilities_of
@@ -22,9 +22,7 @@ _BAR = 30
 def predict(
     paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH...", help="Pictures, or folders of them.")] = None,
     image: Annotated[list[Path] | None, typer.Option("-image", "--image", help="The same, by option.")] = None,
-    weights: Annotated[
-        str, typer.Option(help="A .safetensors file, or the name of shipped weights.")
-    ] = "lenet-cifar10",
+    weights: Weights = "lenet-cifar10",
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     backend: BackendName = "auto",
@@ -33,48 +31,40 @@ def predict(
 ) -> int:
     """Say what is on pictures: PNG, JPEG, GIF, BMP, WEBP, TIFF or PPM of any size.
 
-    A picture is cropped to its central square and resized to 32 x 32. One that cannot be read is reported, the others
-    are answered all the same, and the exit code is 1.
+    A picture is cropped to its central square and resized to 32 x 32.
+    One that cannot be read is reported, the others are answered, the exit code is 1.
     """
     given = [*(image or []), *(paths or [])]
     if not given:
-        raise usage(ValueError("expected a picture: predict.py -image PATH [PATH ...]"))
+        raise UsageError("expected a picture: predict.py -image PATH [PATH ...]")
     chosen = choose_backend(backend, threads)
     trained = pretrained.load(weights, chosen)
-    pictures, answers = [], []
-    for path in _expanded(given, answers):
+    answers: list[dict[str, Any]] = [{"path": path} for paths in map(_expanded, given) for path in paths]
+    readable, pictures = [], []
+    for answer in answers:
         try:
-            pictures.append((path, load_image(path)))
+            pictures.append(load_image(answer["path"]))
+            readable.append(answer)
         except ImageError as error:
-            answers.append({"path": str(path), "error": str(error)})
-    for start in range(0, len(pictures), _BATCH):
-        batch = pictures[start : start + _BATCH]
-        images = trained.normalize(np.stack([pixels for _, pixels in batch]), chosen)
-        for (path, _), row in zip(batch, probabilities_of(trained.model, images), strict=True):
+            answer["error"] = str(error)
+            print(f"error: {error}", file=sys.stderr)
+    for start in range(0, len(readable), _BATCH):
+        images = trained.normalize(np.stack(pictures[start : start + _BATCH]), chosen)
+        rows = probabilities_of(trained.model, images)
+        for answer, row in zip(readable[start:], rows, strict=False):
             best = np.argsort(-row, kind="stable")[:top_k]
-            named = [{"class": trained.classes[i], "probability": float(row[i])} for i in best]
-            answers.append({"path": str(path), "predictions": named})
-    failures = [answer for answer in answers if "error" in answer]
-    for answer in failures:
-        print(f"error: {answer['error']}", file=sys.stderr)
+            answer["predictions"] = [{"class": trained.classes[i], "probability": float(row[i])} for i in best]
     if as_json:
-        print(json.dumps(answers, ensure_ascii=False, indent=2))
+        print(json.dumps(answers, indent=2))
     else:
-        _print([answer for answer in answers if "error" not in answer])
-    return 1 if failures else 0
+        _print(readable)
+    return 0 if len(readable) == len(answers) else 1
 
 
-def _expanded(given: list[Path], answers: list[dict[str, Any]]) -> list[Path]:
-    """The pictures in folders, and the other paths as they are; a folder without pictures is an error."""
-    found: list[Path] = []
-    for path in given:
-        if not path.is_dir():
-            found.append(path)
-        elif inside := find_images(path):
-            found += inside
-        else:
-            answers.append({"path": str(path), "error": f"{path}: a folder without pictures"})
-    return found
+def _expanded(path: Path) -> list[str]:
+    """The pictures in a folder; anything else, a folder without any included, is one path, to be read or refused."""
+    inside = find_images(path) if path.is_dir() else []
+    return [str(picture) for picture in inside] or [str(path)]
 
 
 def _print(answers: list[dict[str, Any]]) -> None:

@@ -2,11 +2,12 @@
 
 import json
 import platform
+import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -15,36 +16,38 @@ from typing import Annotated, Any
 import typer
 
 import minicnn
-from minicnn import data, files
-from minicnn.cli.options import BackendName, DataDir, Debug, Threads, choose_backend, usage
+from minicnn import data, files, models
+from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError, check_holds_no_run, choose_backend
 from minicnn.cli.reports import test_reports, write_curves
 from minicnn.training import Config, Trainer, checkpoint, recipe, recipe_names
-from minicnn.training.progress import Progress
+from minicnn.training.progress import Output, Progress
+from minicnn.training.trainer import stored_config
 
-Maybe = typer.Option(show_default="that of the recipe")
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def train(
     recipe_name: Annotated[
-        str, typer.Option("--recipe", help="Options by name, or 'list' (default: lenet, or digits on digits).")
+        str, typer.Option("--recipe", help="Name of a set of options, or 'list' (default: lenet, or digits on digits).")
     ] = "",
-    dataset: Annotated[str, typer.Option(help="auto, cifar10, digits, or a folder of class folders.")] = "auto",
+    dataset: Annotated[
+        str, typer.Option(help="auto (CIFAR-10, else digits), cifar10, digits, or a folder of class folders.")
+    ] = "",
     data_dir: DataDir = None,
     backend: BackendName = "auto",
     threads: Threads = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: a new one in runs/).")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its options.")] = False,
     stop_after: Annotated[int, typer.Option(min=0, help="Stop, to resume later, after so many epochs (0: no).")] = 0,
-    model: Annotated[str | None, Maybe] = None,
+    model: Annotated[str | None, typer.Option(help=f"{', '.join(models.names())}.")] = None,
     relu_logits: Annotated[bool | None, typer.Option(help="A ReLU on the logits.", show_default=False)] = None,
-    epochs: Annotated[int | None, Maybe] = None,
-    batch_size: Annotated[int | None, Maybe] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times that every training image is seen.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images of one step.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate (the highest of its schedule).")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Of sgd.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Of the past steps of sgd.")] = None,
     nesterov: Annotated[bool | None, typer.Option(help="Nesterov's momentum.", show_default=False)] = None,
-    weight_decay: Annotated[float | None, Maybe] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Pull of the weights towards 0.")] = None,
     schedule: Annotated[
         str | None, typer.Option(help="constant, step, multi-step, cosine, one-cycle or plateau.")
     ] = None,
@@ -53,7 +56,7 @@ def train(
     gamma: Annotated[float | None, typer.Option(help="Factor of 'step', 'multi-step' and 'plateau'.")] = None,
     milestones: Annotated[str | None, typer.Option(help="Epochs of 'multi-step', as 30,45.")] = None,
     patience: Annotated[int | None, typer.Option(help="Epochs that 'plateau' waits.")] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="0 to 1.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Largest norm of the gradient (0: off).")] = None,
     clip_value: Annotated[float | None, typer.Option(help="Largest element of the gradient (0: off).")] = None,
     early_stop: Annotated[int | None, typer.Option(help="Stop after so many epochs without a best (0: off).")] = None,
@@ -63,96 +66,116 @@ def train(
     padding_mode: Annotated[str | None, typer.Option(help="What a shift uncovers: reflect or constant.")] = None,
     validation: Annotated[int | None, typer.Option(help="Images to validate on (0: the data set's own).")] = None,
     train_size: Annotated[int | None, typer.Option(help="Images to train on (0: all others).")] = None,
-    seed: Annotated[int | None, Maybe] = None,
+    seed: Annotated[int | None, typer.Option(help="Of initial weights, data order, changes and split.")] = None,
     debug: Debug = False,
 ) -> int:
     """Train a model, choose the best epoch on validation data, and test it once.
 
-    Writes config.json, history.csv, best.safetensors, last.safetensors, metrics.json, curves.png,
-    confusion_matrix.png, samples.png and mistakes.png into the folder of the run.
+    Weights, history, figures and pictures go into the folder of the run.
+    Options that are not given are those of the recipe.
     """
     given = {k: v for k, v in locals().items() if k in {f.name for f in fields(Config)} and v is not None}
     if recipe_name == "list":
         print("\n".join(recipe_names()))
         return 0
-    if resume and (out is None or not (out / "last.safetensors").exists()):
-        raise usage(ValueError(f"--resume: no run to go on with in --out {out or '(not given)'}"))
-    if not resume and out is not None and (out / "last.safetensors").exists():
-        raise usage(ValueError(f"--out: {out} holds a run; add --resume to go on with it, or choose another folder"))
-    try:
-        if "milestones" in given:
-            given["milestones"] = tuple(int(word) for word in given["milestones"].split(","))
-        for name in ("lenet", "digits"):  # the options are checked before any data loads
-            recipe(recipe_name or name, **given)
-    except ValueError as error:
-        raise usage(error) from error
-
+    source = {"recipe": recipe_name, "dataset": dataset, "data_dir": str(data_dir.resolve()) if data_dir else ""}
+    stored = None
+    if resume:
+        stored = _run_in(out)
+        source = stored.metadata.get("source", {}) | {name: word for name, word in source.items() if word}
+    elif out is not None:
+        check_holds_no_run(out)
+    source["dataset"] = source.get("dataset") or "auto"
+    configs = _configs(source, given, None if recipe_name else stored)  # checked before any data loads
     chosen = choose_backend(backend, threads)
-    try:
-        # which recipe, and so which seed and which split, depends on which data set there is
-        splits, config = _load(dataset, data_dir, recipe_name, given)
-    except ValueError as error:
-        raise usage(error) from error
-    print(f"data: {splits.note}", flush=True)
+    splits, source["recipe"] = _load(source, configs)
+    if source["dataset"] in data.NAMES:
+        source["dataset"] = splits.name
+    else:
+        source["dataset"] = str(Path(source["dataset"]).resolve())
+    config = configs[source["recipe"]]
+    output = Output()
+    output.say(f"data: {splits.note}")
     folder = out or files.new_run_folder("runs", f"{splits.name}-{config.model}-{time.strftime('%Y%m%d-%H%M%S')}")
     files.check_writable(folder)
     with files.lock_run_folder(folder):
         trainer = Trainer(config, splits, chosen)
-        if resume:
-            stored = checkpoint.load(folder / "last.safetensors")
+        if stored is not None:
             trainer.restore(stored.arrays, stored.metadata)
         parameters = sum(p.numel() for p in trainer.model.parameters())
-        print(
+        output.say(
             f"run: {config.model}, {parameters:,} parameters, {len(splits.train):,} training images, "
-            f"backend {chosen.name}, into {folder}",
-            flush=True,
+            f"backend {chosen.name}, into {folder}"
         )
-        _write_config(folder, config, recipe_name, dataset, chosen.name)
-        code = _fit(trainer, folder, stop_after)
+        _write_config(folder, config, source, chosen.name)
+        code = _fit(trainer, folder, stop_after, source)
         if trainer.history:
             write_curves(folder, trainer.history)
         if code == 0 and trainer.finished:
-            _finish(trainer, folder)
+            _finish(trainer, folder, output)
     return code
 
 
-def _load(dataset: str, data_dir: Path | None, recipe_name: str, given: dict[str, Any]) -> tuple[data.Splits, Config]:
-    def config_for(name: str) -> Config:
-        return recipe(recipe_name or ("digits" if name == "digits" else "lenet"), **given)
-
-    def load(name: str, config: Config, **options: Any) -> data.Splits:
-        return data.load(
-            name,
-            data_dir,
-            seed=config.seed,
-            validation=config.validation or None,
-            train_size=config.train_size or None,
-            **options,
-        )
-
-    config = config_for(dataset)
-    splits = load(dataset, config)
-    return splits, config if splits.name != "digits" else config_for("digits")
+def _run_in(folder: Path | None) -> checkpoint.Checkpoint:
+    if folder is None or not (folder / "last.safetensors").exists():
+        raise UsageError(f"--resume: no run to go on with in --out {folder or '(not given)'}")
+    return checkpoint.load(folder / "last.safetensors")
 
 
-def _fit(trainer: Trainer, folder: Path, stop_after: int) -> int:
+def _configs(
+    source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.Checkpoint | None
+) -> dict[str, Config]:
+    """The configurations to choose from, by recipe: one, but for "auto" also that of the digits."""
+    named = source.get("recipe")
+    recipes = (
+        [named] if named else {"auto": ["lenet", "digits"], "digits": ["digits"]}.get(source["dataset"], ["lenet"])
+    )
+    base = stored_config(stored.metadata) if stored is not None else None
+    try:
+        if "milestones" in given:
+            given = given | {"milestones": _whole_numbers("milestones", given["milestones"])}
+        return {name: replace(base, **given) if base else recipe(name, **given) for name in recipes}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _whole_numbers(name: str, words: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+(,\d+)*", words):
+        raise ValueError(f"{name}: expected whole numbers as 30,45, received {words!r}")
+    return tuple(int(word) for word in words.split(","))
+
+
+def _load(source: Mapping[str, str], configs: Mapping[str, Config]) -> tuple[data.Splits, str]:
+    """Load a data set, split as its configuration says. -> it, and the name of that configuration."""
+
+    def load(dataset: str, config: Config) -> data.Splits:
+        return data.load(dataset, source.get("data_dir") or None, **config.split_options())
+
+    name = next(iter(configs))
+    splits = load(source["dataset"], configs[name])
+    if splits.name == "digits" and len(configs) > 1:  # "auto" fell back, and the digits have another recipe
+        return replace(load("digits", configs["digits"]), note=splits.note), "digits"
+    return splits, name
+
+
+def _fit(trainer: Trainer, folder: Path, stop_after: int, source: Mapping[str, str]) -> int:
     """Train until the end, a signal, or ``stop_after`` epochs; save after each epoch and at the stop. -> exit code."""
     first = len(trainer.history)
     with Progress(trainer.config.epochs, trainer.steps_per_epoch) as progress, _signals() as caught:
+
+        def on_step(step: int, loss: float, accuracy: float, rate: float) -> bool:
+            progress.step(len(trainer.history) + 1, step, loss, accuracy, rate)
+            return bool(caught)
+
         while not trainer.finished and not caught and not (stop_after and len(trainer.history) - first >= stop_after):
-            epoch = len(trainer.history) + 1
-
-            def on_step(step: int, loss: float, accuracy: float, rate: float, epoch: int = epoch) -> bool:
-                progress.step(epoch, step, loss, accuracy, rate)
-                return bool(caught)
-
             if trainer.run_epoch(on_step):
                 progress.epoch(trainer.history[-1])
                 if trainer.best is trainer.history[-1]:
                     checkpoint.save(folder / "best.safetensors", *trainer.weights())
-            checkpoint.save(folder / "last.safetensors", *trainer.state())
+            arrays, metadata = trainer.state()
+            checkpoint.save(folder / "last.safetensors", arrays, metadata | {"source": source})
             _write_history(folder, trainer.history)
-        if caught:
+        if caught or not trainer.finished:
             progress.note(f"stopped and saved; go on with --out {folder} --resume")
     return STOPPED[caught[0]] if caught else 0
 
@@ -175,34 +198,32 @@ def _signals() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def _finish(trainer: Trainer, folder: Path) -> None:
+def _finish(trainer: Trainer, folder: Path, output: Output) -> None:
     """Test the best weights once, and write what came out."""
     best = checkpoint.load(folder / "best.safetensors")
     trainer.model.load_state_dict(best.arrays)
     report = test_reports(folder, trainer.model, trainer.loader("test"))
-    row = trainer.best or {}
     summary = {
-        "best_epoch": row["epoch"],
-        "validation_accuracy": row["validation_accuracy"],
+        "best_epoch": best.metadata["epoch"],
+        "validation_accuracy": best.metadata["validation_accuracy"],
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "train_seconds": sum(r["seconds"] for r in trainer.history),
         "test": report,
     }
     files.atomic_write(folder / "metrics.json", json.dumps(summary, indent=2) + "\n")
-    print(
-        f"test: {report['accuracy']:.2%} of {report['images']:,} images right (epoch {row['epoch']}, best of "
+    output.say(
+        f"test: {report['accuracy']:.2%} of {report['images']:,} images right (epoch {summary['best_epoch']}, best of "
         f"{len(trainer.history)} on validation data), macro F1 {report['macro']['f1']:.4f}"
     )
-    print(f"wrote {folder}")
+    output.say(f"wrote {folder}")
 
 
-def _write_config(folder: Path, config: Config, recipe_name: str, dataset: str, backend: str) -> None:
+def _write_config(folder: Path, config: Config, source: Mapping[str, str], backend: str) -> None:
     versions = {name: version(name) for name in ("numpy", "numba", "safetensors")}
     versions |= {"minicnn": minicnn.__version__, "python": platform.python_version()}
     content = {
         "config": asdict(config),
-        "recipe": recipe_name or None,
-        "dataset": dataset,
+        **source,
         "backend": backend,
         "versions": versions,
         "machine": f"{platform.machine()}, {platform.system()}",

@@ -17,6 +17,10 @@ from minicnn.data.split import stratified_split, stratified_subset
 NAMES = ("auto", "cifar10", "digits")
 
 
+class UnknownDataset(ValueError):
+    """Neither the name of a data set nor a folder."""
+
+
 def load(
     name: str = "auto",
     data_dir: str | os.PathLike | None = None,
@@ -31,7 +35,7 @@ def load(
     auto is CIFAR-10 where it is on disk or can be downloaded, else the digits; `Splits.note` says which, and why.
     validation: records, or their share, to split off the training set by `seed`; None is 5,000 of CIFAR-10, a tenth
     of the others. train_size: how many of the remaining records to train on, None for all.
-    Raises ValueError for an unknown name, and what the `load` of the data set raises.
+    Raises UnknownDataset for an unknown name, and what the `load` of the data set raises.
     """
     options: dict[str, Any] = {"seed": seed, "train_size": train_size}
     if validation is not None:
@@ -49,7 +53,7 @@ def load(
         return folder.load(name, **options)
     nearest = get_close_matches(name, NAMES, 1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    raise ValueError(f"unknown data set {name!r}, expected {', '.join(NAMES)} or an existing folder{hint}")
+    raise UnknownDataset(f"unknown data set {name!r}, expected {', '.join(NAMES)} or an existing folder{hint}")
 
 
 __all__ = [
@@ -60,6 +64,7 @@ __all__ = [
     "ImageError",
     "Loader",
     "Splits",
+    "UnknownDataset",
     "find_images",
     "load",
     "load_image",

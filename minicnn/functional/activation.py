@@ -16,17 +16,16 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
     """x where x > 0, ``negative_slope`` x elsewhere."""
     check_float("leaky_relu", input=input)
     k = kernels_of(input)
-    x = input.data
-    y = k.leaky_relu(x, negative_slope)
-    return Tensor.from_op(y, (input,), (lambda gy: k.leaky_relu_grad(gy, x, negative_slope),))
+    x, slope = input.data, float(negative_slope)
+    return Tensor.from_op(k.leaky_relu(x, slope), (input,), (lambda gy: k.leaky_relu_grad(gy, x, slope),))
 
 
 def elu(input: Tensor, alpha: float = 1.0) -> Tensor:
     """x where x > 0, ``alpha`` (e^x - 1) elsewhere (Clevert et al., 2016)."""
     check_float("elu", input=input)
     k = kernels_of(input)
-    x = input.data
-    return Tensor.from_op(k.elu(x, alpha), (input,), (lambda gy: k.elu_grad(gy, x, alpha),))
+    x, scale = input.data, float(alpha)
+    return Tensor.from_op(k.elu(x, scale), (input,), (lambda gy: k.elu_grad(gy, x, scale),))
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:

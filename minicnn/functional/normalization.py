@@ -55,13 +55,13 @@ def batch_norm(
             )
         mean, var = k.batch_norm_statistics(x)
         if running_mean is not None and running_var is not None:
-            k.lerp_into(running_mean.data, mean, momentum)
-            k.lerp_into(running_var.data, k.multiply(var, values / (values - 1)), momentum)
+            k.lerp_into(running_mean.data, mean, float(momentum))
+            k.lerp_into(running_var.data, k.multiply(var, values / (values - 1)), float(momentum))
     elif running_mean is None or running_var is None:
         raise ValueError("batch_norm: expected running statistics outside training, received None")
     else:  # copies: a training pass before backward moves the buffers
         mean, var = running_mean.data.copy(), running_var.data
-    inverse_std = k.power(k.add(var, eps), -0.5)
+    inverse_std = k.power(k.add(var, float(eps)), -0.5)
     w = None if weight is None else weight.data
     y = k.batch_norm(x, mean, inverse_std, w, None if bias is None else bias.data)
 
@@ -100,7 +100,7 @@ def layer_norm(
     k = kernels_of(input)
     x, dims = input.data, len(shape)
     w = None if weight is None else weight.data
-    y, mean, inverse_std = k.layer_norm(x, dims, w, None if bias is None else bias.data, eps)
+    y, mean, inverse_std = k.layer_norm(x, dims, w, None if bias is None else bias.data, float(eps))
 
     def layer_norm_vjp(gy):
         gradients = k.layer_norm_grad(gy, x, dims, mean, inverse_std, w)
@@ -126,5 +126,5 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     if p == 1:
         return input * 0
     k = kernels_of(input)
-    key = random.default_generator.key()
-    return Tensor.from_op(k.dropout(input.data, key, p), (input,), (lambda gy: k.dropout(gy, key, p),))
+    key, rate = random.default_generator.key(), float(p)
+    return Tensor.from_op(k.dropout(input.data, key, rate), (input,), (lambda gy: k.dropout(gy, key, rate),))

@@ -36,7 +36,8 @@ def max_pool2d(
     for length, interval, pad, step in zip(input.shape[2:], strides, pads, dilations, strict=True):
         if any(start % step >= length for start in range(-pad, 0, interval)):  # its first element from 0 on
             raise ValueError(
-                f"max_pool2d: a window with padding {pads} and dilation {dilations} steps over the input {input.shape[2:]}"
+                f"max_pool2d: a window with padding {pads} and dilation {dilations} "
+                f"steps over the input {input.shape[2:]}"
             )
     if size[0] * size[1] > 1 << 16:  # the kernels number the elements of a window with 16 bits
         raise ValueError(f"max_pool2d: expected a window of at most {1 << 16} elements, received {size}")
@@ -59,7 +60,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """Mean of each window, zeros outside the picture.
+    """Mean of each window, zeros outside the picture. A NaN spreads over its channel of the image.
 
     Args:
         input: (N, C, H, W), float32 or float64.
@@ -135,6 +136,7 @@ def _length(operation: str, length: int, window: int, stride: int, pad: int, dil
         count -= 1
     if count < 1:
         raise ValueError(
-            f"{operation}: window {window} with dilation {dilation} is larger than the input {length} with padding {pad}"
+            f"{operation}: window {window} with dilation {dilation} is larger than "
+            f"the input {length} with padding {pad}"
         )
     return count

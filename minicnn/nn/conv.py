@@ -4,7 +4,7 @@ import minicnn.functional as F
 from minicnn.functional.arguments import IntPair, pair
 from minicnn.nn import init
 from minicnn.nn.module import Module, Parameter
-from minicnn.tensor import Tensor, empty
+from minicnn.tensor import Tensor
 
 
 class Conv2d(Module):
@@ -35,8 +35,8 @@ class Conv2d(Module):
         self.out_channels = out_channels
         self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, 1)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.weight = Parameter(empty(out_channels, in_channels // groups, *self.kernel_size).data)
-        self.bias = Parameter(empty(out_channels).data) if bias else None
+        self.weight = Parameter(init.empty(out_channels, in_channels // groups, *self.kernel_size).data)
+        self.bias = Parameter(init.empty(out_channels).data) if bias else None
         init.default_(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:

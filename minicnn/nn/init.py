@@ -2,7 +2,7 @@
 
 import math
 
-from minicnn import random
+from minicnn import backend, random
 from minicnn.autograd import no_grad
 from minicnn.tensor import Tensor
 
@@ -17,6 +17,11 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     if nonlinearity not in _GAINS:
         raise ValueError(f"calculate_gain: expected {', '.join(_GAINS)} or leaky_relu, received {nonlinearity!r}")
     return _GAINS[nonlinearity]
+
+
+def empty(*shape: int) -> Tensor:
+    """Return a float32 tensor of undefined elements on the default backend, to be filled."""
+    return Tensor(backend.default().xp.empty(shape, dtype="float32"))
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:

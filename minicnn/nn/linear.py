@@ -3,7 +3,7 @@
 import minicnn.functional as F
 from minicnn.nn import init
 from minicnn.nn.module import Module, Parameter
-from minicnn.tensor import Tensor, empty
+from minicnn.tensor import Tensor
 
 
 class Linear(Module):
@@ -16,8 +16,8 @@ class Linear(Module):
         if in_features < 1 or out_features < 1:
             raise ValueError(f"Linear: expected features from 1, received {in_features} -> {out_features}")
         self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter(empty(out_features, in_features).data)
-        self.bias = Parameter(empty(out_features).data) if bias else None
+        self.weight = Parameter(init.empty(out_features, in_features).data)
+        self.bias = Parameter(init.empty(out_features).data) if bias else None
         init.default_(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import minicnn.functional as F
 from minicnn.nn import init
 from minicnn.nn.module import Module, Parameter
-from minicnn.tensor import Tensor, empty
+from minicnn.tensor import Tensor
 
 
 class _BatchNorm(Module):
@@ -30,13 +30,13 @@ class _BatchNorm(Module):
         if num_features < 1:
             raise ValueError(f"{type(self).__name__}: expected num_features from 1, received {num_features}")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.weight = Parameter(init.ones_(empty(num_features)).data) if affine else None
-        self.bias = Parameter(init.zeros_(empty(num_features)).data) if affine else None
+        self.weight = Parameter(init.ones_(init.empty(num_features)).data) if affine else None
+        self.bias = Parameter(init.zeros_(init.empty(num_features)).data) if affine else None
         self.running_mean: Tensor | None = None
         self.running_var: Tensor | None = None
         if track_running_stats:
-            self.register_buffer("running_mean", init.zeros_(empty(num_features)))
-            self.register_buffer("running_var", init.ones_(empty(num_features)))
+            self.register_buffer("running_mean", init.zeros_(init.empty(num_features)))
+            self.register_buffer("running_var", init.ones_(init.empty(num_features)))
 
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim not in self.dims:
@@ -74,8 +74,8 @@ class LayerNorm(Module):
         super().__init__()
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.normalized_shape, self.eps = shape, eps
-        self.weight = Parameter(init.ones_(empty(*shape)).data) if elementwise_affine else None
-        self.bias = Parameter(init.zeros_(empty(*shape)).data) if elementwise_affine else None
+        self.weight = Parameter(init.ones_(init.empty(*shape)).data) if elementwise_affine else None
+        self.bias = Parameter(init.zeros_(init.empty(*shape)).data) if elementwise_affine else None
 
     def forward(self, input: Tensor) -> Tensor:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)

@@ -10,8 +10,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minicnn import models, optim
 from minicnn.optim import schedules
+from minicnn.tensor import Tensor
 
 _RECIPES = Path(__file__).parent / "recipes"
 _CHOICES = {
@@ -63,17 +66,23 @@ class Config:
         for name, choices in _CHOICES.items():
             _one_of(name, getattr(self, name), choices)
         for name in ("epochs", "batch_size", "step_size"):
-            _check(name, getattr(self, name), 1, math.inf)
-        for name in ("warmup", "patience", "early_stop", "shift", "validation", "train_size", "seed"):
-            _check(name, getattr(self, name), 0, math.inf)
-        for name in ("momentum", "weight_decay", "clip_norm", "clip_value"):
-            _check(name, getattr(self, name), 0, math.inf)
+            _check(name, getattr(self, name), int, 1)
+        for name in ("warmup", "patience", "early_stop", "validation", "train_size", "seed"):
+            _check(name, getattr(self, name), int)
+        _check("shift", self.shift, int, 0, 31)  # pictures are 32 x 32
+        for name in ("clip_norm", "clip_value"):
+            _check(name, getattr(self, name), int | float)
         for name in ("flip", "label_smoothing", "gamma"):
-            _check(name, getattr(self, name), 0, 1)
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr: expected a number above 0, received {self.lr}")
+            _check(name, getattr(self, name), int | float, 0, 1)
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # TOML and JSON have lists
+        for milestone in self.milestones:
+            _check("milestones", milestone, int, 1)
+        if not isinstance(self.lr, int | float) or not 0 < self.lr < math.inf:
+            raise ValueError(f"lr: expected a number above 0, received {self.lr!r}")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup: expected fewer than the {self.epochs} epochs, received {self.warmup}")
+        self.make_optimizer([Tensor(np.zeros(1, np.float32))])  # these two know their other limits
+        self.make_schedule(1)
 
     def make_optimizer(self, parameters: Any) -> optim.Optimizer:
         """Return the optimizer of this configuration for ``parameters``."""
@@ -100,6 +109,15 @@ class Config:
             after = schedules.constant(self.lr)
         return schedules.linear_warmup(after, self.warmup * steps)
 
+    @property
+    def shaped_by_epochs(self) -> bool:
+        """Whether the learning rate of a step depends on the number of epochs, which is then not to be changed."""
+        return self.schedule in ("cosine", "one-cycle")
+
+    def split_options(self) -> dict[str, Any]:
+        """Return the options with which :func:`minicnn.data.load` splits the data."""
+        return {"seed": self.seed, "validation": self.validation or None, "train_size": self.train_size or None}
+
     def model_options(self) -> dict[str, Any]:
         """Return the options with which :func:`minicnn.models.create` makes the model."""
         return {"relu_logits": True} if self.relu_logits else {}
@@ -121,8 +139,6 @@ def recipe(name: str, **overrides: Any) -> Config:
     unknown = set(values) - {field.name for field in fields(Config)}
     if unknown:
         raise ValueError(f"recipe {name}: unknown fields {', '.join(sorted(unknown))}")
-    if "milestones" in values:
-        values["milestones"] = tuple(values["milestones"])
     return replace(Config(**values), **overrides)
 
 
@@ -133,7 +149,8 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, received {value!r}{hint}")
 
 
-def _check(name: str, value: float, least: float, most: float) -> None:
-    if not (least <= value <= most and math.isfinite(value)):
+def _check(name: str, value: Any, kind: Any, least: float = 0, most: float = math.inf) -> None:
+    if not isinstance(value, kind) or not (least <= value <= most and math.isfinite(value)):
+        number = "a whole number" if kind is int else "a number"
         limit = f"from {least:g} to {most:g}" if math.isfinite(most) else f"from {least:g}"
-        raise ValueError(f"{name}: expected a number {limit}, received {value}")
+        raise ValueError(f"{name}: expected {number} {limit}, received {value!r}")

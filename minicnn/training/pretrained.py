@@ -16,7 +16,8 @@ from minicnn.nn import Module
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import CheckpointError
 
-_SHIPPED = Path(__file__).parent.parent / "weights"
+FOLDER = Path(__file__).parent.parent / "weights"
+"""Where the shipped weights lie: NAME.safetensors, and the card NAME.json."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class Pretrained:
 
 def names() -> tuple[str, ...]:
     """Return the names of the shipped weights."""
-    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.safetensors")))
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.safetensors")))
 
 
 def card(name: str) -> dict[str, Any]:
     """Return the model card of shipped weights: recipe, seed, epochs, accuracy, date, versions, SHA-256."""
-    return json.loads((_SHIPPED / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
@@ -55,7 +56,7 @@ def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
     """
     path = Path(name_or_path)
     if str(name_or_path) in names():
-        path = _SHIPPED / f"{name_or_path}.safetensors"
+        path = FOLDER / f"{name_or_path}.safetensors"
         if hashlib.sha256(path.read_bytes()).hexdigest() != card(str(name_or_path))["sha256"]:
             raise CheckpointError(f"{path}: the SHA-256 is not that of its card; install minicnn again")
     elif not path.exists():

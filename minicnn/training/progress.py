@@ -19,13 +19,12 @@ class Progress:
     """Use as `with Progress(epochs, steps) as progress:`; epochs and steps count from 1.
 
     The bar shows the current epoch; the time left is that of the whole run, estimated from the steps of this process,
-    so a resumed run estimates as well as a fresh one. `NO_COLOR` and dumb terminals are honoured. When the reader of
-    the output goes away, the run goes on in silence.
+    so a resumed run estimates as well as a fresh one. `NO_COLOR` and dumb terminals are honoured.
     """
 
     def __init__(self, epochs: int, steps: int, stream: TextIO | None = None) -> None:
         self.epochs, self.steps = epochs, steps
-        self._console = _Console(file=stream or sys.stdout, highlight=False, markup=False, emoji=False)
+        self._console = Output(stream)
         self._live = self._console.file.isatty() and not self._console.is_dumb_terminal
         self._bar = Bar(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -63,7 +62,7 @@ class Progress:
 
     def note(self, line: str) -> None:
         """Prints one line of text, above the bar where there is one."""
-        self._console.print(line, soft_wrap=True)
+        self._console.say(line)
 
     def _left(self, epoch: int, step: int) -> str:
         now, done = time.monotonic(), (epoch - 1) * self.steps + step
@@ -75,7 +74,16 @@ class Progress:
         return str(timedelta(seconds=round((now - since) / (done - first) * (self.epochs * self.steps - done))))
 
 
-class _Console(Console):
+class Output(Console):
+    """Prints text as it is, to stdout or `stream`; when the reader goes away, the program goes on in silence."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(file=stream or sys.stdout, highlight=False, markup=False, emoji=False)
+
+    def say(self, text: str) -> None:
+        """Prints one line, however long."""
+        self.print(text, soft_wrap=True)
+
     def on_broken_pipe(self) -> None:
         """Falls silent; what others still write to the same stream is dropped too, its flush at exit included."""
         self.quiet = True

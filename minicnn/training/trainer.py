@@ -16,7 +16,7 @@ from minicnn.data import Augment, Loader, Splits
 from minicnn.nn import Module
 from minicnn.optim.schedules import ReduceOnPlateau
 from minicnn.tensor import Tensor
-from minicnn.training.checkpoint import compare_keys
+from minicnn.training.checkpoint import CheckpointError, compare_keys
 from minicnn.training.config import Config
 from minicnn.training.evaluation import evaluate
 
@@ -77,6 +77,7 @@ class Trainer:
         patience = self.config.early_stop
         return bool(patience and self.best and len(self.history) - self.best["epoch"] >= patience)
 
+    @np.errstate(over="ignore", invalid="ignore")  # what is not finite becomes a TrainingError
     def run_epoch(self, on_step: Callable[[int, float, float, float], bool] | None = None) -> bool:
         """Train to the end of the epoch under way, validate, and add a row to ``history``.
 
@@ -100,7 +101,8 @@ class Trainer:
                     return False
         validation = evaluate(self.model, self.loader("validation"))
         if not math.isfinite(validation.loss):
-            raise TrainingError(f"epoch {epoch + 1}: the validation loss is {validation.loss}; lower the learning rate")
+            images, _ = next(self.loader("validation").epoch(0))
+            raise self._diverged(f"epoch {epoch + 1}: the validation loss is {validation.loss}", images)
         row = {
             "epoch": epoch + 1,
             "train_loss": self._loss / self._seen,
@@ -129,10 +131,7 @@ class Trainer:
         loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         value = loss.item()
         if not math.isfinite(value):
-            raise TrainingError(
-                f"step {self._batch + 1} of epoch {epoch + 1}: the loss is {value}; {self._first_not_finite(images)}; "
-                f"lower the learning rate ({self.optimizer.lr:g} now) or clip the gradient"
-            )
+            raise self._diverged(f"step {self._batch + 1} of epoch {epoch + 1}: the loss is {value}", images)
         self.optimizer.zero_grad()
         loss.backward()
         if config.clip_value:
@@ -144,6 +143,12 @@ class Trainer:
         self._seen += len(labels)
         self._loss += value * len(labels)
         self._correct += int((logits.argmax(1).data == labels).sum())
+
+    def _diverged(self, what: str, images: Any) -> TrainingError:
+        return TrainingError(
+            f"{what}; {self._first_not_finite(images)}; "
+            f"lower the learning rate ({self.optimizer.lr:g} now) or clip the gradient"
+        )
 
     def _first_not_finite(self, images: Any) -> str:
         """Say which parameter or which layer's output, in the order of the computation, is the first not finite."""
@@ -199,18 +204,20 @@ class Trainer:
     def restore(self, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         """Take over what :meth:`state` returned.
 
+        The number of epochs may be another one, where the schedule does not depend on it.
+
         Raises:
-            ValueError: the state is not of a training run, or of one with other options, data or shapes; all
-                differences are listed, and nothing is changed.
+            CheckpointError: the state is not of a training run, or damaged.
+            ValueError: it is of one with other options, data or shapes; all differences are listed, and nothing is
+                changed.
         """
-        if metadata.get("kind") != "training":
-            raise ValueError("cannot resume: the file holds weights only, not the state of a run")
-        theirs = {**metadata["config"], **metadata["data"]}
+        theirs = {**asdict(stored_config(metadata)), **metadata.get("data", {})}
         ours = {**asdict(self.config), **self._data_identity()}
+        free = () if self.config.shaped_by_epochs else ("epochs",)
         differences = [
-            f"{name} was {_plain(theirs.get(name))}, now {_plain(value)}"
+            f"{name} was {theirs.get(name)}, now {value}"
             for name, value in ours.items()
-            if name != "epochs" and _plain(theirs.get(name)) != _plain(value)
+            if name not in free and theirs.get(name) != value
         ]
         own_arrays, _ = self.state()
         differences += compare_keys(
@@ -218,6 +225,12 @@ class Trainer:
         )
         if differences:
             raise ValueError("cannot resume: " + "; ".join(differences))
+        try:
+            self._take_over(arrays, metadata)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"cannot resume: the state is damaged ({error!r})") from error
+
+    def _take_over(self, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         self.model.load_state_dict({name[6:]: a for name, a in arrays.items() if name.startswith("model.")})
         slots = {name[10:]: a for name, a in arrays.items() if name.startswith("optimizer.")}
         self.optimizer.load_state_dict({**metadata["optimizer"], **slots})
@@ -240,6 +253,7 @@ class Trainer:
             "mean": list(self.mean),
             "std": list(self.std),
             "dataset": self.splits.name,
+            "split": self.config.split_options(),
             "epoch": len(self.history),
             "validation_accuracy": self.history[-1]["validation_accuracy"] if self.history else None,
         }
@@ -251,6 +265,11 @@ class Trainer:
         return {"dataset": self.splits.name, "records": parts, "classes": list(self.splits.train.classes)}
 
 
-def _plain(value: Any) -> Any:
-    """As JSON gives it back: a tuple is a list."""
-    return list(value) if isinstance(value, tuple) else value
+def stored_config(metadata: Mapping[str, Any]) -> Config:
+    """Return the configuration of the run whose :meth:`Trainer.state` has this metadata; CheckpointError without."""
+    if metadata.get("kind") != "training":
+        raise CheckpointError("cannot resume: the file does not hold the state of a run")
+    try:
+        return Config(**metadata["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"cannot resume: the stored options are not usable: {error}") from error

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from minicnn.backend import reference
 from minicnn.backend.cpu.jit import jit, plain
 
 
@@ -22,7 +23,10 @@ def dropout(x, key, p):
 
 
 def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov):
-    """See :func:`minicnn.backend.reference.sgd_step`."""
+    """See :func:`minicnn.backend.reference.sgd_step`, which also takes what is not contiguous."""
+    if not _contiguous(parameter, velocity):
+        reference.sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov)
+        return
     real = parameter.dtype.type
     state = parameter if velocity is None else velocity  # without momentum it is only an argument of the right type
     _sgd_step(
@@ -40,7 +44,10 @@ def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weig
 
 
 def adam_step(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled):
-    """See :func:`minicnn.backend.reference.adam_step`."""
+    """See :func:`minicnn.backend.reference.adam_step`, which also takes what is not contiguous."""
+    if not _contiguous(parameter, mean, square):
+        reference.adam_step(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled)
+        return
     real = parameter.dtype.type
     _adam_step(
         parameter.reshape(-1),
@@ -57,6 +64,11 @@ def adam_step(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, we
         real(eps),
         real(lr / (1 - beta1**step)),
     )
+
+
+def _contiguous(*arrays):
+    """Whether all arrays (None is passed over) are what ``reshape(-1)`` gives a view of."""
+    return all(a is None or a.flags.c_contiguous for a in arrays)
 
 
 @jit()

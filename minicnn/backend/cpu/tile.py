@@ -90,7 +90,8 @@ def tile(
                 sums[r][c] = total
         following = builder.add(k, constant(1))
         k.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed("<", following, count_v), loop, after)
+        branch = builder.cbranch(builder.icmp_signed("<", following, count_v), loop, after)
+        branch.set_metadata("llvm.loop", _not_unrolled(builder.module))
         builder.position_at_end(after)
 
         for r in range(rows):
@@ -105,6 +106,13 @@ def tile(
         out, out_first, out_row, out_column, a, a_first, a_row, a_k, x, offset_j, j, offset_k, count, shape, vector
     )
     return signature, codegen
+
+
+def _not_unrolled(module):
+    """Loop metadata: an unrolled loop would need more registers than there are, and spill its accumulators."""
+    loop = module.add_metadata([module.add_metadata(["llvm.loop.unroll.disable"])])
+    loop.operands = (loop, *loop.operands)  # its first operand names the loop: itself
+    return loop
 
 
 @jit()

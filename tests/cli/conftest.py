@@ -1,0 +1,97 @@
+"""The commands, in this process and as scripts, and one trained run that the tests share."""
+
+import os
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minicnn import backend
+from minicnn.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(**variables):
+    """Of a machine with this package and no data."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "MINICNN_DATA": "/nonexistent", **variables}
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """Run a command in this process on the CPU: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setenv("MINICNN_DATA", "/nonexistent")
+
+    def run(*words):
+        with backend.use("numpy"), pytest.raises(SystemExit) as caught:
+            main([str(word) for word in words])
+        return caught.value.code, *capsys.readouterr()
+
+    kernels = backend.get("numpy").kernels
+    threads = kernels.get_num_threads()
+    yield run
+    kernels.set_num_threads(threads)
+
+
+@pytest.fixture
+def train(command):
+    """Run train on some digits, a fraction of a second an epoch."""
+
+    def run(*words):
+        small = ("--dataset", "digits", "--backend", "numpy", "--train-size", "200", "--validation", "100")
+        return command("train", *small, *words)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def script():
+    """Start a script in a process of its own."""
+
+    def start(name, *words, variables=None, **options):
+        line = [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, words)]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(line, env=environment(**(variables or {})), **{**streams, **options})
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def digits_run(script, tmp_path_factory):
+    """The run of `train.py --dataset digits`: its folder, exit code, output and seconds.
+
+    On one thread, whose result is that of many, as other processes may want the other processors.
+    """
+    folder = tmp_path_factory.mktemp("digits") / "run"
+    start = time.monotonic()
+    process = script("train", "--dataset", "digits", "--backend", "numpy", "--threads", 1, "--out", folder)
+    out, err = process.communicate(timeout=300)
+    return SimpleNamespace(
+        folder=folder, weights=folder / "best.safetensors", code=process.returncode, out=out, err=err,
+        seconds=time.monotonic() - start,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Make a folder of classes with pictures of one colour each, of odd sizes."""
+
+    def make(name="pets", classes=("cat", "dog", "owl"), each=15):
+        rng = np.random.default_rng(1)
+        for number, label in enumerate(classes):
+            folder = tmp_path / name / label
+            folder.mkdir(parents=True)
+            for i in range(each):
+                pixels = rng.integers(0, 90, (40 + i, 50, 3))
+                pixels[:, :, number] += 150
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02}.png")
+        return tmp_path / name
+
+    return make

@@ -1,0 +1,116 @@
+"""Wrong words and failures: one line, the right exit code, and nothing loaded before."""
+
+import importlib.util
+
+import pytest
+import typer
+
+from minicnn import data
+from minicnn.backend import BackendUnavailable
+from minicnn.cli import main as main_module
+
+
+@pytest.fixture
+def no_data(monkeypatch):
+    def load(*_, **__):
+        raise AssertionError("data was loaded")
+
+    monkeypatch.setattr(data, "load", load)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--epochs", "-1"), "epochs: expected a whole number from 1, received -1"),
+        (("--epochs", "x"), "Invalid value for '--epochs'"),
+        (("--lr", "nan"), "lr: expected a number above 0, received nan"),
+        (("--lr", "0"), "lr: expected a number above 0, received 0.0"),
+        (("--model", "lent"), "did you mean 'lenet'?"),
+        (("--recipe", "digit"), "did you mean 'digits'?"),
+        (("--optimizer", "sdg"), "did you mean 'sgd'?"),
+        (("--schedule", "one_cycle"), "did you mean 'one-cycle'?"),
+        (("--epoch", "3"), "--epochs"),
+        (("--batch-size",), "requires an argument"),
+        (("stray",), "unexpected extra argument"),
+        (("--milestones", "abc"), "milestones: expected whole numbers as 30,45, received 'abc'"),
+        (("--milestones", "3,,5"), "milestones: expected whole numbers as 30,45, received '3,,5'"),
+        (("--backend", "numpi"), "backend: expected auto, numpy, cupy, reference; received 'numpi'"),
+        (("--backend", "numpy", "--threads", "99"), "received 99"),
+        (("--stop-after", "-1"), "Invalid value for '--stop-after'"),
+        (("--nesterov", "--momentum", "0"), "nesterov expects a momentum"),
+        (("--schedule", "plateau", "--gamma", "1"), "factor"),
+    ],
+)
+def test_wrong_usage_of_train(command, no_data, words, message):
+    code, out, err = command("train", *words)
+    assert (code, out) == (2, "") and err.startswith("error: ") and message in err and err.count("\n") == 1
+
+
+def test_an_unknown_data_set(command):
+    code, out, err = command("train", "--backend", "numpy", "--dataset", "cifar")
+    assert (code, out) == (2, "") and "unknown data set 'cifar'" in err and "did you mean cifar10?" in err
+
+
+@pytest.mark.parametrize("words", [("trian",), ("predict", "--top-k", "0", "x.png"), ("evaluate", "--batch-size", "0")])
+def test_wrong_usage_elsewhere(command, words):
+    code, out, err = command(*words)
+    assert (code, out) == (2, "") and err.startswith("error: ") and err.endswith("; see --help\n")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed")
+def test_cupy_without_cupy(command, no_data):
+    code, out, err = command("train", "--backend", "cupy")
+    assert (code, out) == (1, "") and "CuPy is not installed" in err and 'pip install -e ".[cuda' in err
+    assert err.count("\n") == 1
+
+
+def test_a_traceback_only_with_debug(script, tmp_path):
+    words = ("--backend", "numpy", "--weights", tmp_path / "none.safetensors", "x.png")
+    out, err = script("predict", *words).communicate(timeout=60)
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    out, err = script("predict", *words, "--debug").communicate(timeout=60)
+    assert "Traceback" in err and err.splitlines()[-1].startswith("FileNotFoundError: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (BackendUnavailable("no device"), 1, "error: no device\n"),
+        (data.DatasetUnavailable("not here"), 2, "error: not here\n"),
+        (OSError("disk\nfull"), 1, "error: disk full\n"),
+        (MemoryError(), 1, "error: out of memory (MemoryError): use a smaller --batch-size\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_failures_become_one_line(command, monkeypatch, error, code, line):
+    def failing():
+        raise error
+
+    monkeypatch.setitem(main_module._COMMANDS, "train", failing)
+    assert command("train") == (code, "", line)
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch):
+    def failing():
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(main_module._COMMANDS, "train", failing)
+    with pytest.raises(ZeroDivisionError):
+        main_module.main(["train"])
+
+
+@pytest.mark.parametrize("name", ["train", "predict", "evaluate"])
+def test_help_explains_every_option(command, name):
+    for flag in ("-h", "--help"):
+        code, out, err = command(name, flag)
+        assert (code, err) == (0, "") and "Usage" in out and "--backend" in out
+    app = typer.Typer()
+    app.command()(main_module._COMMANDS[name])
+    options = typer.main.get_command(app).params
+    unexplained = [option.name for option in options if not getattr(option, "help", None)]
+    assert not unexplained
+
+
+def test_help_without_a_command(command):
+    code, out, _ = command("-h")
+    assert code == 0 and all(name in out for name in ("train", "predict", "evaluate"))

@@ -1,0 +1,105 @@
+"""Initial weights: bounds and statistics from the formulas, the same numbers on every backend."""
+
+import math
+
+import numpy as np
+import pytest
+
+import minicnn
+from minicnn import Tensor, backend, nn
+from minicnn.nn import init
+
+SHAPE = (64, 32, 5, 3)
+FAN_IN, FAN_OUT = 32 * 15, 64 * 15
+
+
+def fresh(shape=SHAPE):
+    return Tensor(np.full(shape, np.nan, np.float32))
+
+
+UNIFORM = {  # bound of the distribution
+    "uniform": (lambda t: init.uniform_(t, -0.3, 0.3), 0.3),
+    "xavier": (init.xavier_uniform_, math.sqrt(6 / (FAN_IN + FAN_OUT))),
+    "xavier gain": (lambda t: init.xavier_uniform_(t, 2.0), 2 * math.sqrt(6 / (FAN_IN + FAN_OUT))),
+    "kaiming": (init.kaiming_uniform_, math.sqrt(6 / FAN_IN)),
+    "kaiming out": (lambda t: init.kaiming_uniform_(t, mode="fan_out"), math.sqrt(6 / FAN_OUT)),
+    "kaiming slope": (lambda t: init.kaiming_uniform_(t, a=math.sqrt(5)), 1 / math.sqrt(FAN_IN)),
+}
+NORMAL = {  # mean and deviation
+    "normal": (lambda t: init.normal_(t, 0.5, 0.2), 0.5, 0.2),
+    "xavier": (init.xavier_normal_, 0, math.sqrt(2 / (FAN_IN + FAN_OUT))),
+    "kaiming": (init.kaiming_normal_, 0, math.sqrt(2 / FAN_IN)),
+    "kaiming linear": (lambda t: init.kaiming_normal_(t, nonlinearity="linear"), 0, 1 / math.sqrt(FAN_IN)),
+}
+
+
+@pytest.mark.parametrize("name", UNIFORM)
+def test_uniform(name):
+    fill, bound = UNIFORM[name]
+    a = fill(fresh()).numpy()
+    assert a.dtype == np.float32 and np.abs(a).max() <= np.float32(bound)
+    assert np.abs(a).max() > 0.999 * bound and abs(a.mean()) < 0.02 * bound
+    assert a.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+    assert len(np.unique(a)) > 0.9 * a.size
+
+
+@pytest.mark.parametrize("name", NORMAL)
+def test_normal(name):
+    fill, mean, std = NORMAL[name]
+    a = fill(fresh()).numpy()
+    assert a.mean() == pytest.approx(mean, abs=0.03 * std) and a.std() == pytest.approx(std, rel=0.02)
+    assert 2.9 < ((a - a.mean()) ** 4).mean() / a.std() ** 4 < 3.1  # kurtosis
+
+
+def test_constants():
+    for fill, value in ((init.zeros_, 0), (init.ones_, 1), (lambda t: init.constant_(t, 2.5), 2.5)):
+        assert (fill(fresh((2, 3))).numpy() == value).all()
+    assert init.constant_(fresh((2, 3)), 4).tolist() == [[4] * 3] * 2
+
+
+@pytest.mark.parametrize("name, options", [("linear", ()), ("relu", ()), ("tanh", ()), ("leaky_relu", (0.3,))])
+def test_gains_agree_with_torch(name, options, torch):
+    assert init.calculate_gain(name, *options) == pytest.approx(torch.nn.init.calculate_gain(name, *options))
+
+
+@pytest.mark.parametrize("name", ["Linear", "Conv2d"])
+def test_layers_start_as_those_of_torch(name, torch):
+    arguments = (400, 300) if name == "Linear" else (20, 300, 5)
+    fan_in = 400 if name == "Linear" else 500
+    for library in (nn, torch.nn):  # one and the same claim of both
+        layer = getattr(library, name)(*arguments)
+        for parameter in (layer.weight, layer.bias):
+            a = np.asarray(parameter.detach().numpy())
+            assert np.abs(a).max() <= 1 / math.sqrt(fan_in) < 1.02 * np.abs(a).max()
+            assert a.std() == pytest.approx(1 / math.sqrt(3 * fan_in), rel=0.1)
+
+
+def test_the_seed_determines_the_weights_on_every_backend():
+    weights = []
+    for name in ("reference", "numpy", "numpy"):
+        minicnn.manual_seed(len(weights) // 2 + 5)
+        with backend.use(name):
+            weights.append({n: t.numpy().copy() for n, t in minicnn.models.create("lenet").state_dict().items()})
+    for n, a in weights[0].items():
+        np.testing.assert_array_equal(a, weights[1][n])
+        assert not np.array_equal(a, weights[2][n])
+
+
+@pytest.mark.gpu
+def test_the_seed_determines_the_weights_on_the_gpu():
+    models = []
+    for name in ("reference", "cupy"):
+        minicnn.manual_seed(5)
+        with backend.use(name):
+            models.append(minicnn.models.create("lenet").state_dict())
+    for n, a in models[0].items():
+        np.testing.assert_array_equal(a.numpy(), models[1][n].numpy())
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"init: expected at least two axes, received shape \(3,\)"):
+        init.kaiming_uniform_(fresh((3,)))
+    with pytest.raises(ValueError, match="expected mode 'fan_in' or 'fan_out', received 'in'"):
+        init.kaiming_normal_(fresh(), mode="in")
+    with pytest.raises(ValueError, match="calculate_gain: expected .* received 'swish'"):
+        init.calculate_gain("swish")

@@ -1,0 +1,218 @@
+"""The rules of the house, read from the source: levels, names of optional packages, signatures, sizes."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minicnn
+
+ROOT = Path(minicnn.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+LEVELS = {  # of a file or folder below minicnn/
+    "backend": 0,
+    "autograd": 0,
+    "random": 0,
+    "shapes": 0,
+    "files": 0,
+    "progress": 0,
+    "tensor": 1,
+    "functional": 2,
+    "gradcheck": 2,
+    "nn": 3,
+    "optim": 3,
+    "data": 3,
+    "models": 4,
+    "compile": 4,
+    "training": 5,
+    "pretrained": 5,
+    "metrics": 5,
+    "checkpoint": 5,
+    "plots": 5,
+    "summary": 5,
+    "__init__": 6,
+    "cli": 7,
+}
+OPTIONAL = {"cupy", "cupyx", "numba"}
+WITHOUT_NUMPY = {"functional", "nn", "models"}
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def room(path):
+    """The file or folder below minicnn/ that ``path`` belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    """(imported module, line, whether inside a function) of each import statement, names of modules as far as known."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}:{node.lineno}: relative import"
+            targets = [
+                f"{node.module}.{alias.name}" if is_package(node.module) else node.module for alias in node.names
+            ]
+        else:
+            continue
+        for target in targets:
+            yield target, node.lineno, id(node) in inside
+
+
+def is_package(module):
+    """Whether ``from module import x`` may name a module x of ours."""
+    parts = module.split(".")
+    return parts[0] == "minicnn" and ROOT.joinpath(*parts[1:]).is_dir()
+
+
+def local(module):
+    """The file of a module of ours, for minicnn.a.b and for a name b that minicnn.a defines."""
+    parts = module.split(".")[1:]
+    for length in range(len(parts), -1, -1):
+        base = ROOT.joinpath(*parts[:length])
+        if base.with_suffix(".py").is_file():
+            return base.with_suffix(".py")
+        if (base / "__init__.py").is_file():
+            return base / "__init__.py"
+    raise AssertionError(f"no module {module}")
+
+
+OURS = {path: [(local(m), line) for m, line, _ in imports(path) if m.split(".")[0] == "minicnn"] for path in FILES}
+
+
+def test_every_room_has_a_level():
+    assert {room(path) for path in FILES} <= set(LEVELS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_file_imports_lower_levels_or_its_own_folder(path):
+    for target, line in OURS[path]:
+        assert room(target) == room(path) or LEVELS[room(target)] < LEVELS[room(path)], (
+            f"{name(path)}:{line} (level {LEVELS[room(path)]}) imports {name(target)} (level {LEVELS[room(target)]})"
+        )
+
+
+def test_there_are_no_cycles():
+    """Within a folder too. A folder's __init__ may import its files; they must not import it back."""
+    done, path_now = set(), []
+
+    def visit(path):
+        assert path not in path_now, " -> ".join(map(name, [*path_now[path_now.index(path) :], path]))
+        if path not in done:
+            path_now.append(path)
+            for target, _ in OURS[path]:
+                if target != path:
+                    visit(target)
+            done.add(path_now.pop())
+
+    for path in FILES:
+        visit(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_imports_stand_at_the_top_except_of_optional_packages(path):
+    for module, line, inside_function in imports(path):
+        package = module.split(".")[0]
+        assert not inside_function or package in OPTIONAL, f"{name(path)}:{line} imports {module} inside a function"
+        assert package not in OPTIONAL or room(path) == "backend", f"{name(path)}:{line} names {package}"
+        assert package != "numpy" or room(path) not in WITHOUT_NUMPY, f"{name(path)}:{line} imports numpy"
+        assert package != "minicnn" or room(path) != "plots", f"{name(path)}:{line}: plots draws plain arrays"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_files_stay_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+# Kernels: the same names and signatures wherever they exist, compared as source
+
+
+def definition(folder, kernel):
+    """The function definition that ``minicnn.backend.<folder>.<kernel>`` stands for, through imports."""
+    path = ROOT / "backend" / folder / "__init__.py"
+    for _ in range(5):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and node.name == kernel:
+                return node
+        origins = [
+            node.module
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+            if (alias.asname or alias.name) == kernel
+        ]
+        if not origins:
+            return None
+        path = local(origins[-1])
+    return None
+
+
+def exported(folder):
+    tree = ast.parse((ROOT / "backend" / folder / "__init__.py").read_text(encoding="utf-8"))
+    (names,) = (
+        [element.value for element in node.value.elts]
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+    )
+    return names
+
+
+KERNELS = exported("reference")
+FAST = [folder for folder in ("cpu", "cuda") if (ROOT / "backend" / folder / "__init__.py").is_file()]
+
+
+@pytest.mark.parametrize("folder", FAST)
+def test_every_kernel_has_the_signature_of_the_reference(folder):
+    for kernel in KERNELS:
+        reference, fast = definition("reference", kernel), definition(folder, kernel)
+        assert fast is not None, f"{folder} has no kernel {kernel}"
+        assert ast.unparse(fast.args) == ast.unparse(reference.args), f"{folder}.{kernel}"
+
+
+def test_every_kernel_is_documented():
+    for kernel in KERNELS:
+        assert ast.get_docstring(definition("reference", kernel)), f"{kernel} has no docstring"
+
+
+def test_functions_call_kernels_that_exist():
+    """k.name in tensor.py, functional/, nn/ and optim/ names a kernel of the reference."""
+    for path in FILES:
+        if room(path) in {"tensor", "functional", "nn", "optim"}:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "k":
+                    assert node.attr in KERNELS, f"{name(path)}:{node.lineno}: no kernel {node.attr}"
+
+
+# The price of `import minicnn`
+
+IMPORT = """
+import sys, time
+start = time.perf_counter()
+import minicnn
+print(time.perf_counter() - start)
+print(*sorted(m for m in sys.modules if m in set(sys.argv[1:])))
+"""
+HEAVY = ["numba", "cupy", "matplotlib", "sklearn", "PIL", "typer", "rich", "pooch", "scipy", "torch"]
+
+
+def test_importing_minicnn_is_quick_and_imports_nothing_large():
+    runs = []
+    for _ in range(3):
+        run = subprocess.run([sys.executable, "-c", IMPORT, *HEAVY], capture_output=True, text=True, check=True)
+        seconds, *loaded = run.stdout.split()
+        assert loaded == []
+        runs.append(float(seconds))
+    assert min(runs) < 0.5, runs
