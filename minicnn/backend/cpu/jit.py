@@ -1,5 +1,6 @@
 """How the CPU kernels are compiled: cached on disk, with a word to the user while it takes seconds."""
 
+import ctypes
 import sys
 import warnings
 from collections.abc import Callable
@@ -64,4 +65,14 @@ def get_num_threads() -> int:
     return numba.get_num_threads()
 
 
+def _keep_memory() -> None:
+    """Let malloc (of glibc) reuse the memory of large arrays: from the system, each costs a page fault per 4 KB anew."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim, mmap = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, the latter at its largest
+        mallopt(trim, 1 << 30)
+        mallopt(mmap, 1 << 25)
+
+
 event.register("numba:compile", _Announce())
+_keep_memory()

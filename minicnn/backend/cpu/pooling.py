@@ -34,23 +34,30 @@ def _max_pool(x, y, taps, kernel_size, stride, padding, dilation):
     for plane in numba.prange(planes):
         for i in range(oh):
             top = i * stride[0] - padding[0]
+            u_first, u_last = _inside(top, dilation[0], h, kernel_size[0])
             for j in range(ow):
                 left = j * stride[1] - padding[1]
-                best, winner = x[plane, 0, 0], -1
-                for u in range(kernel_size[0]):
-                    row = top + u * dilation[0]
-                    if row < 0 or row >= h:
-                        continue
-                    for v in range(kernel_size[1]):
-                        column = left + v * dilation[1]
-                        if column < 0 or column >= w:
-                            continue
-                        value = x[plane, row, column]
-                        # not (value <= best) is true for a NaN; a NaN that won stays
-                        if winner < 0 or (not (value <= best) and best == best):
-                            best, winner = value, u * kernel_size[1] + v
+                v_first, v_last = 0, kernel_size[1]
+                if left < 0 or left + (v_last - 1) * dilation[1] >= w:
+                    v_first, v_last = _inside(left, dilation[1], w, kernel_size[1])
+                winner = u_first * kernel_size[1] + v_first
+                best = x[plane, top + u_first * dilation[0], left + v_first * dilation[1]]
+                for u in range(u_first, u_last):
+                    for v in range(v_first, v_last):
+                        value = x[plane, top + u * dilation[0], left + v * dilation[1]]
+                        # not (value <= best) is true for a NaN, and a NaN that won stays; no branch, as it is random
+                        wins = (not (value <= best)) & (best == best)
+                        best = value if wins else best
+                        winner = u * kernel_size[1] + v if wins else winner
                 y[plane, i, j] = best
                 taps[plane, i, j] = winner
+
+
+@jit()
+def _inside(start, step, size, count):
+    """The taps, from and to, of a window that begins at ``start`` which lie on an axis of ``size``."""
+    first = 0 if start >= 0 else (step - 1 - start) // step
+    return first, min(count, (size - 1 - start) // step + 1)
 
 
 @jit(parallel=True)
