@@ -16,11 +16,17 @@ from minicnn.backend import BackendUnavailable
 from minicnn.cli.evaluate import evaluate
 from minicnn.cli.options import UsageError
 from minicnn.cli.predict import predict
+from minicnn.cli.publish import publish
 from minicnn.cli.train import train
 from minicnn.data import DatasetUnavailable, UnknownDataset
 from minicnn.training import TrainingError
 
-_COMMANDS: dict[str, Callable[..., int]] = {"train": train, "predict": predict, "evaluate": evaluate}
+_COMMANDS: dict[str, Callable[..., int]] = {
+    "train": train,
+    "predict": predict,
+    "evaluate": evaluate,
+    "publish": publish,
+}
 _TYPERS_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError; the module that has it depends on typer's version
 _USAGE_ERRORS = (UsageError, UnknownDataset, DatasetUnavailable)
 _USERS_ERRORS = (ValueError, TypeError, OSError, BackendUnavailable, TrainingError, MemoryError)

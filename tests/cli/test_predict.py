@@ -141,3 +141,10 @@ def test_the_reader_may_leave(script, digits_run, digit):
     assert process.stdout.readline().startswith(str(digit(1)))
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait(60) == 1
+
+
+def test_the_one_door_to_two_commands(script, digits_run, digit):
+    answer = script("app", "-image", digit(3), "--weights", digits_run.weights, "--top-k", 1)
+    assert answer.communicate(timeout=60)[0].split("\t")[1] == "3" and answer.returncode == 0
+    training = script("app", "-train", "--epochs", 0)
+    assert "epochs" in training.communicate(timeout=60)[1] and training.returncode == 2

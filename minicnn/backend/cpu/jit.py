@@ -66,7 +66,7 @@ def get_num_threads() -> int:
 
 
 def _keep_memory() -> None:
-    """Let malloc (of glibc) reuse the memory of large arrays: from the system, each costs a page fault per 4 KB anew."""
+    """Let malloc (of glibc) reuse the memory of large arrays; fresh from the system, it costs a page fault per 4 KB."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         trim, mmap = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, the latter at its largest

@@ -1,0 +1,43 @@
+"""The weights that come with the package."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from minicnn import backend
+from minicnn.data import load_image
+from minicnn.training import pretrained
+from minicnn.training.evaluation import predict
+
+
+def test_the_names():
+    assert pretrained.names() == ("lenet-cifar10",)
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_a_card_belongs_to_its_file(name):
+    card = pretrained.card(name)
+    assert card["sha256"] == hashlib.sha256((pretrained.FOLDER / f"{name}.safetensors").read_bytes()).hexdigest()
+    assert card["test_images"] == 10_000 and card["test_accuracy"] >= 0.74
+    model = pretrained.load(name, backend.get("numpy")).model
+    assert sum(p.numel() for p in model.parameters()) == card["parameters"] == 65_886
+
+
+def test_a_changed_file_is_refused(tmp_path, monkeypatch):
+    for path in pretrained.FOLDER.glob("lenet-cifar10.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    changed = bytearray((tmp_path / "lenet-cifar10.safetensors").read_bytes())
+    changed[-1] ^= 1
+    (tmp_path / "lenet-cifar10.safetensors").write_bytes(changed)
+    with pytest.raises(pretrained.CheckpointError, match="SHA-256"):
+        pretrained.load("lenet-cifar10", backend.get("numpy"))
+
+
+def test_the_picture_of_the_readme_is_a_cat(request):
+    chosen = backend.get("numpy")
+    trained = pretrained.load("lenet-cifar10", chosen)
+    image = load_image(request.config.rootpath / "tests/pictures/cat.png")
+    probabilities = predict(trained.model, trained.normalize(image[None], chosen))
+    assert trained.classes[int(np.argmax(probabilities))] == "cat"
