@@ -12,15 +12,18 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Case:
-    """``model``: a name that ``minicnn.models`` and ``cases_torch.MODELS`` know."""
+    """``model``: a name that ``minicnn.models`` and ``cases_torch.MODELS`` know; ``eager``: without a compiled plan."""
 
     model: str
     train: bool
+    eager: bool = False
 
 
 CASES = {
     "lenet-train": Case("lenet", True),
     "lenet-infer": Case("lenet", False),
+    "lenet-train-eager": Case("lenet", True, eager=True),
+    "lenet-infer-eager": Case("lenet", False, eager=True),
 }
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 

@@ -1,6 +1,7 @@
 """minicnn's side of the cases."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import minicnn
@@ -25,20 +26,25 @@ def build(case: str, batch_size: int, backend: str) -> Workload:
     x, target = Tensor(images), Tensor(labels)
     optimizer = optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
 
-    def train() -> None:
+    def train(x: Tensor, target: Tensor) -> Tensor:
         loss = F.cross_entropy(model(x), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        return loss
 
-    def infer() -> Tensor:
+    def infer(x: Tensor) -> Tensor:
         with minicnn.no_grad():
             return model(x)
 
+    eager = CASES[case].eager
+    update: Callable[..., Tensor] = train if eager else minicnn.compile(train)
+    forward: Callable[..., Tensor] = infer if eager else minicnn.compile(model)
     model.eval()
-    facts = {"logits": to_numpy(infer().data)[:8].tolist()}
+    facts = {"logits": to_numpy(forward(x).data)[:8].tolist()}
     model.train(CASES[case].train)
-    workload = Workload({"step": train if CASES[case].train else infer}, chosen.synchronize, facts=facts)
+    step = (lambda: update(x, target)) if CASES[case].train else (lambda: forward(x))
+    workload = Workload({"step": step}, chosen.synchronize, facts=facts)
     if backend == "cupy":
         workload.device, workload.device_peak_mib = _gpu(chosen.xp)
     return workload

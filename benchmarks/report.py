@@ -24,7 +24,7 @@ machine:
 
     pip install -e ".[bench]"
     for batch in 1 32 128 512; do
-      for case in lenet-train lenet-infer; do
+      for case in lenet-train lenet-infer lenet-train-eager lenet-infer-eager; do
         python benchmarks/compare.py --case $case --batch-size $batch --json benchmarks/results/$case-$batch.json
       done
     done

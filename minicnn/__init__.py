@@ -6,6 +6,7 @@ from typing import Any
 from minicnn import backend, functional, models, nn, optim, random
 from minicnn.autograd import is_grad_enabled, no_grad
 from minicnn.backend import set_default as set_default_backend
+from minicnn.compile import compile
 from minicnn.functional import cat, stack
 from minicnn.gradcheck import gradcheck
 from minicnn.random import manual_seed
@@ -17,6 +18,7 @@ __all__ = [
     "Tensor",
     "backend",
     "cat",
+    "compile",
     "functional",
     "gradcheck",
     "is_grad_enabled",

@@ -102,39 +102,31 @@ def joint(gradients: Callable[[Any], Sequence[Any]], count: int) -> tuple[Vjp, .
     return tuple(one(index) for index in range(count))
 
 
-def backward(root: Any, gradient: Any, retain_graph: bool) -> None:
+def backward(root: Any, gradient: Any, retain_graph: bool, add: Callable[[Any, Any], Any]) -> None:
     """Add d root / d leaf, times ``gradient``, to ``.grad`` of every leaf that requires one.
 
-    A first gradient is borrowed; only where a second arrives is an array allocated, and added to from then on.
+    ``add`` is the kernel that sums two gradients of one tensor.
     """
     if root._node is None:
         root._accumulate(gradient, owned=False)
         return
-    gradients: dict[Node, tuple[Any, bool]] = {root._node: (gradient, False)}  # node -> gradient, whether it is ours
+    gradients: dict[Node, Any] = {root._node: gradient}
     queue = [(-root._node.order, root._node)]
     while queue:
         node = heapq.heappop(queue)[1]
-        gy, _ = gradients.pop(node)
+        gy = gradients.pop(node)
         for vjp, edge, shape in zip(node.check(), node.edges, node.shapes, strict=True):
             if edge is None:
                 continue
             gx = vjp(gy)
             if gx.shape != shape:
                 raise RuntimeError(f"{node.operation}: expected a gradient of shape {shape}, its vjp made {gx.shape}")
-            owned = gx is not gy and gx.base is None
             if not isinstance(edge, Node):
-                edge._accumulate(gx, owned)
+                edge._accumulate(gx, owned=gx is not gy and gx.base is None)
             elif edge not in gradients:
-                gradients[edge] = (gx, owned)
+                gradients[edge] = gx
                 heapq.heappush(queue, (-edge.order, edge))
             else:
-                gradients[edge] = _sum(*gradients[edge], gx)
+                gradients[edge] = add(gradients[edge], gx)
         if not retain_graph:
             node.vjps = None
-
-
-def _sum(total: Any, owned: bool, value: Any) -> tuple[Any, bool]:
-    if not owned:
-        return total + value, True
-    total += value
-    return total, True

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from minicnn.autograd import no_grad
 from minicnn.nn import Conv2d, Linear, Module, init
+from minicnn.nn.module import evaluating
 from minicnn.tensor import Tensor
 
 
@@ -23,16 +23,13 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
 
     leaves = dict.fromkeys(module for module in model.modules() if not any(True for _ in module.children()))
     ends = [leaf.register_forward_hook(note) for leaf in leaves]
-    modes = [(module, module.training) for module in model.modules()]
     like: Tensor = next(model.parameters(), init.empty())
     try:
-        with no_grad():
-            output = model.eval()(Tensor(like.backend.xp.zeros((1, *input_shape), dtype=like.dtype)))
+        with evaluating(model):
+            output = model(Tensor(like.backend.xp.zeros((1, *input_shape), dtype=like.dtype)))
     finally:
         for end in ends:
             end()
-        for module, mode in modes:
-            module.training = mode
 
     parameters = sum(p.numel() for p in model.parameters())
     macs = sum(row[4] for row in rows)

@@ -12,6 +12,7 @@ from minicnn import backend, shapes
 from minicnn.autograd import Node, Version, Vjp, is_grad_enabled
 from minicnn.autograd import backward as walk_back
 from minicnn.backend import Backend
+from minicnn.recording import check_readable
 
 Operand = Union["Tensor", float, int]
 
@@ -110,12 +111,14 @@ class Tensor:
 
     def numpy(self) -> np.ndarray:
         """Return the elements as a NumPy array; on the CPU it shares their memory."""
+        check_readable("numpy")
         return backend.to_numpy(self.data)
 
     def item(self) -> float:
         """Return the only element as a Python number; ValueError if there are more."""
         if self.numel() != 1:
             raise ValueError(f"item: expected a tensor of one element, received shape {self.shape}")
+        check_readable("item")
         return self.data.item()
 
     def tolist(self) -> Any:
@@ -148,14 +151,14 @@ class Tensor:
                     f"backward: expected a gradient of shape {self.shape} and {self.dtype}, "
                     f"received {start.shape} and {start.dtype}"
                 )
-        walk_back(self, start, retain_graph)
+        walk_back(self, start, retain_graph, lambda a, b: kernels_of(self).add(a, b))
 
     def _accumulate(self, gradient: Any, owned: bool) -> None:
         """Add to ``grad``; what is not ``owned`` may be somebody else's memory and is copied."""
         if self.grad is not None:
             kernels_of(self).accumulate(self.grad.data, gradient)
         else:
-            self.grad = Tensor(gradient if owned else gradient.copy())
+            self.grad = Tensor(gradient if owned else kernels_of(self).copy(gradient))
 
     def detach(self) -> Tensor:
         """Return the same memory without the tape."""
@@ -180,7 +183,7 @@ class Tensor:
     def astype(self, dtype: Any) -> Tensor:
         """Return the elements as float32 or float64; gradients come back in the dtype of self."""
         before = self.dtype
-        return Tensor.from_op(self.data.astype(dtype), (self,), (lambda gy: gy.astype(before),))
+        return Tensor.from_op(backend.converted(self.data, dtype), (self,), (lambda gy: backend.converted(gy, before),))
 
     def copy_(self, source: Tensor | Any) -> Tensor:
         """Overwrite the elements, and return self. source: tensor or array that broadcasts to this shape."""
@@ -190,6 +193,7 @@ class Tensor:
         return self
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        check_readable("item assignment")
         self._edited("item assignment")
         self.data[_plain(index)] = value.data if isinstance(value, Tensor) else value
 
@@ -334,8 +338,6 @@ class Tensor:
         """Return the index of the first maximum along ``dim``, as integers without gradient."""
         (axis,) = shapes.axes("argmax", self.ndim, dim)
         return Tensor(kernels_of(self).argmax(self.data, axis))
-
-    # Shapes
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         """Return the elements in C order under another shape; one length may be -1."""

@@ -16,6 +16,7 @@ LEVELS = {  # of a file or folder below minicnn/
     "autograd": 0,
     "random": 0,
     "shapes": 0,
+    "recording": 0,
     "files": 0,
     "progress": 0,
     "tensor": 1,

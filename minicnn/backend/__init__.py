@@ -12,7 +12,7 @@ reference    NumPy       plain array code, the specification (:mod:`minicnn.back
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,18 @@ def use(name: str) -> Iterator[Backend]:
         _by_array_type.update(kernels)
 
 
+@contextmanager
+def intercepted(owner: Backend, kernels: Any) -> Iterator[None]:
+    """Let ``kernels`` answer for those of ``owner`` inside a ``with`` block."""
+    kind = owner.xp.ndarray
+    before = _by_array_type.get(kind, owner)
+    _by_array_type[kind] = replace(owner, kernels=kernels)
+    try:
+        yield
+    finally:
+        _by_array_type[kind] = before
+
+
 def of(array: Any) -> Backend:
     """Return the backend that works on ``array``."""
     kind = type(array)
@@ -117,6 +129,14 @@ def of(array: Any) -> Backend:
 def set_num_threads(count: int) -> None:
     """Use ``count`` CPU threads from now on; ValueError for more than there are processors. No result depends on it."""
     get("numpy").kernels.set_num_threads(count)
+
+
+def converted(array: Any, dtype: Any) -> Any:
+    """Return a copy of ``array`` in another dtype, made by a kernel, so that a plan repeats it."""
+    owner = of(array)
+    copy = owner.xp.empty(array.shape, dtype=dtype)
+    owner.kernels.copy_into(copy, array)
+    return copy
 
 
 def to_numpy(array: Any) -> np.ndarray:

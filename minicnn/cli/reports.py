@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from minicnn import plots
+from minicnn.compile import compile
 from minicnn.data import Loader
 from minicnn.files import atomic_write
 from minicnn.nn import Module
@@ -14,7 +15,7 @@ from minicnn.training.metrics import classification_report
 
 def test_reports(folder: Path | None, model: Module, loader: Loader) -> dict[str, Any]:
     """Evaluate ``model``; draw the confusion matrix, samples and worst mistakes into ``folder``. -> the figures."""
-    result = evaluate(model, loader)
+    result = evaluate(model, loader, compile(model))
     dataset = loader.dataset
     report = classification_report(result.labels, result.predictions, dataset.classes, result.probabilities)
     if folder is not None:

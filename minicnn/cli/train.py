@@ -39,6 +39,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: a new one in runs/).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its options.")] = False,
     stop_after: Annotated[int, typer.Option(min=0, help="Stop, to resume later, after so many epochs (0: no).")] = 0,
+    eager: Annotated[
+        bool, typer.Option("--eager", help="Run every operation at once instead of a compiled plan.")
+    ] = False,
     model: Annotated[str | None, typer.Option(help=f"{', '.join(models.names())}.")] = None,
     relu_logits: Annotated[bool | None, typer.Option(help="A ReLU on the logits.", show_default=False)] = None,
     epochs: Annotated[int | None, typer.Option(help="Times that every training image is seen.")] = None,
@@ -99,7 +102,7 @@ def train(
     folder = out or files.new_run_folder("runs", f"{splits.name}-{config.model}-{time.strftime('%Y%m%d-%H%M%S')}")
     files.check_writable(folder)
     with files.lock_run_folder(folder):
-        trainer = Trainer(config, splits, chosen)
+        trainer = Trainer(config, splits, chosen, eager)
         if stored is not None:
             trainer.restore(stored.arrays, stored.metadata)
         parameters = sum(p.numel() for p in trainer.model.parameters())

@@ -1,5 +1,7 @@
 """The fully connected layer, and the step into it."""
 
+import math
+
 from minicnn.functional.arguments import check_float, check_shape
 from minicnn.tensor import Tensor, kernels_of
 
@@ -21,18 +23,16 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     k = kernels_of(input)
     shape, w = input.shape, weight.data
-    x = k.reshape(input.data, (-1, inputs) if input.numel() else (0, inputs))  # (M, I)
-    y = k.matmul(x, k.transpose(w, (1, 0)))  # (M, O)
-    if bias is not None:
-        k.accumulate(y, bias.data)
+    x = k.reshape(input.data, (math.prod(shape[:-1]), inputs))  # (M, I)
+    y = k.linear(x, w, None if bias is None else bias.data)  # (M, O)
 
     def rows(gy):
         return k.reshape(gy, (x.shape[0], outputs))
 
     vjps = [
-        lambda gy: k.reshape(k.matmul(rows(gy), w), shape),
-        lambda gy: k.matmul(k.transpose(rows(gy), (1, 0)), x),
-        lambda gy: k.sum(rows(gy), (0,), False),
+        lambda gy: k.reshape(k.linear_grad_input(rows(gy), w), shape),
+        lambda gy: k.linear_grad_weight(rows(gy), x),
+        lambda gy: k.linear_grad_bias(rows(gy)),
     ]
     operands = (input, weight) if bias is None else (input, weight, bias)
     return Tensor.from_op(k.reshape(y, (*shape[:-1], outputs)), operands, vjps[: len(operands)])

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from minicnn import backend
 from minicnn.functional.arguments import check_float, check_shape
+from minicnn.recording import again
 from minicnn.tensor import Tensor, kernels_of
 
 
@@ -41,7 +43,7 @@ def cross_entropy(
     k = kernels_of(input)
     labels = _labels(input, target)
 
-    class_weight = None if weight is None else weight.data.copy()  # as the labels: may be edited before backward
+    class_weight = None if weight is None else k.copy(weight.data)  # as the labels: may be edited before backward
     losses, probabilities = k.cross_entropy(input.data, labels, class_weight, label_smoothing)
     loss = Tensor.from_op(
         losses,
@@ -63,10 +65,14 @@ def _labels(logits: Tensor, target: Tensor | Any) -> Any:
         raise TypeError(f"cross_entropy: expected integer labels, received {labels.dtype}")
     if labels.shape != (count,):
         raise ValueError(f"cross_entropy: expected labels of shape {(count,)}, received {labels.shape}")
-    lowest, highest = kernels_of(logits).label_range(labels)
-    if lowest < 0 or highest >= classes:
-        raise ValueError(f"cross_entropy: expected labels from 0 to {classes - 1}, received {lowest} to {highest}")
-    return labels.astype("int64")
+
+    def check() -> None:
+        lowest, highest = kernels_of(logits).label_range(labels)
+        if lowest < 0 or highest >= classes:
+            raise ValueError(f"cross_entropy: expected labels from 0 to {classes - 1}, received {lowest} to {highest}")
+
+    again(check)
+    return kernels_of(logits).copy(labels) if labels.dtype == "int64" else backend.converted(labels, "int64")
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from minicnn import random
 from minicnn.autograd import joint
 from minicnn.functional.arguments import check_float, check_shape
+from minicnn.recording import live
 from minicnn.tensor import Tensor, kernels_of
 
 
@@ -60,7 +61,7 @@ def batch_norm(
     elif running_mean is None or running_var is None:
         raise ValueError("batch_norm: expected running statistics outside training, received None")
     else:  # copies: a training pass before backward moves the buffers
-        mean, var = running_mean.data.copy(), running_var.data
+        mean, var = k.copy(running_mean.data), running_var.data
     inverse_std = k.power(k.add(var, float(eps)), -0.5)
     w = None if weight is None else weight.data
     y = k.batch_norm(x, mean, inverse_std, w, None if bias is None else bias.data)
@@ -126,5 +127,5 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     if p == 1:
         return input * 0
     k = kernels_of(input)
-    key, rate = random.default_generator.key(), float(p)
+    key, rate = live(random.default_generator.key), float(p)
     return Tensor.from_op(k.dropout(input.data, key, rate), (input,), (lambda gy: k.dropout(gy, key, rate),))

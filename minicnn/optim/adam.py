@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minicnn.optim.optimizer import Optimizer
+from minicnn.recording import live
 from minicnn.tensor import Tensor
 
 
@@ -36,8 +37,8 @@ class Adam(Optimizer):
             gradient,
             self._state["mean"][index],
             self._state["square"][index],
-            self.steps,
-            self.lr,
+            live(lambda: self.steps),
+            live(lambda: self.lr),
             *self.betas,
             self.eps,
             self.weight_decay,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from minicnn.recording import again
 from minicnn.tensor import Tensor
 
 
@@ -40,11 +41,14 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient, in place."""
-        self.steps += 1
+        again(lambda: self._count(1), undo=lambda: self._count(-1))
         for index, p in enumerate(self.params):
             if p.grad is not None:
                 self._update(p.backend.kernels, index, p.data, p.grad.data)
                 p._version.number += 1
+
+    def _count(self, steps: int) -> None:
+        self.steps += steps
 
     def _update(self, k: Any, index: int, parameter: Any, gradient: Any) -> None:
         """Call the step kernel for the parameter at ``index``."""

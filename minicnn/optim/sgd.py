@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minicnn.optim.optimizer import Optimizer
+from minicnn.recording import live
 from minicnn.tensor import Tensor
 
 
@@ -35,8 +36,8 @@ class SGD(Optimizer):
             parameter,
             gradient,
             velocity,
-            self.steps == 1,
-            self.lr,
+            live(lambda: self.steps == 1),
+            live(lambda: self.lr),
             self.momentum,
             self.dampening,
             self.weight_decay,

@@ -1,17 +1,16 @@
 """What a model answers on a labelled set."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import minicnn.functional as F
-from minicnn.autograd import no_grad
 from minicnn.backend import to_numpy
 from minicnn.data import Loader
 from minicnn.nn import Module
+from minicnn.nn.module import evaluating
 from minicnn.tensor import Tensor
 
 
@@ -34,12 +33,15 @@ class Evaluation:
         return float((self.predictions == self.labels).mean())
 
 
-def evaluate(model: Module, loader: Loader) -> Evaluation:
-    """Run ``model`` in evaluation mode over one epoch of ``loader``; the modes of its modules are restored."""
+def evaluate(model: Module, loader: Loader, forward: Callable[[Tensor], Tensor] | None = None) -> Evaluation:
+    """Run ``model`` in evaluation mode over one epoch of ``loader``; the modes of its modules are restored.
+
+    ``forward`` computes the logits instead of the model itself, as ``minicnn.compile(model)`` does.
+    """
     loss, labels, probabilities = 0.0, [], []
     with evaluating(model):
         for images, target in loader.epoch(0):
-            logits = model(Tensor(images))
+            logits = (forward or model)(Tensor(images))
             loss += F.cross_entropy(logits, target, reduction="sum").item()
             labels.append(to_numpy(target))
             probabilities.append(to_numpy(F.softmax(logits, 1).data))
@@ -51,16 +53,3 @@ def predict(model: Module, images: Any) -> np.ndarray:
     """Return the class probabilities, float32 (N, K), of normalised images (N, 3, H, W) on the model's backend."""
     with evaluating(model):
         return F.softmax(model(Tensor(images)), 1).numpy()
-
-
-@contextmanager
-def evaluating(model: Module) -> Iterator[None]:
-    """Evaluation mode without a tape, and the former modes afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

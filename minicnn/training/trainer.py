@@ -12,9 +12,11 @@ import minicnn.functional as F
 from minicnn import models, optim, random
 from minicnn.autograd import no_grad
 from minicnn.backend import Backend
+from minicnn.compile import compile
 from minicnn.data import Augment, Loader, Splits
 from minicnn.nn import Module
 from minicnn.optim.schedules import ReduceOnPlateau
+from minicnn.recording import inspect
 from minicnn.tensor import Tensor
 from minicnn.training.checkpoint import CheckpointError, compare_keys
 from minicnn.training.config import Config
@@ -28,7 +30,7 @@ class TrainingError(RuntimeError):
 
 
 class Trainer:
-    """A model, its optimizer and data, and how far training has come.
+    """A model, its optimizer and data, and how far training has come. Steps are compiled unless ``eager``.
 
     Attributes:
         history: one row a finished epoch: epoch (from 1), train_loss, train_accuracy, validation_loss,
@@ -36,7 +38,7 @@ class Trainer:
         best: the row with the highest validation accuracy; of equals the one with the lowest validation loss.
     """
 
-    def __init__(self, config: Config, splits: Splits, backend: Backend) -> None:
+    def __init__(self, config: Config, splits: Splits, backend: Backend, eager: bool = False) -> None:
         self.config, self.splits, self.backend = config, splits, backend
         random.manual_seed(config.seed)
         self.model: Module = models.create(config.model, len(splits.train.classes), **config.model_options())
@@ -55,6 +57,9 @@ class Trainer:
         )
         self.steps_per_epoch = len(self.train_loader)
         self.schedule = config.make_schedule(self.steps_per_epoch)
+        # the norm of the gradient comes to Python, so that a step which clips it cannot be recorded
+        self._update = self._eager_update if eager or config.clip_norm else compile(self._eager_update)
+        self._forward = self.model if eager else compile(self.model)
         self.history: list[dict[str, float]] = []
         self._batch = 0  # batches done in the epoch under way
         self._loss, self._correct, self._seen = 0.0, 0, 0  # sums over them
@@ -99,7 +104,7 @@ class Trainer:
                 stop = on_step(self._batch, self._loss / self._seen, self._correct / self._seen, rate)
                 if stop and self._batch < self.steps_per_epoch:
                     return False
-        validation = evaluate(self.model, self.loader("validation"))
+        validation = evaluate(self.model, self.loader("validation"), self._forward)
         if not math.isfinite(validation.loss):
             images, _ = next(self.loader("validation").epoch(0))
             raise self._diverged(f"epoch {epoch + 1}: the validation loss is {validation.loss}", images)
@@ -125,13 +130,27 @@ class Trainer:
         return Loader(data, _EVALUATION_BATCH, mean=self.mean, std=self.std, backend=self.backend)
 
     def _step(self, epoch: int, images: Any, labels: Any) -> None:
-        config = self.config
         self.optimizer.lr = self.schedule(epoch * self.steps_per_epoch + self._batch)
-        logits = self.model(Tensor(images))
-        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+
+        def check(loss: Any) -> None:
+            if not math.isfinite(loss.item()):
+                where = f"step {self._batch + 1} of epoch {epoch + 1}"
+                raise self._diverged(f"{where}: the loss is {loss.item()}", images)
+
+        self._check_loss = check
+        loss, logits = self._update(Tensor(images), Tensor(labels))
         value = loss.item()
-        if not math.isfinite(value):
-            raise self._diverged(f"step {self._batch + 1} of epoch {epoch + 1}: the loss is {value}", images)
+        self._batch += 1
+        self._seen += len(labels)
+        self._loss += value * len(labels)
+        self._correct += int((logits.argmax(1).data == labels).sum())
+
+    def _eager_update(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Forward, backward and one step of the optimizer; -> loss and logits."""
+        config = self.config
+        logits = self.model(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        inspect(loss.data, lambda array: self._check_loss(array))
         self.optimizer.zero_grad()
         loss.backward()
         if config.clip_value:
@@ -139,10 +158,7 @@ class Trainer:
         if config.clip_norm:
             optim.clip_grad_norm_(self.optimizer.params, config.clip_norm)
         self.optimizer.step()
-        self._batch += 1
-        self._seen += len(labels)
-        self._loss += value * len(labels)
-        self._correct += int((logits.argmax(1).data == labels).sum())
+        return loss, logits
 
     def _diverged(self, what: str, images: Any) -> TrainingError:
         return TrainingError(

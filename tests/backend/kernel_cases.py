@@ -115,7 +115,13 @@ def cases(dtype):
     case("broadcast_to", normal(4, 1), (3, 4, 5))
     case("sum_to", a, (4, 1))
     case("accumulate", a.copy(), b)
+    case("copy", a)
     case("copy_into", a.copy(), b)
+    case("linear", normal(5, 7), normal(3, 7), normal(3))
+    case("linear", normal(5, 7), normal(3, 7), None)
+    case("linear_grad_input", normal(5, 3), normal(3, 7))
+    case("linear_grad_weight", normal(5, 3), normal(5, 7))
+    case("linear_grad_bias", normal(5, 3))
     case("lerp_into", normal(17), normal(17), 0.1)
     case("lerp_into", normal(6, 4).T, normal(4, 6), 0.1)
     for value in (1.0, np.nan, -np.inf):

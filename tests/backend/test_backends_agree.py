@@ -144,6 +144,7 @@ def sgd():
             yield real(*shape), real(*shape), real(*shape), first, 0.1, 0.9, 0.3, 0.0, False
 
 
+LINEARS = ((1, 1, 1), (5, 7, 3), (256, 120, 80))  # images, inputs, outputs; the last is worth two threads
 CASES = {  # kernel: list of arguments; float arrays are tried in both precisions and several layouts
     "accumulate": PAIRS + [(real(4, 3), real(3))],
     "adam_step": [
@@ -165,6 +166,7 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "conv2d_grad_bias": [(gy,) for *_, gy, _ in CONV],
     "conv2d_grad_input": [(gy, w, x.shape, *options) for x, w, _, gy, options in CONV],
     "conv2d_grad_weight": [(gy, x, w.shape, *options) for x, w, _, gy, options in CONV],
+    "copy": [(x,) for x in ELEMENTWISE],
     "copy_into": [(real(3, 4), real(3, 4)), (real(3, 4), real(4)), (real(2), 1.5), (real(2), np.array([1, 2]))],
     "cross_entropy": LOSSES,
     "cross_entropy_grad": [(real(len(x)), reference.cross_entropy(x, t, w, s)[1], t, w, s) for x, t, w, s in LOSSES],
@@ -187,6 +189,10 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "log": [(positive(3, 4),), (positive(),)],
     "log_softmax": [(real(3, 4), 1), (real(3, 4, 2), 0), (real(300, 10) * 100, 1)],
     "log_softmax_grad": [(real(3, 4), reference.log_softmax(real(3, 4), 1), 1)],
+    "linear": [(real(n, i), real(o, i), bias) for n, i, o in LINEARS for bias in (None, real(o))],
+    "linear_grad_bias": [(real(n, o),) for n, _, o in LINEARS],
+    "linear_grad_input": [(real(n, o), real(o, i)) for n, i, o in LINEARS],
+    "linear_grad_weight": [(real(n, o), real(n, i)) for n, i, o in LINEARS],
     "matmul": MATRICES,
     "max": [(real(3, 4), (1,), True), (ties(3, 4, 5), (0, 2), False), (real(3), (0,), False)],
     "max_grad": [(real(3, 1), (x := ties(3, 5)), x.max(1, keepdims=True)), (real(1, 1), x, x.max(keepdims=True))],

@@ -4,10 +4,12 @@ What is imported from ``reference`` is bound by memory or called on small arrays
 Importing this package limits the BLAS libraries of the process to one thread; see :mod:`minicnn.backend.cpu.matmul`.
 """
 
+from minicnn.backend.cpu import machine
 from minicnn.backend.cpu.conv import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
 from minicnn.backend.cpu.data import gather_images
 from minicnn.backend.cpu.elementwise import adam_step, dropout, relu_grad, sgd_step
 from minicnn.backend.cpu.jit import get_num_threads, set_num_threads
+from minicnn.backend.cpu.linear import linear, linear_grad_input, linear_grad_weight
 from minicnn.backend.cpu.matmul import matmul
 from minicnn.backend.cpu.normalization import batch_norm, batch_norm_grad, batch_norm_statistics
 from minicnn.backend.cpu.pooling import max_pool2d, max_pool2d_grad
@@ -20,6 +22,7 @@ from minicnn.backend.reference import (
     broadcast_to,
     clip_values,
     concatenate,
+    copy,
     copy_into,
     cross_entropy,
     cross_entropy_grad,
@@ -37,6 +40,7 @@ from minicnn.backend.reference import (
     leaky_relu,
     leaky_relu_grad,
     lerp_into,
+    linear_grad_bias,
     log,
     log_softmax,
     log_softmax_grad,
@@ -82,6 +86,7 @@ __all__ = [
     "conv2d_grad_bias",
     "conv2d_grad_input",
     "conv2d_grad_weight",
+    "copy",
     "copy_into",
     "cross_entropy",
     "cross_entropy_grad",
@@ -102,9 +107,14 @@ __all__ = [
     "leaky_relu",
     "leaky_relu_grad",
     "lerp_into",
+    "linear",
+    "linear_grad_bias",
+    "linear_grad_input",
+    "linear_grad_weight",
     "log",
     "log_softmax",
     "log_softmax_grad",
+    "machine",
     "matmul",
     "max",
     "max_grad",

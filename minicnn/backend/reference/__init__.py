@@ -31,6 +31,7 @@ from minicnn.backend.reference.arithmetic import (
     argmax,
     broadcast_to,
     concatenate,
+    copy,
     copy_into,
     divide,
     exp,
@@ -55,6 +56,7 @@ from minicnn.backend.reference.arithmetic import (
 )
 from minicnn.backend.reference.conv import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
 from minicnn.backend.reference.data import gather_images
+from minicnn.backend.reference.linear import linear, linear_grad_bias, linear_grad_input, linear_grad_weight
 from minicnn.backend.reference.loss import cross_entropy, cross_entropy_grad, label_range
 from minicnn.backend.reference.normalization import (
     batch_norm,
@@ -84,6 +86,7 @@ __all__ = [
     "conv2d_grad_bias",
     "conv2d_grad_input",
     "conv2d_grad_weight",
+    "copy",
     "copy_into",
     "cross_entropy",
     "cross_entropy_grad",
@@ -103,6 +106,10 @@ __all__ = [
     "leaky_relu",
     "leaky_relu_grad",
     "lerp_into",
+    "linear",
+    "linear_grad_bias",
+    "linear_grad_input",
+    "linear_grad_weight",
     "log",
     "log_softmax",
     "log_softmax_grad",

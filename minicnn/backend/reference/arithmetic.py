@@ -129,6 +129,11 @@ def sum_to(a, shape):
     return a.sum(axis=(*range(added), *stretched), keepdims=True).reshape(shape)
 
 
+def copy(a):
+    """A new array with the elements of a."""
+    return a.copy()
+
+
 def accumulate(total, value):
     """total += value, in place."""
     total += value

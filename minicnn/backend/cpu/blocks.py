@@ -1,0 +1,324 @@
+"""Operations on one block of LANES images in the interleaved layout, all inside one float32 ``memory``.
+
+A block of a value is (C, H, W, LANES): channel c begins at ``at + c plane``, its row i at ``+ i row``, pixel j at
+``+ j LANES``. ``plane`` and ``row`` may be longer than the pixels need: the halo of zeros around them is what a padded
+convolution reads.
+"""
+
+import numpy as np
+
+from minicnn.backend.cpu.jit import LANES, jit
+from minicnn.backend.cpu.lanes import fill, load, maximum, store, total, where_equal, where_greater
+from minicnn.backend.cpu.tile import TILES, tile
+
+
+@jit()
+def interleave(x, first, images, memory, at, plane, row, spacing):
+    """Write x[first : first + images], (images, C, H, W), as a block with ``spacing - 1`` gaps; absent images are 0."""
+    for c in range(x.shape[1]):
+        for i in range(x.shape[2]):
+            start = at + c * plane + i * spacing[0] * row
+            for j in range(x.shape[3]):
+                place = start + j * spacing[1] * LANES
+                for lane in range(images):
+                    memory[place + lane] = x[first + lane, c, i, j]
+                for lane in range(images, LANES):
+                    memory[place + lane] = 0
+
+
+@jit()
+def deinterleave(memory, at, plane, row, size, out, to, first, images):
+    """Write a block of ``size`` (C, H, W) to out[to:], image by image in C order, the first at place ``first``."""
+    channels, height, width = size
+    for lane in range(images):
+        place = to + (first + lane) * channels * height * width
+        for c in range(channels):
+            for i in range(height):
+                start = at + c * plane + i * row + lane
+                for j in range(width):
+                    out[place] = memory[start + j * LANES]
+                    place += 1
+
+
+@jit()
+def copy(memory, x, x_plane, x_row, y, y_plane, y_row, size, spacing):
+    """y = x, with ``spacing - 1`` gaps between the pixels of y."""
+    for c in range(size[0]):
+        for i in range(size[1]):
+            source, target = x + c * x_plane + i * x_row, y + c * y_plane + i * spacing[0] * y_row
+            for j in range(size[2]):
+                store(memory, target + j * spacing[1] * LANES, load(memory, source + j * LANES))
+
+
+@jit()
+def products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x_k, steps, columns, rows, bias, floor):
+    """``rows`` x ``columns`` of out by tiles of TILES[shape]; see :func:`minicnn.backend.cpu.tile.tile`."""
+    if shape == 0:
+        high, wide = TILES[0]
+    elif shape == 1:
+        high, wide = TILES[1]
+    else:
+        high, wide = TILES[2]
+    for i in range(0, rows, high):
+        for j in range(0, columns, wide):
+            y, w = out + i * out_row, a + i * a_row
+            if shape == 0:
+                tile(
+                    0,
+                    0,
+                    memory,
+                    y,
+                    out_row,
+                    memory,
+                    w,
+                    a_row,
+                    memory,
+                    x,
+                    table,
+                    a_k,
+                    out_j + j,
+                    x_j + j,
+                    x_k,
+                    steps,
+                    memory,
+                    bias + i,
+                    floor,
+                )
+            elif shape == 1:
+                tile(
+                    1,
+                    0,
+                    memory,
+                    y,
+                    out_row,
+                    memory,
+                    w,
+                    a_row,
+                    memory,
+                    x,
+                    table,
+                    a_k,
+                    out_j + j,
+                    x_j + j,
+                    x_k,
+                    steps,
+                    memory,
+                    bias + i,
+                    floor,
+                )
+            else:
+                tile(
+                    2,
+                    0,
+                    memory,
+                    y,
+                    out_row,
+                    memory,
+                    w,
+                    a_row,
+                    memory,
+                    x,
+                    table,
+                    a_k,
+                    out_j + j,
+                    x_j + j,
+                    x_k,
+                    steps,
+                    memory,
+                    bias + i,
+                    floor,
+                )
+
+
+@jit()
+def weight_gradient(
+    shape, memory, table, out, out_row, gy, gy_row, x, sums, sums_j, x_j, a_k, x_k, steps, columns, rows, zeros
+):
+    """out[i, j] += sum over pixels and lanes of gy[i] x[j], for ``rows`` x ``columns``; ``sums``: room for a tile."""
+    if shape == 0:
+        high, wide = TILES[0]
+    else:
+        high, wide = TILES[1]
+    for i in range(0, rows, high):
+        for j in range(0, columns, wide):
+            g = gy + i * gy_row
+            if shape == 0:
+                tile(
+                    0,
+                    1,
+                    memory,
+                    sums,
+                    wide * LANES,
+                    memory,
+                    g,
+                    gy_row,
+                    memory,
+                    x,
+                    table,
+                    a_k,
+                    sums_j,
+                    x_j + j,
+                    x_k,
+                    steps,
+                    memory,
+                    zeros,
+                    memory.dtype.type(-np.inf),
+                )
+            else:
+                tile(
+                    1,
+                    1,
+                    memory,
+                    sums,
+                    wide * LANES,
+                    memory,
+                    g,
+                    gy_row,
+                    memory,
+                    x,
+                    table,
+                    a_k,
+                    sums_j,
+                    x_j + j,
+                    x_k,
+                    steps,
+                    memory,
+                    zeros,
+                    memory.dtype.type(-np.inf),
+                )
+            for r in range(min(high, rows - i)):
+                for c in range(min(wide, columns - j)):
+                    memory[out + (i + r) * out_row + j + c] += total(load(memory, sums + (r * wide + c) * LANES))
+
+
+@jit()
+def channel_sums(memory, x, plane, row, size, out):
+    """out[c] += sum of channel c."""
+    for c in range(size[0]):
+        sums = fill(0.0)
+        for i in range(size[1]):
+            start = x + c * plane + i * row
+            line = fill(0.0)
+            for j in range(size[2]):
+                line = line + load(memory, start + j * LANES)
+            sums = sums + line
+        memory[out + c] += total(sums)
+
+
+@jit()
+def max_pool(memory, x, x_plane, x_row, y, y_plane, y_row, size, window, stride, least):
+    """y = max(largest of each window, least); the windows lie inside x. size: of y."""
+    for c in range(size[0]):
+        for i in range(size[1]):
+            line, out = x + c * x_plane + i * stride[0] * x_row, y + c * y_plane + i * y_row
+            for j in range(size[2]):
+                best = fill(least)
+                for u in range(window[0]):
+                    for v in range(window[1]):
+                        best = maximum(best, load(memory, line + u * x_row + (j * stride[1] + v) * LANES))
+                store(memory, out + j * LANES, best)
+
+
+@jit()
+def max_pool_grad(
+    memory,
+    gy,
+    gy_plane,
+    gy_row,
+    x,
+    x_plane,
+    x_row,
+    y,
+    y_plane,
+    y_row,
+    gx,
+    gx_plane,
+    gx_row,
+    size,
+    window,
+    stride,
+    x_size,
+    least,
+):
+    """gx = gy at the first pixel of its window that equals y, unless ``least`` won; summed where windows overlap."""
+    zero, threshold = fill(0.0), fill(least)
+    for c in range(x_size[0]):
+        for i in range(x_size[1]):
+            for j in range(x_size[2]):
+                store(memory, gx + c * gx_plane + i * gx_row + j * LANES, zero)
+    for c in range(size[0]):
+        for i in range(size[1]):
+            line, target = x + c * x_plane + i * stride[0] * x_row, gx + c * gx_plane + i * stride[0] * gx_row
+            for j in range(size[2]):
+                best = load(memory, y + c * y_plane + i * y_row + j * LANES)
+                left = load(memory, gy + c * gy_plane + i * gy_row + j * LANES)
+                left = where_greater(best, threshold, left, zero)
+                for u in range(window[0]):
+                    for v in range(window[1]):
+                        value = load(memory, line + u * x_row + (j * stride[1] + v) * LANES)
+                        place = target + u * gx_row + (j * stride[1] + v) * LANES
+                        store(memory, place, load(memory, place) + where_equal(value, best, left, zero))
+                        left = where_equal(value, best, zero, left)
+
+
+@jit()
+def relu(memory, x, x_plane, x_row, y, y_plane, y_row, size):
+    """y = max(x, 0)."""
+    zero = fill(0.0)
+    for c in range(size[0]):
+        for i in range(size[1]):
+            source, target = x + c * x_plane + i * x_row, y + c * y_plane + i * y_row
+            for j in range(0, size[2] * LANES, LANES):
+                store(memory, target + j, maximum(load(memory, source + j), zero))
+
+
+@jit()
+def relu_grad(memory, gy, gy_plane, gy_row, y, y_plane, y_row, gx, gx_plane, gx_row, size):
+    """gx = gy where y > 0, else 0."""
+    zero = fill(0.0)
+    for c in range(size[0]):
+        for i in range(size[1]):
+            g, line, target = (
+                gy + c * gy_plane + i * gy_row,
+                y + c * y_plane + i * y_row,
+                gx + c * gx_plane + i * gx_row,
+            )
+            for j in range(0, size[2] * LANES, LANES):
+                value = where_greater(load(memory, line + j), zero, load(memory, g + j), zero)
+                store(memory, target + j, value)
+
+
+@jit()
+def cross_entropy(memory, logits, classes, labels, first, images, smoothing, probabilities, losses):
+    """Losses of ``images`` pictures at losses + first, and their softmax as a block."""
+    off = smoothing / np.float32(classes)
+    for lane in range(LANES):
+        highest = memory[logits + lane]
+        for k in range(1, classes):
+            highest = max(highest, memory[logits + k * LANES + lane])
+        total = np.float32(0)
+        for k in range(classes):
+            e = np.exp(memory[logits + k * LANES + lane] - highest)
+            memory[probabilities + k * LANES + lane] = e
+            total += e
+        if lane < images:
+            logarithm, loss = np.log(total), np.float32(0)
+            for k in range(classes):
+                target = off + (np.float32(1) - smoothing if k == labels[first + lane] else np.float32(0))
+                loss -= target * (memory[logits + k * LANES + lane] - highest - logarithm)
+            memory[losses + first + lane] = loss
+        for k in range(classes):
+            memory[probabilities + k * LANES + lane] /= total
+
+
+@jit()
+def cross_entropy_grad(memory, probabilities, classes, labels, first, images, smoothing, glosses, out):
+    """The gradient for the logits; absent images have none."""
+    off = smoothing / np.float32(classes)
+    for k in range(classes):
+        for lane in range(images):
+            target = off + (np.float32(1) - smoothing if k == labels[first + lane] else np.float32(0))
+            value = memory[probabilities + k * LANES + lane] - target
+            memory[out + k * LANES + lane] = value * memory[glosses + first + lane]
+        for lane in range(images, LANES):
+            memory[out + k * LANES + lane] = 0

@@ -1,0 +1,69 @@
+"""Offsets of taps and pixels in interleaved pictures, and which tile to walk them with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minicnn.backend.cpu.jit import LANES
+from minicnn.backend.cpu.tile import TILES
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window that moves over a picture; every field is (vertical, horizontal)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    @property
+    def taps(self) -> int:
+        """Number of elements."""
+        return self.kernel[0] * self.kernel[1]
+
+    def room(self, size: Sequence[int], count: Sequence[int]) -> tuple[int, int]:
+        """Strides (plane, row) of a picture of ``size`` with its padding, under ``count`` windows each way."""
+        reach = (
+            (n - 1) * s + d * (k - 1) + 1
+            for n, s, d, k in zip(count, self.stride, self.dilation, self.kernel, strict=True)
+        )
+        height, width = (max(r, n + 2 * p) for r, n, p in zip(reach, size, self.padding, strict=True))
+        return height * width * LANES, width * LANES
+
+    def tap_offsets(self, channels: int, plane: int, row: int) -> np.ndarray:
+        """Offset of every tap (C, KH, KW) from the first, flat."""
+        down, right = np.arange(self.kernel[0]) * self.dilation[0], np.arange(self.kernel[1]) * self.dilation[1]
+        return (np.arange(channels)[:, None, None] * plane + down[:, None] * row + right * LANES).ravel()
+
+    def pixel_offsets(self, count: Sequence[int], row: int) -> np.ndarray:
+        """Offset of the first tap of every window (OH, OW) from the first, flat."""
+        down, right = np.arange(count[0]) * self.stride[0], np.arange(count[1]) * self.stride[1]
+        return (down[:, None] * row + right * LANES).ravel()
+
+
+def tile_for(rows: int, single: bool = False) -> tuple[int, int, int]:
+    """Return index, rows and columns of the tile that wastes least on so many rows, and on a ``single`` column."""
+    if single:
+        return 2, *TILES[2]
+    choice = min((0, 1), key=lambda i: (up(rows, TILES[i][0]), -TILES[i][0]))
+    return choice, *TILES[choice]
+
+
+def up(value: int, multiple: int) -> int:
+    """Return the smallest multiple that is not below ``value``."""
+    return -(-value // multiple) * multiple
+
+
+def padded(parts: list) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Join lists of offsets into one table; return it and where each begins.
+
+    A list given with a multiple is filled up to it with its last entry: what a tile computes there, it computes twice.
+    """
+    lists = []
+    for part in parts:
+        offsets, multiple = part if isinstance(part, tuple) else (part, 1)
+        lists.append(np.pad(offsets, (0, -len(offsets) % multiple), mode="edge"))
+    starts = np.cumsum([0, *(len(offsets) for offsets in lists)])
+    return np.concatenate(lists), tuple(int(s) for s in starts[:-1])

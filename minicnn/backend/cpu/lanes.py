@@ -1,0 +1,132 @@
+"""A vector of LANES floats as a Numba type, for loops that LLVM would not vectorise by itself.
+
+``load`` and ``store`` move one between memory and a register; + adds two of them. A comparison and the
+choice it makes are one function, so that no type of masks is needed.
+"""
+
+import operator
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+from minicnn.backend.cpu.jit import LANES
+
+
+class Lanes(types.Type):
+    """The type of a vector of ``element``, float32 or float64."""
+
+    def __init__(self, element):
+        self.element = element
+        super().__init__(name=f"Lanes({element})")
+
+
+@register_model(Lanes)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, ir.VectorType(manager.lookup(kind.element).get_value_type(), LANES))
+
+
+def _place(context, builder, array_type, array, index):
+    data = context.make_array(array_type)(context, builder, value=array).data
+    kind = context.get_value_type(Lanes(array_type.dtype))
+    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
+
+
+def spread(builder, value):
+    """Emit ``value`` in every lane."""
+    kind = ir.VectorType(value.type, LANES)
+    undefined = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+
+
+def call(builder, name, *arguments):
+    """Emit a call of LLVM's intrinsic ``name`` on vectors of one type."""
+    kind = arguments[0].type
+    suffix = f"v{LANES}f{64 if isinstance(kind.element, ir.DoubleType) else 32}"
+    function = ir.FunctionType(kind, [kind] * len(arguments))
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.{suffix}"), arguments)
+
+
+@intrinsic
+def load(typing, memory, at):
+    """memory[at : at + LANES]."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.load(_place(context, builder, signature.args[0], *arguments), align=4)
+
+    return Lanes(memory.dtype)(memory, at), codegen
+
+
+@intrinsic
+def store(typing, memory, at, vector):
+    """memory[at : at + LANES] = vector."""
+
+    def codegen(context, builder, signature, arguments):
+        builder.store(arguments[2], _place(context, builder, signature.args[0], *arguments[:2]), align=4)
+        return context.get_dummy_value()
+
+    return types.void(memory, at, vector), codegen
+
+
+@intrinsic
+def fill(typing, value):
+    """``value`` as float32 in every lane."""
+
+    def codegen(context, builder, signature, arguments):
+        return spread(builder, context.cast(builder, arguments[0], signature.args[0], types.float32))
+
+    return Lanes(types.float32)(value), codegen
+
+
+@intrinsic
+def total(typing, vector):
+    """Sum of the lanes, pairwise, in one fixed order."""
+
+    def codegen(context, builder, signature, arguments):
+        value, count = arguments[0], LANES
+        while count > 1:
+            count //= 2
+            low, high = (
+                ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(s, s + count))) for s in (0, count)
+            )
+            value = builder.fadd(builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high))
+        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+    return vector.element(vector), codegen
+
+
+def _binary(emit):
+    @intrinsic
+    def function(typing, a, b):
+        return a(a, b), lambda context, builder, signature, arguments: emit(builder, *arguments)
+
+    return function
+
+
+add = _binary(lambda builder, a, b: builder.fadd(a, b))
+maximum = _binary(lambda builder, a, b: call(builder, "maximum", a, b))  # a NaN stays
+
+
+def _chosen(comparison):
+    @intrinsic
+    def function(typing, a, b, yes, no):
+        def codegen(context, builder, signature, arguments):
+            return builder.select(builder.fcmp_ordered(comparison, *arguments[:2]), *arguments[2:])
+
+        return yes(a, b, yes, no), codegen
+
+    return function
+
+
+where_equal = _chosen("==")  # yes where a == b, else no
+where_greater = _chosen(">")
+
+
+@overload(operator.add, inline="always")
+def _plus(a, b):
+    if isinstance(a, Lanes) and isinstance(b, Lanes):
+        return lambda a, b: add(a, b)
+    return None

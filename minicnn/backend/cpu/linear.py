@@ -1,0 +1,21 @@
+"""The fully connected layer on :func:`minicnn.backend.cpu.matmul.matmul`."""
+
+from minicnn.backend.cpu.matmul import matmul
+
+
+def linear(x, weight, bias):
+    """See :func:`minicnn.backend.reference.linear`."""
+    y = matmul(x, weight.T)
+    if bias is not None:
+        y += bias
+    return y
+
+
+def linear_grad_input(gy, weight):
+    """See :func:`minicnn.backend.reference.linear_grad_input`."""
+    return matmul(gy, weight)
+
+
+def linear_grad_weight(gy, x):
+    """See :func:`minicnn.backend.reference.linear_grad_weight`."""
+    return matmul(gy.T, x)

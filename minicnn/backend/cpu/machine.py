@@ -1,0 +1,101 @@
+"""The machine that runs a plan: a list of block operations, interpreted by compiled code.
+
+A program is an int64 array, one instruction a row: an operation code and its operands. Each thread takes parts of the
+batch, and each block of LANES images of a part through the whole program, so that what lives inside a block stays in
+the thread's caches; the threads meet once, at the end. A part is a fixed set of blocks, and sums over images are kept a
+part, so the bits do not depend on the number of threads.
+
+An operand in memory is a pair (at, step): at + block * step, or at + thread * room for step -1: scratch of the thread.
+Other operands are sizes, strides, offsets into the table of offsets, and offsets into the numbers (float32).
+"""
+
+import numba
+
+from minicnn.backend.cpu import blocks
+from minicnn.backend.cpu.geometry import Window, tile_for, up
+from minicnn.backend.cpu.jit import LANES, get_num_threads, jit
+from minicnn.backend.cpu.tile import TILES
+
+__all__ = ["LANES", "OPERATIONS", "PARTS", "TILES", "WIDTH", "Window", "get_num_threads", "run", "tile_for", "up"]
+
+WIDTH = 32
+"""Length of an instruction."""
+PARTS = 8
+"""Into how many parts a batch is divided, where there are as many blocks."""
+
+OPERATIONS = (
+    "interleave", "deinterleave", "copy", "products", "weight_gradient", "channel_sums", "max_pool", "max_pool_grad",
+    "relu", "relu_grad", "cross_entropy", "cross_entropy_grad",
+)  # fmt: skip
+"""Names of the operation codes."""
+
+
+def run(program, memory, room, table, images, labels, numbers, count):
+    """Run ``program`` over ``count`` images.
+
+    program: int64 (instructions, WIDTH); memory: float32, room: scratch of a thread at its end; table: int64; images:
+    float32 (N, C, H, W); labels: int64 (N,); numbers: float32.
+    """
+    parts = min(-(-count // LANES), PARTS)
+    _run(program, memory, room, table, images, labels, numbers, count, parts, min(parts, get_num_threads()))
+
+
+@jit(parallel=True)
+def _run(program, memory, room, table, images, labels, numbers, count, parts, threads):
+    total = (count + LANES - 1) // LANES
+    for thread in numba.prange(threads):
+        for part in range(thread, parts, threads):
+            for block in range(part, total, parts):
+                for i in range(program.shape[0]):
+                    _execute(program[i], memory, thread * room, table, images, labels, numbers, count, part, block)
+
+
+@jit()
+def _execute(r, memory, scratch, table, images, labels, numbers, count, part, block):
+    code = r[0]
+    first = block * LANES
+    here = min(LANES, count - first)
+    a = r[1] + (scratch if r[2] < 0 else block * r[2])
+    b = r[3] + (scratch if r[4] < 0 else block * r[4])
+    c = r[5] + (scratch if r[6] < 0 else block * r[6])
+    d = r[7] + (scratch if r[8] < 0 else block * r[8])
+    if code == 0:
+        if r[9] < 0:
+            blocks.interleave(images, first, here, memory, a, r[10], r[11], (1, 1))
+        else:
+            plain = memory[r[9] : r[9] + count * r[12] * r[13] * r[14]].reshape(count, r[12], r[13], r[14])
+            blocks.interleave(plain, first, here, memory, a, r[10], r[11], (1, 1))
+    elif code == 1:
+        blocks.deinterleave(memory, a, r[9], r[10], (r[11], r[12], r[13]), memory, r[14], first, here)
+    elif code == 2:
+        blocks.copy(memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), (r[16], r[17]))
+    elif code == 3:
+        blocks.products(
+            r[9], memory, table, a, r[10], b, r[11], c, r[12], r[13], r[14], r[15], r[16], r[17], r[18], r[19],
+            numbers[r[20]],
+        )  # fmt: skip
+    elif code == 4:
+        blocks.weight_gradient(
+            r[9], memory, table, r[10] + part * r[11], r[12], a, r[13], b, c, r[14], r[15], r[16], r[17], r[18], r[19],
+            r[20], r[21],
+        )  # fmt: skip
+    elif code == 5:
+        blocks.channel_sums(memory, a, r[9], r[10], (r[11], r[12], r[13]), r[14] + part * r[15])
+    elif code == 6:
+        blocks.max_pool(
+            memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), (r[16], r[17]), (r[18], r[19]),
+            numbers[r[20]],
+        )  # fmt: skip
+    elif code == 7:
+        blocks.max_pool_grad(
+            memory, a, r[9], r[10], b, r[11], r[12], c, r[13], r[14], d, r[15], r[16], (r[17], r[18], r[19]),
+            (r[20], r[21]), (r[22], r[23]), (r[17], r[24], r[25]), numbers[r[26]],
+        )  # fmt: skip
+    elif code == 8:
+        blocks.relu(memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]))
+    elif code == 9:
+        blocks.relu_grad(memory, a, r[9], r[10], b, r[11], r[12], c, r[13], r[14], (r[15], r[16], r[17]))
+    elif code == 10:
+        blocks.cross_entropy(memory, a, r[9], labels, first, here, numbers[r[10]], b, r[11])
+    elif code == 11:
+        blocks.cross_entropy_grad(memory, a, r[9], labels, first, here, numbers[r[10]], r[11], b)
