@@ -4,7 +4,7 @@ What is imported from ``reference`` is bound by memory or called on small arrays
 Importing this package limits the BLAS libraries of the process to one thread; see :mod:`minicnn.backend.cpu.matmul`.
 """
 
-from minicnn.backend.cpu import machine
+from minicnn.backend.cpu import machine as machine  # of compiled plans; not a kernel
 from minicnn.backend.cpu.conv import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
 from minicnn.backend.cpu.data import gather_images
 from minicnn.backend.cpu.elementwise import adam_step, dropout, relu_grad, sgd_step
@@ -114,7 +114,6 @@ __all__ = [
     "log",
     "log_softmax",
     "log_softmax_grad",
-    "machine",
     "matmul",
     "max",
     "max_grad",
