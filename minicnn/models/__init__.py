@@ -1,12 +1,15 @@
 """Models by name."""
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
 from minicnn.models.lenet import LeNet
+from minicnn.models.resnet import resnet18
+from minicnn.models.vgg import VGG
 from minicnn.nn import Module
 
-_MODELS = {"lenet": LeNet}
+_MODELS: dict[str, Callable[..., Module]] = {"lenet": LeNet, "vgg": VGG, "resnet18": resnet18}
 
 
 def names() -> tuple[str, ...]:

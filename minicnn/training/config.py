@@ -63,6 +63,8 @@ class Config:
 
     def __post_init__(self) -> None:
         _one_of("model", self.model, models.names())
+        if self.relu_logits and self.model != "lenet":
+            raise ValueError(f"relu_logits: expected the model lenet, which has it, received {self.model}")
         for name, choices in _CHOICES.items():
             _one_of(name, getattr(self, name), choices)
         for name in ("epochs", "batch_size", "step_size"):
