@@ -55,8 +55,14 @@ def measurements() -> Iterator[Measurement]:
             yield Measurement(kernel, size, a, flop, "GFLOP/s")
         yield Measurement("conv2d_grad_bias", size, a, a.gy.nbytes, "GB/s")
     for inputs, outputs in _PRODUCTS:
+        flop = 2.0 * N * inputs * outputs
         a = SimpleNamespace(a=normal(N, inputs), b=normal(inputs, outputs))
-        yield Measurement("matmul", f"{N}x{inputs} @ {inputs}x{outputs}", a, 2.0 * N * inputs * outputs, "GFLOP/s")
+        yield Measurement("matmul", f"{N}x{inputs} @ {inputs}x{outputs}", a, flop, "GFLOP/s")
+        a = SimpleNamespace(
+            x=normal(N, inputs), weight=normal(outputs, inputs), bias=normal(outputs), gy=normal(N, outputs)
+        )
+        for kernel in ("linear", "linear_grad_input", "linear_grad_weight"):
+            yield Measurement(kernel, f"{inputs:,}->{outputs}", a, flop, "GFLOP/s")
     for c, h, w in _PLANES:
         size = f"{c}x{h}x{w}"
         x = normal(N, c, h, w)

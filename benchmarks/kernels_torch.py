@@ -47,6 +47,9 @@ _CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     "conv2d_grad_weight": lambda a: _convolution_backward(a, False, True),
     "dropout": lambda a: F.dropout(a.x, 0.5),
     "gather_images": _gather_images,
+    "linear": lambda a: F.linear(a.x, a.weight, a.bias),
+    "linear_grad_input": lambda a: a.gy @ a.weight,
+    "linear_grad_weight": lambda a: a.gy.T @ a.x,
     "matmul": lambda a: a.a @ a.b,
     "max_pool2d": lambda a: F.max_pool2d(a.x, 2, return_indices=True),
     "max_pool2d_grad": lambda a: _aten.max_pool2d_with_indices_backward(
