@@ -1,8 +1,9 @@
 """compile: record a training step or a prediction once, fuse it, lay it out, replay it.
 
 Four rooms, in this order: :mod:`~minicnn.compile.record` writes down the kernels that a run calls,
-:mod:`~minicnn.compile.lower` fuses them into block instructions, :mod:`~minicnn.compile.plan` gives everything a place
-and replays. The instructions themselves are :mod:`minicnn.backend.cpu.machine`.
+:mod:`~minicnn.compile.lower` fuses them into block instructions, :mod:`~minicnn.compile.layout` orders them and gives
+everything a place, :mod:`~minicnn.compile.plan` replays. The instructions themselves are
+:mod:`minicnn.backend.cpu.machine`.
 """
 
 from collections import OrderedDict

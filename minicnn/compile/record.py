@@ -34,7 +34,6 @@ class Value:
 
     array: Any
     call: "Call | None" = None
-    is_input: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -129,7 +128,7 @@ class _Recorder:
         name = program.backend.name
         self._kernels = backend.get("reference" if name == "numpy" else name).kernels
         for array in inputs:
-            value = Value(array, is_input=True)
+            value = Value(array)
             self._values[id(array)] = value
             program.inputs.append(value)
 
