@@ -22,6 +22,10 @@ class Case:
 CASES = {
     "lenet-train": Case("lenet", True),
     "lenet-infer": Case("lenet", False),
+    "vgg-train": Case("vgg", True),
+    "vgg-infer": Case("vgg", False),
+    "resnet18-train": Case("resnet18", True),
+    "resnet18-infer": Case("resnet18", False),
     "lenet-train-eager": Case("lenet", True, eager=True),
     "lenet-infer-eager": Case("lenet", False, eager=True),
 }

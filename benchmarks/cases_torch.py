@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, relu
 
 from cases import CASES, LEARNING_RATE, MOMENTUM, batch, initial
 from worker import Workload
@@ -20,7 +20,48 @@ def lenet() -> nn.Module:
     )  # fmt: skip
 
 
-MODELS: dict[str, Callable[[], nn.Module]] = {"lenet": lenet}
+def vgg() -> nn.Module:
+    """The twin of ``minicnn.models.vgg``."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, p in ((32, 0.2), (64, 0.3), (128, 0.4)):
+        for _ in range(2):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ELU(), nn.BatchNorm2d(width)]
+            channels = width
+        layers += [nn.MaxPool2d(2), nn.Dropout(p)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * 16, 10))
+
+
+class BasicBlock(nn.Module):
+    """The twin of ``minicnn.models.resnet.BasicBlock``."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels != width:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The residual block."""
+        y = relu(self.bn1(self.conv1(x)))
+        return relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+def resnet18() -> nn.Module:
+    """The twin of ``minicnn.models.resnet18``."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    channels = 64
+    for width in (64, 128, 256, 512):
+        layers += [BasicBlock(channels, width, 1 if width == 64 else 2), BasicBlock(width, width, 1)]
+        channels = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {"lenet": lenet, "vgg": vgg, "resnet18": resnet18}
 
 
 def build(case: str, batch_size: int, backend: str) -> Workload:

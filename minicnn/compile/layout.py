@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.backend import get
-from minicnn.compile.lower import INSTRUCTIONS, Block, Lowering, Node, Region
+from minicnn.compile.lower import Block, Lowering, Node, Region
 from minicnn.compile.record import Program
 
 
@@ -24,7 +24,7 @@ class Layout:
         self.lanes = self.machine.LANES
         self.batch = program.inputs[0].shape[0]
         self.count = -(-self.batch // self.lanes)
-        lowering = Lowering(program, min(self.count, self.machine.PARTS))
+        lowering = Lowering(program, self.machine, self.count)
         self.nodes = lowering.nodes
         self.regions = lowering.regions
         self.direct = lowering.images, lowering.labels
@@ -38,7 +38,7 @@ class Layout:
         ready: dict[Any, int] = {}  # the phase that makes a thing, or last edits it
         used: dict[Any, int] = {}  # the last phase that reads it
         for node in self.nodes:
-            odd = node.kind in INSTRUCTIONS or node.kind == "reshape"
+            odd = node.kind in self.machine.OPERATIONS or node.kind == "reshape"
             before = [ready[r] for r in node.reads if r in ready]
             before += [max(ready.get(w, 0), used.get(w, 0)) for w in node.writes if w in ready or w in used]
             node.phase = max([int(odd), *(p if p % 2 == odd else p + 1 for p in before)])
@@ -59,24 +59,17 @@ class Layout:
                     blocks.setdefault(thing, []).append(node)
                 elif isinstance(thing, Region):
                     regions[thing] = None
-        rows = max((node.options["weight"].shape[0] for node in self.nodes if node.kind == "products"), default=0)
         columns = max((int(np.prod(r.shape[1:])) for r in regions), default=0)
         self.zeros = 0
-        at = self.machine.up(max(rows, columns) + 64, 16)
-        partials = [r for r in regions if r.parts]
-        self.partials = at
+        at = self.machine.up(max([columns, *(b.channels for b in blocks)]) + 64, 16)
         spare = {
             n.options["region"]: self.machine.TILES[0][0] * n.options["region"].shape[1]
             for n in self.nodes
             if n.kind == "matrix"
         }
-        for region in sorted(regions, key=lambda r: r.parts == 0):
+        for region in regions:
             region.at = at
             at = self.machine.up(at + region.size * max(region.parts, 1) + spare.get(region, 0), 16)
-            if partials and region is partials[-1]:
-                self.partials_end = at
-        if not partials:
-            self.partials_end = self.partials
         at += 16 * max(columns, 1)  # a tile may read, and the last matrix write, some rows past the end
         for node in self.nodes:
             if node.kind == "reshape" and node.options["x"].halo == node.options["y"].halo == (0, 0):
@@ -96,12 +89,12 @@ class Layout:
             else:
                 block.step, block.at = self.machine.up(size, 16), at
                 at += block.step * self.count
-        self.sums = scratch
-        scratch += 64 * self.lanes
+        self.work = scratch
+        scratch += max([64 * self.lanes, *(self._work(node) for node in self.nodes if node.kind == "winograd")])
         for block in blocks:
             if block.step < 0:
                 block.at += at
-        self.sums += at
+        self.work += at
         for alias, block in shared.items():
             alias.at, alias.step = block.at, block.step
         self.room = scratch
@@ -131,6 +124,14 @@ class Layout:
         """Elements of a block, with room for the rows of the tiles that its last channels do not fill."""
         multiple = self.machine.tile_for(block.channels, single=block.height * block.width == 1)[1]
         return self.machine.up(block.channels, multiple) * self._plane(block)
+
+    def strip(self, x: Block, y: Block) -> int:
+        """How many 2 x 2 outputs Winograd's convolution works on at a time: few enough for the cache."""
+        return 12 if x.height * x.width > 16 and x.channels + y.channels <= 512 else 4
+
+    def _work(self, node: Node) -> int:
+        x, y = node.options["x"], node.options["y"]
+        return 16 * self.lanes * self.strip(x, y) * (x.channels + y.channels + 16)
 
     def _view(self, region: Region) -> np.ndarray:
         shape = (region.parts, *region.shape) if region.parts else region.shape

@@ -35,7 +35,7 @@ class Block:
 class Region:
     """``size`` float32 in the plan's memory in plain order; ``shape`` of the array that a call sees there.
 
-    parts: how many partial sums are kept there, one a part of the batch, zero at first; 0 for a plain array.
+    parts: how many partial results are kept there, one a part or a block of the batch; 0 for a plain array.
     """
 
     shape: tuple[int, ...]
@@ -68,23 +68,19 @@ def _block(value: Value) -> Block:
     return Block(channels, height, width)
 
 
-INSTRUCTIONS = {
-    "interleave", "deinterleave", "copy", "products", "weight_gradient", "channel_sums", "max_pool", "max_pool_grad",
-    "relu", "relu_grad", "cross_entropy", "cross_entropy_grad",
-}  # fmt: skip
-
-
 class Lowering:
     """The nodes made so far, and where each Value is: in blocks, in a region, or in an array of its own."""
 
-    def __init__(self, program: Program, parts: int) -> None:
-        self.program = program
+    def __init__(self, program: Program, machine: Any, count: int) -> None:
+        self.program, self.machine = program, machine
         self.batch = program.inputs[0].shape[0]
-        self.parts = parts
+        self.count, self.parts = count, min(count, machine.PARTS)  # of blocks, and of the sums over them
         self.nodes: list[Node] = []
         self.blocks: dict[Value, Block] = {}
         self.regions: dict[Value, Region] = {}
         self.weights: dict[Value, Region] = {}
+        self.filters: dict[Value, Region] = {}  # what Winograd's convolution makes of a weight
+        self.activated: dict[Value, Value] = {}  # by the input of an ELU its output
         self.makers: dict[Block, Node] = {}
         self.uses = Counter(v for call in program.calls for v in call.reads())
         self.uses.update(program.outputs)
@@ -115,6 +111,7 @@ class Lowering:
         self.add("call", reads, [*call.outputs, *call.writes()], call=call)
         for value in call.writes():  # other copies of it are out of date
             self.weights.pop(value, None)
+            self.filters.pop(value, None)
             self.blocks.pop(value, None)
 
     def is_batch(self, value: Any) -> bool:
@@ -145,7 +142,7 @@ class Lowering:
         return value
 
     def weight(self, value: Value) -> Region:
-        """Return the plan's copy of a state, refreshed at the start of every replay."""
+        """Return the plan's copy of an array, refreshed in every replay."""
         if value not in self.weights:
             region = self.weights[value] = Region(value.shape)
             self.add("load", [value], [region], source=value, region=region)
@@ -160,17 +157,56 @@ class Lowering:
 
     def products(self, x: Block, y: Block, weight: Value, bias: Value | None, window: Any, turned: bool) -> None:
         """Append y = weight x + bias, over a window or (None) on single pixels; ``turned`` is its adjoint."""
-        w, b = self.weight(weight), None if bias is None else self.weight(bias)
-        reads = [x, w] if b is None else [x, w, b]
-        self.add("products", reads, [y], x=x, y=y, weight=w, bias=b, window=window, turned=turned, floor=-np.inf)
+        reads = [x] if bias is None else [x, self.weight(bias)]
+        options = {"x": x, "y": y, "bias": None if bias is None else self.weight(bias), "turned": turned}
+        if window is not None and self.is_winograd(window, x, y):
+            x.halo = max(x.halo[0], 1), max(x.halo[1], 1)
+            if weight not in self.filters:
+                self.filters[weight] = Region((16, *weight.shape[:2]))
+                self.add("filters", [weight], [self.filters[weight]], source=weight, region=self.filters[weight])
+            w = self.filters[weight]
+            self.add("winograd", [*reads, w], [y], weight=w, floor=-np.inf, **options)
+            return
+        rows, columns = [self.machine.ONE], [self.machine.ONE]
+        if window is not None:
+            vertical, horizontal = zip(*window, strict=True)
+            rows = self.machine.sweeps(*vertical, x.height, y.height, turned, halo=False)
+            columns = self.machine.sweeps(*horizontal, x.width, y.width, turned, halo=True)
+            x.halo = x.halo[0], max(x.halo[1], *(max(-s.reach[0], s.reach[1] - x.width + 1) for s in columns))
+        w = self.weight(weight)
+        options |= {"rows": rows, "columns": columns, "weight": w}
+        self.add("products", [*reads, w], [y], floor=-np.inf, **options)
+
+    def is_winograd(self, window: Any, x: Block, y: Block) -> bool:
+        """Whether a convolution is one that F(2 x 2, 3 x 3) does faster."""
+        return (
+            window == ((3, 3), (1, 1), (1, 1), (1, 1))
+            and not (x.height % 2 or x.width % 2)
+            and min(x.channels, y.channels) >= 16
+        )
 
     def floor(self, value: Value, least: float) -> bool:
         """Raise the floor of what made ``value``, if nobody else sees it without; -> whether that could be done."""
         maker = self.makers.get(self.blocks.get(value))  # type: ignore[arg-type]
-        if maker is None or maker.kind not in ("products", "max_pool") or self.uses[value] > 1:
+        if maker is None or "floor" not in maker.options or self.uses[value] > 1:
             return False
         maker.options["floor"] = max(maker.options["floor"], least)
         return True
+
+    def in_place(self, value: Value, others: int = 0) -> Block:
+        """Return a block for the result of the last use of ``value``: its own if nobody else has it, or a new one.
+
+        others: uses of ``value`` that will not look at it.
+        """
+        block = self.blocks[value]
+        alone = self.uses[value] == 1 + others and list(self.blocks.values()).count(block) == 1
+        return block if alone and value.call is not None else Block(*block.size)
+
+    def pointwise(self, kind: str, result: Value, y: Block, a: Block, b: Block | None = None, **options: Any) -> None:
+        """Append y = kind(a, b), which is ``result``; terms: the region of numbers a channel."""
+        self.blocks[result] = y
+        reads = [thing for thing in (a, b, options.get("terms")) if thing is not None]
+        self.add(kind, reads, [y], a=a, b=a if b is None else b, y=y, **options)
 
 
 def _conv2d(low: Lowering, call: Call) -> bool:
@@ -178,7 +214,6 @@ def _conv2d(low: Lowering, call: Call) -> bool:
     if not low.is_batch(x) or groups != 1 or weight.call is not None:
         return False
     source = low.block(x)
-    source.halo = tuple(max(a, b) for a, b in zip(source.halo, padding, strict=True))
     y = low.blocks[call.outputs[0]] = _block(call.outputs[0])
     low.products(source, y, weight, bias, (weight.shape[2:], stride, padding, dilation), turned=False)
     return True
@@ -188,19 +223,9 @@ def _conv2d_grad_input(low: Lowering, call: Call) -> bool:
     gy, weight, shape, stride, padding, dilation, groups = call.arguments
     if not low.is_batch(gy) or groups != 1:
         return False
-    window = weight.shape[2:]
-    need = tuple(d * (k - 1) - p for d, k, p in zip(dilation, window, padding, strict=True))
-    if min(need) < 0:
-        return False
-    source = low.block(gy)
-    if stride != (1, 1):  # zeros between the pixels of gy
-        rows, columns = (shape[i] + 2 * padding[i - 2] - dilation[i - 2] * (window[i - 2] - 1) for i in (2, 3))
-        spread = Block(source.channels, rows, columns)
-        low.add("copy", [source], [spread], x=source, y=spread, spacing=stride)
-        source = spread
-    source.halo = tuple(max(a, b) for a, b in zip(source.halo, need, strict=True))
-    gx = low.blocks[call.outputs[0]] = Block(*shape[1:])
-    low.products(source, gx, weight, None, (window, (1, 1), need, dilation), turned=True)
+    source, gx = low.block(gy), Block(*shape[1:])
+    low.blocks[call.outputs[0]] = gx
+    low.products(source, gx, weight, None, (weight.shape[2:], stride, padding, dilation), turned=True)
     return True
 
 
@@ -279,28 +304,116 @@ def _reshape(low: Lowering, call: Call) -> bool:
 
 def _relu(low: Lowering, call: Call) -> bool:
     (x,) = call.arguments
+    (y,) = call.outputs
     if x not in low.blocks:
         return False
     if low.floor(x, 0.0):
-        low.blocks[call.outputs[0]] = low.blocks[x]
-        return True
-    y = low.blocks[call.outputs[0]] = Block(*low.blocks[x].size)
-    low.add("relu", [low.blocks[x]], [y], x=low.blocks[x], y=y)
+        low.blocks[y] = low.blocks[x]
+    else:
+        low.pointwise("relu", y, low.in_place(x), low.blocks[x])
     return True
 
 
 def _relu_grad(low: Lowering, call: Call) -> bool:
     gy, y = call.arguments
+    (gx,) = call.outputs
     if gy not in low.blocks or y not in low.blocks:
         return False
     maker = low.makers[low.blocks[gy]]
     if maker.kind == "max_pool_grad" and maker.options["x"] is low.blocks[y] and low.uses[gy] == 1:
         maker.options["floor"] = 0.0
-        low.blocks[call.outputs[0]] = low.blocks[gy]
-        return True
-    g, gx = low.blocks[gy], Block(*low.blocks[gy].size)
-    low.blocks[call.outputs[0]] = gx
-    low.add("relu_grad", [g, low.blocks[y]], [gx], gy=g, y=low.blocks[y], gx=gx)
+        low.blocks[gx] = low.blocks[gy]
+    else:
+        low.pointwise("relu_grad", gx, low.in_place(gy), low.blocks[gy], low.blocks[y])
+    return True
+
+
+def _elu(low: Lowering, call: Call) -> bool:
+    x, alpha = call.arguments
+    (y,) = call.outputs
+    if x not in low.blocks or alpha < 0:
+        return False
+    later = [c for c in low.program.calls if c.kernel == "elu_grad" and c.arguments[1] is x]
+    source = low.blocks[x]
+    low.pointwise("elu", y, low.in_place(x, len(later)), source, number=alpha)
+    if low.blocks[y] is source:
+        del low.blocks[x]
+    low.activated[x] = y
+    return True
+
+
+def _elu_grad(low: Lowering, call: Call) -> bool:
+    gy, x, alpha = call.arguments
+    if gy not in low.blocks or low.activated.get(x) not in low.blocks:
+        return False
+    y = low.blocks[low.activated[x]]
+    low.pointwise("elu_grad", call.outputs[0], low.in_place(gy), low.blocks[gy], y, number=alpha)
+    return True
+
+
+def _add(low: Lowering, call: Call) -> bool:
+    a, b = call.arguments
+    if not (low.is_batch(a) and low.is_batch(b) and a.shape == b.shape) or not (a in low.blocks or b in low.blocks):
+        return False
+    first, second = low.block(a), low.block(b)
+    y = low.in_place(a)
+    if y is not first:
+        y = low.in_place(b)
+    low.pointwise("add", call.outputs[0], y, first, second, floor=-np.inf)
+    return True
+
+
+def _dropout(low: Lowering, call: Call) -> bool:
+    x, key, p = call.arguments
+    if x not in low.blocks:
+        return False
+    y = low.in_place(x)
+    low.add("dropout", [low.blocks[x]], [y], x=low.blocks[x], y=y, key=key, p=p)
+    low.blocks[call.outputs[0]] = y
+    return True
+
+
+def _batch_norm_statistics(low: Lowering, call: Call) -> bool:
+    (x,) = call.arguments
+    if x not in low.blocks:
+        return False
+    block, (mean, var) = low.blocks[x], call.outputs
+    partial = Region((2, block.channels), low.count)
+    low.add("moments", [block], [partial], x=block, partial=partial)
+    regions = low.regions[mean], low.regions[var] = Region(mean.shape), Region(var.shape)
+    low.add(
+        "statistics", [partial], [*regions, mean, var], partial=partial, out=regions, pixels=block.height * block.width
+    )
+    return True
+
+
+def _batch_norm(low: Lowering, call: Call) -> bool:
+    x, *values = call.arguments
+    if x not in low.blocks:
+        return False
+    terms = Region((2, x.shape[1]))
+    low.add("affine_terms", [v for v in values if v is not None], [terms], values=values, out=terms)
+    low.pointwise("affine", call.outputs[0], low.in_place(x), low.blocks[x], terms=terms, floor=-np.inf)
+    return True
+
+
+def _batch_norm_grad(low: Lowering, call: Call) -> bool:
+    gy, x, mean, inverse_std, weight, training = call.arguments
+    if gy not in low.blocks or x not in low.blocks:
+        return False
+    g, source, channels = low.blocks[gy], low.blocks[x], x.shape[1]
+    means = low.regions.get(mean) or low.weight(mean)
+    partial = Region((2, channels), low.parts)
+    low.add("norm_sums", [g, source, means], [partial], gy=g, x=source, means=means, partial=partial)
+    gx, *sums = call.outputs
+    regions = [low.regions.setdefault(value, Region(value.shape)) for value in sums]
+    terms = Region((3, channels))
+    values = [mean, inverse_std, weight]
+    low.add(
+        "norm_terms", [partial, *(v for v in values if v is not None)], [terms, *regions, *sums],
+        partial=partial, values=values, out=[terms, *regions], count=x.array.size // channels if training else None,
+    )  # fmt: skip
+    low.pointwise("norm_grad", gx, low.in_place(gy), g, source, terms=terms)
     return True
 
 
@@ -370,6 +483,13 @@ RULES: dict[str, Callable[[Lowering, Call], bool]] = {
     "reshape": _reshape,
     "relu": _relu,
     "relu_grad": _relu_grad,
+    "elu": _elu,
+    "elu_grad": _elu_grad,
+    "add": _add,
+    "dropout": _dropout,
+    "batch_norm_statistics": _batch_norm_statistics,
+    "batch_norm": _batch_norm,
+    "batch_norm_grad": _batch_norm_grad,
     "max_pool2d": _max_pool2d,
     "max_pool2d_grad": _max_pool2d_grad,
     "cross_entropy": _cross_entropy,

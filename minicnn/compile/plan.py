@@ -1,5 +1,6 @@
 """Replay: encode the nodes of a layout, as rows of a program or as calls from Python, and run them."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ class Plan(Layout):
         self._table: list[int] = []
         self._tables: dict[tuple[int, ...], int] = {}
         self._numbers: list[float] = []
+        self._keys: list[tuple[int, Any]] = []  # of dropout: a place in the table, and the key to be read
         self._encode()
 
     # Encoding
@@ -34,7 +36,7 @@ class Plan(Layout):
         steps: dict[int, list[Any]] = {}
         for node in self.nodes:
             if node.kind != "same":
-                steps.setdefault(node.phase, []).append(self._encoded(node))
+                steps.setdefault(node.phase, []).extend(self._encoded(node))
         self.table = np.zeros(0, dtype=np.int64)
         for phase in sorted(steps):
             if phase % 2:
@@ -52,8 +54,12 @@ class Plan(Layout):
 
         return run
 
-    def _encoded(self, node: Node) -> Any:
-        return getattr(self, "_" + node.kind)(**node.options)
+    def _encoded(self, node: Node) -> list[Any]:
+        """Return the rows of the machine's program, or the call, for a node."""
+        if node.kind in self.machine.POINTWISE:
+            return [self._pointwise(node.kind, **node.options)]
+        encoded = getattr(self, "_" + node.kind)(**node.options)
+        return encoded if node.kind == "products" else [encoded]
 
     def _line(self, operation: str, operands: Sequence[tuple[int, int]], *rest: int) -> list[int]:
         line = [self.machine.OPERATIONS.index(operation), *(n for pair in operands for n in pair)]
@@ -83,49 +89,68 @@ class Plan(Layout):
     def _deinterleave(self, x: Block, region: Region) -> list[int]:
         return self._line("deinterleave", [self._inside(x)], *self._strides(x), *x.size, region.at)
 
-    def _copy(self, x: Block, y: Block, spacing: tuple[int, int]) -> list[int]:
-        return self._line(
-            "copy", [self._inside(x), self._inside(y)], *self._strides(x), *self._strides(y), *x.size, *spacing
-        )
+    def _pointwise(
+        self, kind: str, a: Block, b: Block, y: Block, terms: Region | None = None, number: float = 0.0,
+        floor: float | None = None,
+    ) -> list[int]:  # fmt: skip
+        strides = (n for block in (a, b, y) for n in self._strides(block))
+        last = self._number(number if floor is None else floor)
+        blocks = [self._inside(block) for block in (a, b, y)]
+        size = self._flat(a, b, y)
+        return self._line(kind, blocks, *strides, *size, self.zeros if terms is None else terms.at, last)
+
+    def _flat(self, *blocks: Block) -> tuple[int, int, int]:
+        """Size of blocks of one size; without halos, their channels are one long row."""
+        channels, height, width = blocks[0].size
+        return (channels, height, width) if any(any(b.halo) for b in blocks) else (channels, 1, height * width)
 
     def _products(
-        self, x: Block, y: Block, weight: Region, bias: Region | None, window: Any, turned: bool, floor: float
-    ) -> list[int]:
-        pixels = y.height * y.width
-        shape, _, columns = self.machine.tile_for(y.channels, single=pixels == 1)
+        self, x: Block, y: Block, weight: Region, bias: Region | None, rows: Any, columns: Any, turned: bool,
+        floor: float,
+    ) -> list[list[int]]:  # fmt: skip
+        """One instruction for each group of pixels that see the same taps."""
+        lines = []
         outputs, inputs = weight.shape[:2]
-        if window is None:
-            starts, first = np.zeros(1, dtype=int), (x.at, x.step)
-            taps = np.arange(x.channels) * self.lanes
-            factors = np.arange(outputs) * inputs if turned else np.arange(inputs)
-            row = 1 if turned else inputs
-            places = np.zeros(1, dtype=int)
-        else:
-            taps, starts, first = self._window(x, window, (y.height, y.width))
-            kernel = int(np.prod(window[0]))
-            if turned:
-                factors = np.arange(outputs)[:, None] * inputs * kernel + np.arange(kernel)[::-1]
-                row = kernel
-            else:
-                factors = np.arange(inputs * kernel)
-                row = inputs * kernel
-            places = np.arange(y.height)[:, None] * self._row(y) + np.arange(y.width) * self.lanes
+        kernel = weight.shape[2:] or (1, 1)
+        plane, row = self._strides(x)
+        taps_of = int(np.prod(kernel))
+        shape, _, wide = self.machine.tile_for(y.channels, single=y.height * y.width == 1)
+        for down in rows:
+            for right in columns:
+                places = np.add.outer(np.array(down.places) * self._row(y), np.array(right.places) * self.lanes)
+                starts = np.add.outer(np.array(down.starts) * row, np.array(right.starts) * self.lanes)
+                seen = [(u * kernel[-1] + v, i * row + j * self.lanes) for u, i in down.taps for v, j in right.taps]
+                factors, taps = np.array(seen or [(0, 0)]).T
+                channels = np.arange(x.channels)[:, None]
+                factors = channels * taps_of * (inputs if turned else 1) + factors
+                taps = channels * plane + taps
+                a, a_row = (weight.at, 0), taps_of * (1 if turned else inputs)
+                if not seen:  # the bias alone
+                    a, a_row, factors, taps = (self.zeros, 0), 0, factors[:1], taps[:1]
+                lines.append(
+                    self._line(
+                        "products", [self._inside(y), a, self._inside(x)], shape, self._plane(y), a_row,
+                        self._offsets(places, wide), self._offsets(starts, wide), self._offsets(factors),
+                        self._offsets(taps), np.size(taps), np.size(places), y.channels,
+                        self.zeros if bias is None else bias.at, self._number(floor),
+                    )
+                )  # fmt: skip
+        return lines
+
+    def _winograd(
+        self, x: Block, y: Block, weight: Region, bias: Region | None, turned: bool, floor: float
+    ) -> list[int]:
+        strip = self.strip(x, y)
+        shape = 0 if strip % self.machine.TILES[0][1] == 0 else 1
+        _, outputs, inputs = weight.shape
+        row, factors = (1, np.arange(outputs) * inputs) if turned else (inputs, np.arange(inputs))
+        tiles, channels = np.arange(strip) * self.lanes, np.arange(x.channels) * strip * self.lanes
         return self._line(
-            "products",
-            [self._inside(y), (weight.at, 0), first],
-            shape,
-            self._plane(y),
-            row,
-            self._offsets(places, columns),
-            self._offsets(starts, columns),
-            self._offsets(factors),
-            self._offsets(taps),
-            np.size(taps),
-            pixels,
-            y.channels,
-            self.zeros if bias is None else bias.at,
-            self._number(floor),
-        )
+            "winograd", [self._inside(x), (weight.at, 0), self._inside(y), (self.work, -1)], shape, *self._strides(x),
+            x.channels, row, self._offsets(factors), turned, *self._strides(y), *y.size,
+            self.zeros if bias is None else bias.at, self.zeros, self._number(floor), strip,
+            self._offsets(tiles, self.machine.TILES[shape][1]), self._offsets(channels),
+        )  # fmt: skip
 
     def _weight_gradient(self, gy: Block, x: Block, window: Any, partial: Region) -> list[int]:
         taps, starts, first = self._window(x, window, (gy.height, gy.width))
@@ -133,7 +158,7 @@ class Plan(Layout):
         pixels = np.arange(gy.height)[:, None] * self._row(gy) + np.arange(gy.width) * self.lanes
         return self._line(
             "weight_gradient",
-            [self._inside(gy), first, (self.sums, -1)],
+            [self._inside(gy), first, (self.work, -1)],
             shape,
             partial.at,
             partial.size,
@@ -172,12 +197,21 @@ class Plan(Layout):
             self._number(floor),
         )
 
-    def _relu(self, x: Block, y: Block) -> list[int]:
-        return self._line("relu", [self._inside(x), self._inside(y)], *self._strides(x), *self._strides(y), *y.size)
+    def _moments(self, x: Block, partial: Region) -> list[int]:
+        return self._line("moments", [self._inside(x), (partial.at, partial.size)], *self._strides(x), *self._flat(x))
 
-    def _relu_grad(self, gy: Block, y: Block, gx: Block) -> list[int]:
-        strides = (n for block in (gy, y, gx) for n in self._strides(block))
-        return self._line("relu_grad", [self._inside(block) for block in (gy, y, gx)], *strides, *gx.size)
+    def _norm_sums(self, gy: Block, x: Block, means: Region, partial: Region) -> list[int]:
+        blocks = [self._inside(gy), self._inside(x)]
+        sizes = (*self._strides(gy), *self._strides(x), *self._flat(gy, x))
+        return self._line("norm_sums", blocks, *sizes, means.at, partial.at, partial.size)
+
+    def _dropout(self, x: Block, y: Block, key: Any, p: float) -> list[int]:
+        place = len(self._table)
+        self._table.append(0)
+        self._keys.append((place, key))
+        sizes = (*self._strides(x), *self._strides(y), *y.size)
+        blocks = [self._inside(x), self._inside(y)]
+        return self._line("dropout", blocks, *sizes, place, round(p * 2**24), self._number(1 / (1 - p)))
 
     def _cross_entropy(self, x: Block, y: Block, losses: Region, smoothing: float) -> list[int]:
         return self._line(
@@ -191,8 +225,10 @@ class Plan(Layout):
 
     def _reshape(self, x: Block, y: Block) -> list[int]:
         if x.halo == (0, 0):  # then y has one
-            return self._copy(Block(*y.size, at=x.at, step=x.step), y, (1, 1))
-        return self._copy(x, Block(*x.size, at=y.at, step=y.step), (1, 1))
+            x = Block(*y.size, at=x.at, step=x.step)
+        else:
+            y = Block(*x.size, at=y.at, step=y.step)
+        return self._pointwise("copy", x, x, y)
 
     # One method a kind of node: calls from Python
 
@@ -228,6 +264,63 @@ class Plan(Layout):
             np.add.reduce(parts, axis=0, out=out)
 
         return run
+
+    def _filters(self, source: Value, region: Region) -> Callable[[], None]:
+        out = self._view(region).reshape(16, -1)
+
+        def run() -> None:
+            weight = self.environment.get(source, source.array)
+            np.matmul(self.machine.FILTER, weight.reshape(-1, 9).T, out=out)
+
+        return run
+
+    def _statistics(self, partial: Region, out: tuple[Region, Region], pixels: int) -> Callable[[], None]:
+        """Mean and variance of the batch from those of its blocks (Chan et al., 1979)."""
+        parts, mean, var = self._view(partial), self._view(out[0]), self._view(out[1])
+        values = np.minimum(self.lanes, self.batch - np.arange(self.count) * self.lanes) * pixels
+        shares = values / values.sum()
+
+        def run() -> None:
+            means = parts[:, 0].astype(np.float64)
+            middle = shares @ means
+            mean[...] = middle
+            var[...] = parts[:, 1].sum(axis=0, dtype=np.float64) / values.sum() + shares @ (means - middle) ** 2
+
+        return run
+
+    def _affine_terms(self, values: list[Value | None], out: Region) -> Callable[[], None]:
+        """Batch norm as p x + q."""
+        scale, offset = self._view(out)
+
+        def run() -> None:
+            mean, inverse_std, weight, bias = self._arrays(values)
+            scale[...] = inverse_std if weight is None else inverse_std * weight
+            np.multiply(mean, scale, out=offset)
+            np.subtract(0 if bias is None else bias, offset, out=offset)
+
+        return run
+
+    def _norm_terms(
+        self, partial: Region, values: list[Value | None], out: list[Region], count: int | None
+    ) -> Callable[[], None]:
+        """The gradient of batch norm as p gy + q x + r, and those for weight and bias; count: None outside training."""
+        parts = self._view(partial)
+        (p, q, r), gweight, gbias = (self._view(region) for region in out)
+
+        def run() -> None:
+            mean, inverse_std, weight = self._arrays(values)
+            np.add.reduce(parts[:, 0], axis=0, out=gbias)
+            np.add.reduce(parts[:, 1], axis=0, out=gweight)
+            np.multiply(gweight, inverse_std, out=gweight)
+            p[...] = inverse_std if weight is None else inverse_std * weight
+            if count is not None:
+                np.multiply(p * inverse_std, gweight * np.float32(-1 / count), out=q)
+                np.subtract(p * gbias * np.float32(-1 / count), q * mean, out=r)
+
+        return run
+
+    def _arrays(self, values: list[Value | None]) -> list[Any]:
+        return [None if v is None else self.environment.get(v, v.array) for v in values]
 
     def _matrix(self, gy: Region, x: Region, region: Region) -> Callable[[], None]:
         """gy^T x: rows of the result are the blocks of a small program."""
@@ -268,7 +361,8 @@ class Plan(Layout):
                     self.labels = value.array
         for action in self.program.before:
             action()
-        self.memory[self.partials : self.partials_end] = 0
+        for place, key in self._keys:
+            self.table[place] = np.array(key.value if isinstance(key, Live) else key, dtype=np.uint64).view(np.int64)
         for step in self.steps:
             step()
         results = [Tensor(np.array(self.environment.get(v, v.array))) for v in self.program.outputs]
@@ -309,10 +403,12 @@ class Plan(Layout):
         total = 0
         for node in self.nodes:
             if node.kind == "products":
-                outputs, inputs = node.options["weight"].shape[:2]
-                y, window = node.options["y"], node.options["window"]
-                taps = (outputs if node.options["turned"] else inputs) * (int(np.prod(window[0])) if window else 1)
-                total += 2 * taps * y.channels * y.height * y.width * self.batch
+                sweeps = node.options["rows"], node.options["columns"]
+                pairs = (sum(len(s.places) * len(s.taps) for s in axis) for axis in sweeps)
+                total += 2 * math.prod(pairs) * node.options["x"].channels * node.options["y"].channels * self.batch
+            elif node.kind == "winograd":  # as convolution counts them
+                y = node.options["y"]
+                total += 2 * 9 * node.options["x"].channels * math.prod(y.size) * self.batch
             elif node.kind == "weight_gradient":
                 gy = node.options["gy"]
                 total += 2 * node.options["partial"].size * gy.height * gy.width * self.batch

@@ -41,16 +41,6 @@ def deinterleave(memory, at, plane, row, size, out, to, first, images):
 
 
 @jit()
-def copy(memory, x, x_plane, x_row, y, y_plane, y_row, size, spacing):
-    """y = x, with ``spacing - 1`` gaps between the pixels of y."""
-    for c in range(size[0]):
-        for i in range(size[1]):
-            source, target = x + c * x_plane + i * x_row, y + c * y_plane + i * spacing[0] * y_row
-            for j in range(size[2]):
-                store(memory, target + j * spacing[1] * LANES, load(memory, source + j * LANES))
-
-
-@jit()
 def products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x_k, steps, columns, rows, bias, floor):
     """``rows`` x ``columns`` of out by tiles of TILES[shape]; see :func:`minicnn.backend.cpu.tile.tile`."""
     if shape == 0:
@@ -60,9 +50,10 @@ def products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x
     else:
         high, wide = TILES[2]
     for i in range(0, rows, high):
+        y, w, b = out + i * out_row, a + i * a_row, bias + i
         for j in range(0, columns, wide):
-            y, w = out + i * out_row, a + i * a_row
-            if shape == 0:
+            u, v = out_j + j, x_j + j
+            if shape == 0:  # the tile wants a literal
                 tile(
                     0,
                     0,
@@ -76,12 +67,12 @@ def products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x
                     x,
                     table,
                     a_k,
-                    out_j + j,
-                    x_j + j,
+                    u,
+                    v,
                     x_k,
                     steps,
                     memory,
-                    bias + i,
+                    b,
                     floor,
                 )
             elif shape == 1:
@@ -98,12 +89,12 @@ def products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x
                     x,
                     table,
                     a_k,
-                    out_j + j,
-                    x_j + j,
+                    u,
+                    v,
                     x_k,
                     steps,
                     memory,
-                    bias + i,
+                    b,
                     floor,
                 )
             else:
@@ -120,89 +111,49 @@ def products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x
                     x,
                     table,
                     a_k,
-                    out_j + j,
-                    x_j + j,
+                    u,
+                    v,
                     x_k,
                     steps,
                     memory,
-                    bias + i,
+                    b,
                     floor,
                 )
 
 
 @jit()
 def weight_gradient(
-    shape, memory, table, out, out_row, gy, gy_row, x, sums, sums_j, x_j, a_k, x_k, steps, columns, rows, zeros
+    shape, memory, table, out, out_row, gy, gy_row, x, sums, sums_j, x_j, a_k, x_k, steps, columns, rows, zeros, again
 ):
-    """out[i, j] += sum over pixels and lanes of gy[i] x[j], for ``rows`` x ``columns``; ``sums``: room for a tile."""
+    """out[i, j] = sum over pixels and lanes of gy[i] x[j], for ``rows`` x ``columns``, plus what is there if ``again``.
+
+    sums: room for a tile.
+    """
+    none = memory.dtype.type(-np.inf)
     if shape == 0:
         high, wide = TILES[0]
     else:
         high, wide = TILES[1]
+    row = wide * LANES
     for i in range(0, rows, high):
+        g = gy + i * gy_row
         for j in range(0, columns, wide):
-            g = gy + i * gy_row
+            v = x_j + j
             if shape == 0:
                 tile(
-                    0,
-                    1,
-                    memory,
-                    sums,
-                    wide * LANES,
-                    memory,
-                    g,
-                    gy_row,
-                    memory,
-                    x,
-                    table,
-                    a_k,
-                    sums_j,
-                    x_j + j,
-                    x_k,
-                    steps,
-                    memory,
-                    zeros,
-                    memory.dtype.type(-np.inf),
-                )
+                    0, 1, memory, sums, row, memory, g, gy_row, memory, x, table, a_k, sums_j, v, x_k, steps, memory,
+                    zeros, none,
+                )  # fmt: skip
             else:
                 tile(
-                    1,
-                    1,
-                    memory,
-                    sums,
-                    wide * LANES,
-                    memory,
-                    g,
-                    gy_row,
-                    memory,
-                    x,
-                    table,
-                    a_k,
-                    sums_j,
-                    x_j + j,
-                    x_k,
-                    steps,
-                    memory,
-                    zeros,
-                    memory.dtype.type(-np.inf),
-                )
+                    1, 1, memory, sums, row, memory, g, gy_row, memory, x, table, a_k, sums_j, v, x_k, steps, memory,
+                    zeros, none,
+                )  # fmt: skip
             for r in range(min(high, rows - i)):
+                place = out + (i + r) * out_row + j
                 for c in range(min(wide, columns - j)):
-                    memory[out + (i + r) * out_row + j + c] += total(load(memory, sums + (r * wide + c) * LANES))
-
-
-@jit()
-def channel_sums(memory, x, plane, row, size, out):
-    """out[c] += sum of channel c."""
-    for c in range(size[0]):
-        sums = fill(0.0)
-        for i in range(size[1]):
-            start = x + c * plane + i * row
-            line = fill(0.0)
-            for j in range(size[2]):
-                line = line + load(memory, start + j * LANES)
-            sums = sums + line
-        memory[out + c] += total(sums)
+                    before = memory[place + c] if again else memory.dtype.type(0)
+                    memory[place + c] = before + total(load(memory, sums + (r * wide + c) * LANES))
 
 
 @jit()
@@ -221,25 +172,9 @@ def max_pool(memory, x, x_plane, x_row, y, y_plane, y_row, size, window, stride,
 
 @jit()
 def max_pool_grad(
-    memory,
-    gy,
-    gy_plane,
-    gy_row,
-    x,
-    x_plane,
-    x_row,
-    y,
-    y_plane,
-    y_row,
-    gx,
-    gx_plane,
-    gx_row,
-    size,
-    window,
-    stride,
-    x_size,
-    least,
-):
+    memory, gy, gy_plane, gy_row, x, x_plane, x_row, y, y_plane, y_row, gx, gx_plane, gx_row, size, window, stride,
+    x_size, least,
+):  # fmt: skip
     """gx = gy at the first pixel of its window that equals y, unless ``least`` won; summed where windows overlap."""
     zero, threshold = fill(0.0), fill(least)
     for c in range(x_size[0]):
@@ -259,33 +194,6 @@ def max_pool_grad(
                         place = target + u * gx_row + (j * stride[1] + v) * LANES
                         store(memory, place, load(memory, place) + where_equal(value, best, left, zero))
                         left = where_equal(value, best, zero, left)
-
-
-@jit()
-def relu(memory, x, x_plane, x_row, y, y_plane, y_row, size):
-    """y = max(x, 0)."""
-    zero = fill(0.0)
-    for c in range(size[0]):
-        for i in range(size[1]):
-            source, target = x + c * x_plane + i * x_row, y + c * y_plane + i * y_row
-            for j in range(0, size[2] * LANES, LANES):
-                store(memory, target + j, maximum(load(memory, source + j), zero))
-
-
-@jit()
-def relu_grad(memory, gy, gy_plane, gy_row, y, y_plane, y_row, gx, gx_plane, gx_row, size):
-    """gx = gy where y > 0, else 0."""
-    zero = fill(0.0)
-    for c in range(size[0]):
-        for i in range(size[1]):
-            g, line, target = (
-                gy + c * gy_plane + i * gy_row,
-                y + c * y_plane + i * y_row,
-                gx + c * gx_plane + i * gx_row,
-            )
-            for j in range(0, size[2] * LANES, LANES):
-                value = where_greater(load(memory, line + j), zero, load(memory, g + j), zero)
-                store(memory, target + j, value)
 
 
 @jit()

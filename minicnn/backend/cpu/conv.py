@@ -140,7 +140,6 @@ def _grad_weight(gy, x, partial, table, starts, taps, pixels, first, room, choic
     for thread in numba.prange(threads):
         memory = np.zeros(total_at + size, dtype=x.dtype)
         for part in range(thread, parts, threads):
-            memory[total_at:] = 0
             for block in range(part, (n + LANES - 1) // LANES, parts):
                 images = min(LANES, n - block * LANES)
                 blocks.interleave(x, block * LANES, images, memory, first, room[0], room[1], (1, 1))
@@ -149,7 +148,7 @@ def _grad_weight(gy, x, partial, table, starts, taps, pixels, first, room, choic
                     blocks.weight_gradient(
                         choice, memory, table, total_at + group * o * taps, taps, gradients_at + group * o * plane,
                         plane, group * (c // groups) * room[0], sums_at, starts[0], starts[1], starts[2], starts[3],
-                        pixels, taps, o, zeros_at,
+                        pixels, taps, o, zeros_at, block >= parts,
                     )  # fmt: skip
             partial[part] = memory[total_at:].reshape(groups, o, taps)
 

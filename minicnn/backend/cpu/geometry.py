@@ -43,6 +43,50 @@ class Window:
         return (down[:, None] * row + right * LANES).ravel()
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """Places along one axis that see the same taps.
+
+    ``places``: positions in the result; ``starts``: where each begins in the source; ``taps``: (tap, distance of what
+    it sees from the start).
+    """
+
+    places: tuple[int, ...]
+    starts: tuple[int, ...]
+    taps: tuple[tuple[int, int], ...]
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """First and last place of the source that is seen."""
+        seen = [distance for _, distance in self.taps] or [0]
+        return min(self.starts) + min(seen), max(self.starts) + max(seen)
+
+
+ONE = Sweep((0,), (0,), ((0, 0),))
+"""A single place that sees a single place."""
+
+
+def sweeps(
+    kernel: int, stride: int, padding: int, dilation: int, source: int, result: int, turned: bool, halo: bool
+) -> list[Sweep]:
+    """Divide the ``result`` places of a convolution along one axis by the taps they see of ``source`` places.
+
+    Convolution sees i stride - padding + u dilation from place i with tap u; ``turned``, the gradient for the input,
+    (i + padding - u dilation) / stride where that is a whole number. Taps outside of the source are left out, unless a
+    ``halo`` of zeros is there to be read.
+    """
+    groups: dict[tuple[tuple[int, int], ...], list[tuple[int, int]]] = {}
+    for place in range(result):
+        start = place // stride if turned else place * stride - padding
+        taps = []
+        for u in range(kernel):
+            seen, rest = divmod(place + padding - u * dilation, stride) if turned else (start + u * dilation, 0)
+            if rest == 0 and (halo or 0 <= seen < source):
+                taps.append((u, seen - start))
+        groups.setdefault(tuple(taps), []).append((place, start))
+    return [Sweep(*map(tuple, zip(*members, strict=True)), taps) for taps, members in groups.items()]  # type: ignore[arg-type]
+
+
 def tile_for(rows: int, single: bool = False) -> tuple[int, int, int]:
     """Return index, rows and columns of the tile that wastes least on so many rows, and on a ``single`` column."""
     if single:

@@ -1,6 +1,6 @@
 """A vector of LANES floats as a Numba type, for loops that LLVM would not vectorise by itself.
 
-``load`` and ``store`` move one between memory and a register; + adds two of them. A comparison and the
+``load`` and ``store`` move one between memory and a register; +, - and * work lane by lane. A comparison and the
 choice it makes are one function, so that no type of masks is needed.
 """
 
@@ -107,7 +107,46 @@ def _binary(emit):
 
 
 add = _binary(lambda builder, a, b: builder.fadd(a, b))
+subtract = _binary(lambda builder, a, b: builder.fsub(a, b))
+multiply = _binary(lambda builder, a, b: builder.fmul(a, b))
 maximum = _binary(lambda builder, a, b: call(builder, "maximum", a, b))  # a NaN stays
+
+
+@intrinsic
+def multiply_add(typing, a, b, c):
+    """a b + c."""
+    return a(a, b, c), lambda context, builder, signature, arguments: call(builder, "fmuladd", *arguments)
+
+
+@intrinsic
+def round_even(typing, vector):
+    """Each lane's nearest whole number."""
+    return vector(vector), lambda context, builder, signature, arguments: call(builder, "nearbyint", *arguments)
+
+
+@intrinsic
+def power_of_two(typing, vector):
+    """2^n for lanes of float32 that are whole numbers from -126 to 127: n + 127 are the bits of its exponent."""
+
+    def codegen(context, builder, signature, arguments):
+        kind = ir.VectorType(ir.IntType(32), LANES)
+        exponent = builder.add(builder.fptosi(arguments[0], kind), ir.Constant(kind, [127] * LANES))
+        bits = builder.shl(exponent, ir.Constant(kind, [23] * LANES))
+        return builder.bitcast(bits, arguments[0].type)
+
+    return vector(vector), codegen
+
+
+@intrinsic
+def first(typing, count):
+    """1 in the first ``count`` lanes, 0 in the others, as float32."""
+
+    def codegen(context, builder, signature, arguments):
+        kind = ir.VectorType(arguments[0].type, LANES)
+        inside = builder.icmp_signed("<", ir.Constant(kind, list(range(LANES))), spread(builder, arguments[0]))
+        return builder.uitofp(inside, ir.VectorType(ir.FloatType(), LANES))
+
+    return Lanes(types.float32)(count), codegen
 
 
 def _chosen(comparison):
@@ -129,4 +168,18 @@ where_greater = _chosen(">")
 def _plus(a, b):
     if isinstance(a, Lanes) and isinstance(b, Lanes):
         return lambda a, b: add(a, b)
+    return None
+
+
+@overload(operator.sub, inline="always")
+def _minus(a, b):
+    if isinstance(a, Lanes) and isinstance(b, Lanes):
+        return lambda a, b: subtract(a, b)
+    return None
+
+
+@overload(operator.mul, inline="always")
+def _times(a, b):
+    if isinstance(a, Lanes) and isinstance(b, Lanes):
+        return lambda a, b: multiply(a, b)
     return None

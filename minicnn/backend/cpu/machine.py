@@ -10,13 +10,19 @@ Other operands are sizes, strides, offsets into the table of offsets, and offset
 """
 
 import numba
+import numpy as np
 
-from minicnn.backend.cpu import blocks
-from minicnn.backend.cpu.geometry import Window, tile_for, up
+from minicnn.backend.cpu import blocks, pointwise, winograd
+from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, up
 from minicnn.backend.cpu.jit import LANES, get_num_threads, jit
+from minicnn.backend.cpu.pointwise import POINTWISE
 from minicnn.backend.cpu.tile import TILES
+from minicnn.backend.cpu.winograd import FILTER
 
-__all__ = ["LANES", "OPERATIONS", "PARTS", "TILES", "WIDTH", "Window", "get_num_threads", "run", "tile_for", "up"]
+__all__ = [
+    "FILTER", "LANES", "ONE", "OPERATIONS", "PARTS", "POINTWISE", "TILES", "WIDTH", "Window", "get_num_threads", "run",
+    "sweeps", "tile_for", "up",
+]  # fmt: skip
 
 WIDTH = 32
 """Length of an instruction."""
@@ -24,10 +30,11 @@ PARTS = 8
 """Into how many parts a batch is divided, where there are as many blocks."""
 
 OPERATIONS = (
-    "interleave", "deinterleave", "copy", "products", "weight_gradient", "channel_sums", "max_pool", "max_pool_grad",
-    "relu", "relu_grad", "cross_entropy", "cross_entropy_grad",
+    "interleave", "deinterleave", "products", "weight_gradient", "channel_sums", "max_pool", "max_pool_grad",
+    "cross_entropy", "cross_entropy_grad", "moments", "norm_sums", "dropout", "winograd", *POINTWISE,
 )  # fmt: skip
 """Names of the operation codes."""
+_POINTWISE = len(OPERATIONS) - len(POINTWISE)
 
 
 def run(program, memory, room, table, images, labels, numbers, count):
@@ -47,11 +54,14 @@ def _run(program, memory, room, table, images, labels, numbers, count, parts, th
         for part in range(thread, parts, threads):
             for block in range(part, total, parts):
                 for i in range(program.shape[0]):
-                    _execute(program[i], memory, thread * room, table, images, labels, numbers, count, part, block)
+                    _execute(
+                        program[i], memory, thread * room, table, images, labels, numbers, count, part, block,
+                        block >= parts,
+                    )  # fmt: skip
 
 
 @jit()
-def _execute(r, memory, scratch, table, images, labels, numbers, count, part, block):
+def _execute(r, memory, scratch, table, images, labels, numbers, count, part, block, again):
     code = r[0]
     first = block * LANES
     here = min(LANES, count - first)
@@ -59,7 +69,12 @@ def _execute(r, memory, scratch, table, images, labels, numbers, count, part, bl
     b = r[3] + (scratch if r[4] < 0 else block * r[4])
     c = r[5] + (scratch if r[6] < 0 else block * r[6])
     d = r[7] + (scratch if r[8] < 0 else block * r[8])
-    if code == 0:
+    if code >= _POINTWISE:
+        pointwise.pointwise(
+            code - _POINTWISE, memory, a, r[9], r[10], b, r[11], r[12], c, r[13], r[14], (r[15], r[16], r[17]), r[18],
+            numbers[r[19]], here,
+        )  # fmt: skip
+    elif code == 0:
         if r[9] < 0:
             blocks.interleave(images, first, here, memory, a, r[10], r[11], (1, 1))
         else:
@@ -68,34 +83,44 @@ def _execute(r, memory, scratch, table, images, labels, numbers, count, part, bl
     elif code == 1:
         blocks.deinterleave(memory, a, r[9], r[10], (r[11], r[12], r[13]), memory, r[14], first, here)
     elif code == 2:
-        blocks.copy(memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), (r[16], r[17]))
-    elif code == 3:
         blocks.products(
             r[9], memory, table, a, r[10], b, r[11], c, r[12], r[13], r[14], r[15], r[16], r[17], r[18], r[19],
             numbers[r[20]],
         )  # fmt: skip
-    elif code == 4:
+    elif code == 3:
         blocks.weight_gradient(
             r[9], memory, table, r[10] + part * r[11], r[12], a, r[13], b, c, r[14], r[15], r[16], r[17], r[18], r[19],
-            r[20], r[21],
+            r[20], r[21], again,
         )  # fmt: skip
+    elif code == 4:
+        pointwise.channel_sums(memory, a, r[9], r[10], (r[11], r[12], r[13]), r[14] + part * r[15], again)
     elif code == 5:
-        blocks.channel_sums(memory, a, r[9], r[10], (r[11], r[12], r[13]), r[14] + part * r[15])
-    elif code == 6:
         blocks.max_pool(
             memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), (r[16], r[17]), (r[18], r[19]),
             numbers[r[20]],
         )  # fmt: skip
-    elif code == 7:
+    elif code == 6:
         blocks.max_pool_grad(
             memory, a, r[9], r[10], b, r[11], r[12], c, r[13], r[14], d, r[15], r[16], (r[17], r[18], r[19]),
             (r[20], r[21]), (r[22], r[23]), (r[17], r[24], r[25]), numbers[r[26]],
         )  # fmt: skip
-    elif code == 8:
-        blocks.relu(memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]))
-    elif code == 9:
-        blocks.relu_grad(memory, a, r[9], r[10], b, r[11], r[12], c, r[13], r[14], (r[15], r[16], r[17]))
-    elif code == 10:
+    elif code == 7:
         blocks.cross_entropy(memory, a, r[9], labels, first, here, numbers[r[10]], b, r[11])
-    elif code == 11:
+    elif code == 8:
         blocks.cross_entropy_grad(memory, a, r[9], labels, first, here, numbers[r[10]], r[11], b)
+    elif code == 9:
+        pointwise.moments(memory, a, r[9], r[10], (r[11], r[12], r[13]), here, b)
+    elif code == 10:
+        pointwise.norm_sums(
+            memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), r[16], r[17] + part * r[18], again
+        )
+    elif code == 11:
+        pointwise.dropout(
+            memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), first, table[r[16]], np.uint64(r[17]),
+            numbers[r[18]],
+        )  # fmt: skip
+    elif code == 12:
+        winograd.convolution(
+            r[9], memory, table, a, r[10], r[11], r[12], b, r[13], r[14], r[15], c, r[16], r[17], r[18], r[19], r[20],
+            r[21], r[22], numbers[r[23]], d, r[24], r[25], r[26],
+        )  # fmt: skip
