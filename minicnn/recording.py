@@ -41,10 +41,14 @@ def again(action: Callable[[], None], undo: Callable[[], None] | None = None) ->
 
 
 def inspect(array: Any, action: Callable[[Any], None]) -> None:
-    """Call ``action(array)`` here, and here in every replay; it may raise, and what comes after is then not done."""
-    action(array)
+    """Call ``action(array)`` here, and here in every replay; it may raise, and what comes after is then not done.
+
+    A run that is recorded has no numbers to look at; its first replay has.
+    """
     recorder = listener.get()
-    if recorder is not None:
+    if recorder is None:
+        action(array)
+    else:
         recorder.inspect(array, action)
 
 

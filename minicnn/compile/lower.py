@@ -158,7 +158,12 @@ class Lowering:
     def products(self, x: Block, y: Block, weight: Value, bias: Value | None, window: Any, turned: bool) -> None:
         """Append y = weight x + bias, over a window or (None) on single pixels; ``turned`` is its adjoint."""
         reads = [x] if bias is None else [x, self.weight(bias)]
-        options = {"x": x, "y": y, "bias": None if bias is None else self.weight(bias), "turned": turned}
+        options: dict[str, Any] = {
+            "x": x,
+            "y": y,
+            "bias": None if bias is None else self.weight(bias),
+            "turned": turned,
+        }
         if window is not None and self.is_winograd(window, x, y):
             x.halo = max(x.halo[0], 1), max(x.halo[1], 1)
             if weight not in self.filters:

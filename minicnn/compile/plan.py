@@ -359,12 +359,16 @@ class Plan(Layout):
                 np.copyto(value.array, array)
                 if value is self.direct[1]:
                     self.labels = value.array
-        for action in self.program.before:
+        for action, _ in self.program.before:
             action()
         for place, key in self._keys:
             self.table[place] = np.array(key.value if isinstance(key, Live) else key, dtype=np.uint64).view(np.int64)
-        for step in self.steps:
-            step()
+        try:
+            for step in self.steps:
+                step()
+        except BaseException:
+            self.program.undo()
+            raise
         results = [Tensor(np.array(self.environment.get(v, v.array))) for v in self.program.outputs]
         return results[0] if self.program.single else tuple(results)
 

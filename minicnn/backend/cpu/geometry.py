@@ -84,7 +84,7 @@ def sweeps(
             if rest == 0 and (halo or 0 <= seen < source):
                 taps.append((u, seen - start))
         groups.setdefault(tuple(taps), []).append((place, start))
-    return [Sweep(*map(tuple, zip(*members, strict=True)), taps) for taps, members in groups.items()]  # type: ignore[arg-type]
+    return [Sweep(*(tuple(column) for column in zip(*members, strict=True)), taps) for taps, members in groups.items()]
 
 
 def tile_for(rows: int, single: bool = False) -> tuple[int, int, int]:
