@@ -90,7 +90,7 @@ class Layout:
                 block.step, block.at = self.machine.up(size, 16), at
                 at += block.step * self.count
         self.work = scratch
-        scratch += max([64 * self.lanes, *(self._work(node) for node in self.nodes if node.kind == "winograd")])
+        scratch += max([64 * self.lanes, *(self._work(node) for node in self.nodes if "winograd" in node.kind)])
         for block in blocks:
             if block.step < 0:
                 block.at += at
@@ -130,8 +130,8 @@ class Layout:
         return 12 if x.height * x.width > 16 and x.channels + y.channels <= 512 else 4
 
     def _work(self, node: Node) -> int:
-        x, y = node.options["x"], node.options["y"]
-        return 16 * self.lanes * self.strip(x, y) * (x.channels + y.channels + 16)
+        x, y = node.options["x"], node.options.get("y") or node.options["gy"]
+        return 16 * self.lanes * self.strip(x, y) * (x.channels + y.channels + 2 * self.lanes)
 
     def _view(self, region: Region) -> np.ndarray:
         shape = (region.parts, *region.shape) if region.parts else region.shape

@@ -68,6 +68,10 @@ def _block(value: Value) -> Block:
     return Block(channels, height, width)
 
 
+_IN_CACHE = 128 * 128
+"""Filters up to which the sums of their gradient are kept part by part."""
+
+
 class Lowering:
     """The nodes made so far, and where each Value is: in blocks, in a region, or in an array of its own."""
 
@@ -182,6 +186,22 @@ class Lowering:
         options |= {"rows": rows, "columns": columns, "weight": w}
         self.add("products", [*reads, w], [y], floor=-np.inf, **options)
 
+    def winograd_gradient(self, value: Value, gy: Block, x: Block) -> None:
+        """Append the gradient for a filter, block by block where the sums stay in the cache, else as one product."""
+        outputs, inputs = gy.channels, x.channels
+        region = self.regions[value] = Region(value.shape)
+        rows = self.machine.up(outputs, self.machine.tile_for_matrix(outputs, inputs // self.machine.LANES)[1])
+        if outputs * inputs <= _IN_CACHE:
+            sums = Region((16, rows, inputs), self.parts)
+            self.add("winograd_gradient", [x, gy], [sums], x=x, gy=gy, sums=sums)
+        else:
+            length = self.count * self.machine.LANES * x.height * x.width // 4
+            seen, made = Region((16, length, inputs)), Region((16, outputs, length))
+            self.add("winograd_operands", [x, gy], [seen, made], x=x, gy=gy, seen=seen, made=made)
+            sums = Region((16, rows, inputs))
+            self.add("matrices", [seen, made], [sums], seen=seen, made=made, sums=sums)
+        self.add("unfilter", [sums], [region, value], sums=sums, region=region)
+
     def is_winograd(self, window: Any, x: Block, y: Block) -> bool:
         """Whether a convolution is one that F(2 x 2, 3 x 3) does faster."""
         return (
@@ -241,6 +261,9 @@ def _conv2d_grad_weight(low: Lowering, call: Call) -> bool:
     g, source = low.block(gy), low.block(x)
     source.halo = tuple(max(a, b) for a, b in zip(source.halo, padding, strict=True))
     window = (shape[2:], stride, padding, dilation)
+    if low.is_winograd(window, source, g) and source.channels % low.machine.LANES == 0:
+        low.winograd_gradient(call.outputs[0], g, source)
+        return True
     low.total(call.outputs[0], "weight_gradient", [g, source], gy=g, x=source, window=window)
     return True
 

@@ -152,6 +152,24 @@ class Plan(Layout):
             self._offsets(tiles, self.machine.TILES[shape][1]), self._offsets(channels),
         )  # fmt: skip
 
+    def _winograd_gradient(self, x: Block, gy: Block, sums: Region) -> list[int]:
+        strip = self.strip(x, gy)
+        _, rows, inputs = sums.shape
+        shape, _, wide = self.machine.tile_for_matrix(gy.channels, inputs // self.lanes)
+        places = np.arange(strip * self.lanes)
+        return self._line(
+            "winograd_gradient", [self._inside(x), self._inside(gy), (self.work, -1)], shape, *self._strides(x), inputs,
+            *self._strides(gy), *gy.size, sums.at, sums.size, rows, strip,
+            self._offsets(np.arange(0, inputs, self.lanes), wide), self._offsets(places),
+            self._offsets(places * inputs),
+        )  # fmt: skip
+
+    def _winograd_operands(self, x: Block, gy: Block, seen: Region, made: Region) -> list[int]:
+        return self._line(
+            "winograd_operands", [self._inside(x), self._inside(gy), (self.work, -1)], *self._strides(x), x.channels,
+            *self._strides(gy), gy.channels, gy.width, gy.height * gy.width // 4, seen.at, made.at, made.shape[2],
+        )  # fmt: skip
+
     def _weight_gradient(self, gy: Block, x: Block, window: Any, partial: Region) -> list[int]:
         taps, starts, first = self._window(x, window, (gy.height, gy.width))
         shape, _, columns = self.machine.tile_for(gy.channels)
@@ -322,6 +340,40 @@ class Plan(Layout):
     def _arrays(self, values: list[Value | None]) -> list[Any]:
         return [None if v is None else self.environment.get(v, v.array) for v in values]
 
+    def _matrices(self, seen: Region, made: Region, sums: Region) -> Callable[[], None]:
+        """sums[p] = made[p] seen[p] for 16 positions; rows of the result are the blocks of a small program."""
+        _, rows, inputs = sums.shape
+        _, outputs, length = made.shape
+        shape, high, wide = self.machine.tile_for_matrix(outputs, inputs // self.lanes)
+        columns = self._offsets(np.arange(0, inputs, self.lanes), wide)
+        steps, places = self._offsets(np.arange(length) * inputs), self._offsets(np.arange(length))
+        lines = [
+            self._line(
+                "products",
+                [
+                    (sums.at + p * rows * inputs, high * inputs),
+                    (made.at + p * outputs * length, high * length),
+                    (seen.at + p * length * inputs, 0),
+                ],
+                shape, inputs, length, columns, columns, places, steps, length, inputs // self.lanes, high, self.zeros,
+                self._number(-np.inf),
+            )
+            for p in range(16)
+        ]  # fmt: skip
+        return self._runner(np.array(lines, dtype=np.int64), rows // high * self.lanes)
+
+    def _unfilter(self, sums: Region, region: Region) -> Callable[[], None]:
+        """The gradient of a filter from that of its transform, summed over the parts."""
+        parts, out = self._view(sums), self._view(region)
+        outputs = out.shape[0]
+
+        def run() -> None:
+            total = parts.sum(axis=0) if sums.parts else parts
+            flat = total[:, :outputs].reshape(16, -1)
+            np.matmul(flat.T, self.machine.FILTER, out=out.reshape(-1, 9))
+
+        return run
+
     def _matrix(self, gy: Region, x: Region, region: Region) -> Callable[[], None]:
         """gy^T x: rows of the result are the blocks of a small program."""
         outputs, inputs = region.shape
@@ -416,6 +468,9 @@ class Plan(Layout):
             elif node.kind == "weight_gradient":
                 gy = node.options["gy"]
                 total += 2 * node.options["partial"].size * gy.height * gy.width * self.batch
+            elif node.kind == "winograd_gradient" or node.kind == "winograd_operands":
+                gy = node.options["gy"]
+                total += 2 * 9 * node.options["x"].channels * math.prod(gy.size) * self.batch
             elif node.kind == "matrix":
                 total += 2 * node.options["region"].size * self.batch
         return total

@@ -122,6 +122,28 @@ def products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x
 
 
 @jit()
+def accumulate(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x_k, steps, columns, rows):
+    """Add ``rows`` x ``columns`` products to out, whose rows and columns have room for whole tiles."""
+    none = memory.dtype.type(-np.inf)
+    if shape == 0:
+        high, wide = TILES[0]
+    else:
+        high, wide = TILES[1]
+    for i in range(0, rows, high):
+        y, w = out + i * out_row, a + i * a_row
+        for j in range(0, columns, wide):
+            u, v = out_j + j, x_j + j
+            if shape == 0:
+                tile(
+                    0, 2, memory, y, out_row, memory, w, a_row, memory, x, table, a_k, u, v, x_k, steps, memory, 0, none
+                )
+            else:
+                tile(
+                    1, 2, memory, y, out_row, memory, w, a_row, memory, x, table, a_k, u, v, x_k, steps, memory, 0, none
+                )
+
+
+@jit()
 def weight_gradient(
     shape, memory, table, out, out_row, gy, gy_row, x, sums, sums_j, x_j, a_k, x_k, steps, columns, rows, zeros, again
 ):

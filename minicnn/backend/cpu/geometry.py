@@ -84,7 +84,10 @@ def sweeps(
             if rest == 0 and (halo or 0 <= seen < source):
                 taps.append((u, seen - start))
         groups.setdefault(tuple(taps), []).append((place, start))
-    return [Sweep(*(tuple(column) for column in zip(*members, strict=True)), taps) for taps, members in groups.items()]
+    return [
+        Sweep(tuple(place for place, _ in members), tuple(start for _, start in members), taps)
+        for taps, members in groups.items()
+    ]
 
 
 def tile_for(rows: int, single: bool = False) -> tuple[int, int, int]:
@@ -92,6 +95,12 @@ def tile_for(rows: int, single: bool = False) -> tuple[int, int, int]:
     if single:
         return 2, *TILES[2]
     choice = min((0, 1), key=lambda i: (up(rows, TILES[i][0]), -TILES[i][0]))
+    return choice, *TILES[choice]
+
+
+def tile_for_matrix(rows: int, columns: int) -> tuple[int, int, int]:
+    """Return index, rows and columns of the tile that wastes least on ``rows`` x ``columns`` vectors."""
+    choice = min((0, 1), key=lambda i: up(rows, TILES[i][0]) * up(columns, TILES[i][1]))
     return choice, *TILES[choice]
 
 

@@ -72,6 +72,35 @@ def store(typing, memory, at, vector):
 
 
 @intrinsic
+def transpose(typing, memory, at, step, to, to_step):
+    """memory[to + i to_step + j] = memory[at + j step + i] for i and j below LANES."""
+
+    def codegen(context, builder, signature, arguments):
+        array, at, step, to, to_step = arguments
+
+        def place(start, distance, i):
+            index = builder.add(start, builder.mul(distance, ir.Constant(ir.IntType(64), i)))
+            return _place(context, builder, signature.args[0], array, index)
+
+        rows = [builder.load(place(at, step, i), align=4) for i in range(LANES)]
+        half = LANES // 2
+        while half:  # exchange blocks of half x half across the diagonal
+            low = [k if not k & half else k - half + LANES for k in range(LANES)]
+            high = [k + half if not k & half else k + LANES for k in range(LANES)]
+            masks = [ir.Constant(ir.VectorType(ir.IntType(32), LANES), mask) for mask in (low, high)]
+            for i in range(LANES):
+                if not i & half:
+                    pair = rows[i], rows[i + half]
+                    rows[i], rows[i + half] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+            half //= 2
+        for i, row in enumerate(rows):
+            builder.store(row, place(to, to_step, i), align=4)
+        return context.get_dummy_value()
+
+    return types.void(memory, at, step, to, to_step), codegen
+
+
+@intrinsic
 def fill(typing, value):
     """``value`` as float32 in every lane."""
 

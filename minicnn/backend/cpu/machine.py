@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from minicnn.backend.cpu import blocks, pointwise, winograd
-from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, up
+from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, tile_for_matrix, up
 from minicnn.backend.cpu.jit import LANES, get_num_threads, jit
 from minicnn.backend.cpu.pointwise import POINTWISE
 from minicnn.backend.cpu.tile import TILES
@@ -21,7 +21,7 @@ from minicnn.backend.cpu.winograd import FILTER
 
 __all__ = [
     "FILTER", "LANES", "ONE", "OPERATIONS", "PARTS", "POINTWISE", "TILES", "WIDTH", "Window", "get_num_threads", "run",
-    "sweeps", "tile_for", "up",
+    "sweeps", "tile_for", "tile_for_matrix", "up",
 ]  # fmt: skip
 
 WIDTH = 32
@@ -31,7 +31,8 @@ PARTS = 8
 
 OPERATIONS = (
     "interleave", "deinterleave", "products", "weight_gradient", "channel_sums", "max_pool", "max_pool_grad",
-    "cross_entropy", "cross_entropy_grad", "moments", "norm_sums", "dropout", "winograd", *POINTWISE,
+    "cross_entropy", "cross_entropy_grad", "moments", "norm_sums", "dropout", "winograd",
+    "winograd_gradient", "winograd_operands", *POINTWISE,
 )  # fmt: skip
 """Names of the operation codes."""
 _POINTWISE = len(OPERATIONS) - len(POINTWISE)
@@ -123,4 +124,14 @@ def _execute(r, memory, scratch, table, images, labels, numbers, count, part, bl
         winograd.convolution(
             r[9], memory, table, a, r[10], r[11], r[12], b, r[13], r[14], r[15], c, r[16], r[17], r[18], r[19], r[20],
             r[21], r[22], numbers[r[23]], d, r[24], r[25], r[26],
+        )  # fmt: skip
+    elif code == 13:
+        winograd.gradient(
+            r[9], memory, table, a, r[10], r[11], r[12], b, r[13], r[14], r[15], r[16], r[17], r[18] + part * r[19],
+            r[20], c, r[21], r[22], r[23], r[24], again,
+        )  # fmt: skip
+    elif code == 14:
+        winograd.operands(
+            memory, a, r[9], r[10], r[11], b, r[12], r[13], r[14], r[15], 0, r[16], c, r[17], r[18], r[19],
+            block * r[16] * LANES,
         )  # fmt: skip

@@ -28,19 +28,21 @@ for a single pixel."""
 
 @intrinsic(prefer_literal=True)
 def tile(
-    typing, shape, vector,
+    typing, shape, kind,
     out, out_at, out_row, a, a_at, a_row, x, x_at, table, a_k, out_j, x_j, x_k, steps, bias, bias_at, floor,
 ):  # fmt: skip
     """out[i, j] = max(bias[i] + sum_k a[i, k] x[j, k], floor), LANES values each; a NaN stays.
 
+    ``kind``: 0 for scalars a[i, k], 1 for vectors, 2 for scalars and out[i, j] itself instead of the bias.
+
     out[i, j] is at out[out_at + i out_row + table[out_j + j]]; a[i, k] at a[a_at + i a_row + table[a_k + k]], LANES
-    values if ``vector`` is 1, one scalar if 0; x[j, k] at x[x_at + table[x_j + j] + table[x_k + k]], k below ``steps``,
+    values or one scalar; x[j, k] at x[x_at + table[x_j + j] + table[x_k + k]], k below ``steps``,
     from 1; bias[i] at bias[bias_at + i]. ``shape`` is the literal index into TILES.
     """
     rows, columns = TILES[shape.literal_value]
-    is_vector = bool(vector.literal_value)
+    is_vector, is_sum = kind.literal_value == 1, kind.literal_value == 2
     signature = types.void(
-        shape, vector,
+        shape, kind,
         out, out_at, out_row, a, a_at, a_row, x, x_at, table, a_k, out_j, x_j, x_k, steps, bias, bias_at, floor,
     )  # fmt: skip
 
@@ -54,11 +56,11 @@ def tile(
         out_at, out_row, a_at, a_row, x_at, a_k = (arguments[i] for i in (3, 4, 6, 7, 9, 11))
         out_j, x_j, x_k, steps, bias_at, floor = (arguments[i] for i in (12, 13, 14, 15, 17, 18))
         element = context.get_data_type(signature.args[8].dtype)
-        kind = ir.VectorType(element, LANES)
+        vector = ir.VectorType(element, LANES)
         size = context.get_abi_sizeof(element)
 
         def vector_at(base, offset):
-            return builder.bitcast(builder.gep(base, [offset]), kind.as_pointer())
+            return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
 
         def plus(start, step, count):
             return builder.add(start, builder.mul(step, ir.Constant(integer, count)))
@@ -69,9 +71,12 @@ def tile(
         one_step = ir.Constant(integer, 1)
         bases = [builder.gep(x_p, [builder.add(x_at, entry(x_j, c))]) for c in range(columns)]
         a_starts = [plus(a_at, a_row, r) for r in range(rows)]
-        first_sums = [
-            spread(builder, builder.load(builder.gep(bias_p, [plus(bias_at, one_step, r)]))) for r in range(rows)
-        ]
+        places = [[plus(builder.add(out_at, entry(out_j, c)), out_row, r) for c in range(columns)] for r in range(rows)]
+        if is_sum:
+            first_sums = [[builder.load(vector_at(out_p, place), align=size) for place in row] for row in places]
+        else:
+            biases = (builder.load(builder.gep(bias_p, [plus(bias_at, one_step, r)])) for r in range(rows))
+            first_sums = [[spread(builder, bias)] * columns for bias in biases]
 
         before = builder.block
         loop = builder.append_basic_block("steps")
@@ -80,7 +85,7 @@ def tile(
         builder.position_at_end(loop)
         k = builder.phi(integer)
         k.add_incoming(ir.Constant(integer, 0), before)
-        sums = [[builder.phi(kind) for _ in range(columns)] for _ in range(rows)]
+        sums = [[builder.phi(vector) for _ in range(columns)] for _ in range(rows)]
         offset = builder.load(builder.gep(table_p, [builder.add(x_k, k)]))
         values = [builder.load(vector_at(base, offset), align=size) for base in bases]
         a_offset = builder.load(builder.gep(table_p, [builder.add(a_k, k)]))
@@ -92,7 +97,7 @@ def tile(
                 factor = spread(builder, builder.load(builder.gep(a_p, [place])))
             for c in range(columns):
                 total = call(builder, "fmuladd", factor, values[c], sums[r][c])
-                sums[r][c].add_incoming(first_sums[r], before)
+                sums[r][c].add_incoming(first_sums[r][c], before)
                 sums[r][c].add_incoming(total, loop)
                 sums[r][c] = total
         following = builder.add(k, one_step)
@@ -102,12 +107,11 @@ def tile(
         builder.position_at_end(after)
 
         floors = spread(builder, floor)
-        for c in range(columns):
-            column = builder.add(out_at, entry(out_j, c))
-            for r in range(rows):
+        for r in range(rows):
+            for c in range(columns):
                 value = sums[r][c]
                 value = builder.select(builder.fcmp_ordered("<", value, floors), floors, value)
-                builder.store(value, vector_at(out_p, plus(column, out_row, r)), align=size)
+                builder.store(value, vector_at(out_p, places[r][c]), align=size)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -4,14 +4,15 @@ F(2 x 2, 3 x 3): with d the 4 x 4 pixels that 2 x 2 outputs see, and U = G g G^T
 
     Y = A^T [(U) * (B^T d B)] A        * element by element, summed over the input channels
 
-so that for each of the 16 positions the sum over channels is a matrix product, done by register tiles.
+so that for each of the 16 positions the sum over channels is a matrix product, done by register tiles. The gradient for
+the filter turns it around: G^T [sum over the 2 x 2 outputs of (A dY A^T) * (B^T d B)] G.
 """
 
 import numpy as np
 
-from minicnn.backend.cpu.blocks import products
+from minicnn.backend.cpu.blocks import accumulate, products
 from minicnn.backend.cpu.jit import LANES, jit
-from minicnn.backend.cpu.lanes import fill, load, maximum, store
+from minicnn.backend.cpu.lanes import fill, load, maximum, store, transpose
 
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=np.float32)
 FILTER = np.kron(_G, _G)
@@ -108,3 +109,59 @@ def convolution(
                 store(memory, to + LANES, maximum(upper[1] + offset, floors))
                 store(memory, to + y_row, maximum(lower[0] + offset, floors))
                 store(memory, to + y_row + LANES, maximum(lower[1] + offset, floors))
+
+
+@jit()
+def operands(
+    memory, x, x_plane, x_row, inputs, gy, g_plane, g_row, outputs, width, start, here, work, seen, made, length, first
+):  # fmt: skip
+    """Both factors of the gradient for ``here`` outputs of 2 x 2 from ``start``, in the order of a matrix product.
+
+    B^T d B to seen, (16, length, inputs), A dY A^T to made, (16, outputs, length): places of an image, LANES images a
+    place, from ``first`` on. work: room for 16 LANES vectors; inputs: a multiple of LANES.
+    """
+    across, zero = width // 2, fill(0.0)
+    for t in range(here):
+        i, j = (start + t) // across, (start + t) % across
+        at, place = x + (2 * i - 1) * x_row + (2 * j - 1) * LANES, first + t * LANES
+        for c in range(0, inputs, LANES):
+            for k in range(LANES):
+                spread_tile(memory, at + (c + k) * x_plane, x_row, work + k * LANES, LANES * LANES)
+            for position in range(16):
+                to = seen + (position * length + place) * inputs + c
+                transpose(memory, work + position * LANES * LANES, LANES, to, inputs)
+        at = gy + 2 * i * g_row + 2 * j * LANES
+        for o in range(outputs):
+            a, b = load(memory, at + o * g_plane), load(memory, at + o * g_plane + LANES)
+            c, d = load(memory, at + o * g_plane + g_row), load(memory, at + o * g_plane + g_row + LANES)
+            to, step = made + o * length + place, outputs * length
+            for down, (left, right) in enumerate(((a, b), (a + c, b + d), (a - c, b - d), (zero - c, zero - d))):
+                _store_row(memory, to + 4 * down * step, step, (left, left + right, left - right, zero - right))
+
+
+@jit()
+def gradient(
+    shape, memory, table, x, x_plane, x_row, inputs, gy, g_plane, g_row, outputs, height, width, out, rows, work, strip,
+    columns, places, steps, again,
+):  # fmt: skip
+    """Add, or write if not ``again``, the gradient for U of the filters to out, (16, rows, inputs) with whole tiles.
+
+    columns: table of the vectors of a row; places and steps: tables of a strip's length, by 1 and by ``inputs``.
+    """
+    length, number = strip * LANES, height * width // 4
+    seen = work + 16 * LANES * LANES
+    made = seen + 16 * length * inputs
+    if not again:
+        memory[out : out + 16 * rows * inputs] = 0
+    for start in range(0, number, strip):
+        here = min(strip, number - start)
+        operands(
+            memory, x, x_plane, x_row, inputs, gy, g_plane, g_row, outputs, width, start, here, work, seen, made,
+            length, 0,
+        )  # fmt: skip
+        for position in range(16):
+            accumulate(
+                shape, memory, table, out + position * rows * inputs, inputs, made + position * outputs * length,
+                length, seen + position * length * inputs, columns, columns, places, steps, here * LANES,
+                inputs // LANES, outputs,
+            )  # fmt: skip
