@@ -1,8 +1,9 @@
 """compile: record a training step or a prediction once, fuse it, lay it out, replay it.
 
-Four rooms, in this order: :mod:`~minicnn.compile.record` writes down the kernels that a run calls,
-:mod:`~minicnn.compile.lower` fuses them into block instructions, :mod:`~minicnn.compile.layout` orders them and gives
-everything a place, :mod:`~minicnn.compile.plan` replays. The instructions themselves are
+Rooms, in this order: :mod:`~minicnn.compile.record` writes down the kernels that a run calls, by its
+:mod:`~minicnn.compile.rules` :mod:`~minicnn.compile.lower` makes block instructions of them and fuses these,
+:mod:`~minicnn.compile.layout` orders them and gives everything a place, :mod:`~minicnn.compile.encode` writes them as a
+program, :mod:`~minicnn.compile.plan` replays it. The instructions themselves are
 :mod:`minicnn.backend.cpu.machine`.
 """
 

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from minicnn.backend import get
-from minicnn.compile.lower import Block, Lowering, Node, Region
+from minicnn.compile.lower import Block, Node, Region
 from minicnn.compile.record import Program
+from minicnn.compile.rules import lower
 
 
 class Layout:
@@ -24,7 +25,7 @@ class Layout:
         self.lanes = self.machine.LANES
         self.batch = program.inputs[0].shape[0]
         self.count = -(-self.batch // self.lanes)
-        lowering = Lowering(program, self.machine, self.count)
+        lowering = lower(program, self.machine, self.count)
         self.nodes = lowering.nodes
         self.regions = lowering.regions
         self.direct = lowering.images, lowering.labels

@@ -1,31 +1,22 @@
-"""Replay: encode the nodes of a layout, as rows of a program or as calls from Python, and run them."""
+"""Replay: run the programs of the machine, and between them what is called from Python."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from minicnn.compile.layout import Layout
-from minicnn.compile.lower import Block, Node, Region
+from minicnn.compile.encode import Encoding
+from minicnn.compile.lower import Node, Region
 from minicnn.compile.record import Live, Program, Value
+from minicnn.compile.report import flop, graph, listing
 from minicnn.tensor import Tensor
 
 
-class Plan(Layout):
+class Plan(Encoding):
     """A recorded run, ready to be repeated on other inputs of the same shapes."""
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
-        self._table: list[int] = []
-        self._tables: dict[tuple[int, ...], int] = {}
-        self._numbers: list[float] = []
-        self._keys: list[tuple[int, Any]] = []  # of dropout: a place in the table, and the key to be read
-        self._encode()
-
-    # Encoding
-
-    def _encode(self) -> None:
         self.environment: dict[Value, Any] = {}
         for value, region in self.regions.items():
             self.environment[value] = self._view(region)
@@ -44,7 +35,7 @@ class Plan(Layout):
             else:
                 self.steps += steps[phase]
         self.table = np.array(self._table, dtype=np.int64)
-        self.numbers = np.array([0.0, *self._numbers], dtype=np.float32)
+        self.numbers = np.array(self._numbers, dtype=np.float32)
 
     def _runner(self, program: np.ndarray, count: int) -> Callable[[], None]:
         self.programs.append(program)
@@ -61,194 +52,7 @@ class Plan(Layout):
         encoded = getattr(self, "_" + node.kind)(**node.options)
         return encoded if node.kind == "products" else [encoded]
 
-    def _line(self, operation: str, operands: Sequence[tuple[int, int]], *rest: int) -> list[int]:
-        line = [self.machine.OPERATIONS.index(operation), *(n for pair in operands for n in pair)]
-        line += [0] * (9 - len(line)) + [int(r) for r in rest]
-        return line + [0] * (self.machine.WIDTH - len(line))
-
-    def _offsets(self, values: Any, multiple: int = 1) -> int:
-        """Where a list of offsets stands in the table; the last is repeated up to a multiple."""
-        key = [int(v) for v in np.ravel(values)]
-        key += [key[-1]] * (-len(key) % multiple)
-        if tuple(key) not in self._tables:
-            self._tables[tuple(key)] = len(self._table)
-            self._table += key
-        return self._tables[tuple(key)]
-
-    def _number(self, value: float) -> int:
-        self._numbers.append(value)
-        return len(self._numbers)
-
-    # One method a kind of node: block instructions
-
-    def _interleave(self, y: Block, region: Region | None) -> list[int]:
-        return self._line(
-            "interleave", [self._inside(y)], -1 if region is None else region.at, *self._strides(y), *y.size
-        )
-
-    def _deinterleave(self, x: Block, region: Region) -> list[int]:
-        return self._line("deinterleave", [self._inside(x)], *self._strides(x), *x.size, region.at)
-
-    def _pointwise(
-        self, kind: str, a: Block, b: Block, y: Block, terms: Region | None = None, number: float = 0.0,
-        floor: float | None = None,
-    ) -> list[int]:  # fmt: skip
-        strides = (n for block in (a, b, y) for n in self._strides(block))
-        last = self._number(number if floor is None else floor)
-        blocks = [self._inside(block) for block in (a, b, y)]
-        size = self._flat(a, b, y)
-        return self._line(kind, blocks, *strides, *size, self.zeros if terms is None else terms.at, last)
-
-    def _flat(self, *blocks: Block) -> tuple[int, int, int]:
-        """Size of blocks of one size; without halos, their channels are one long row."""
-        channels, height, width = blocks[0].size
-        return (channels, height, width) if any(any(b.halo) for b in blocks) else (channels, 1, height * width)
-
-    def _products(
-        self, x: Block, y: Block, weight: Region, bias: Region | None, rows: Any, columns: Any, turned: bool,
-        floor: float,
-    ) -> list[list[int]]:  # fmt: skip
-        """One instruction for each group of pixels that see the same taps."""
-        lines = []
-        outputs, inputs = weight.shape[:2]
-        kernel = weight.shape[2:] or (1, 1)
-        plane, row = self._strides(x)
-        taps_of = int(np.prod(kernel))
-        shape, _, wide = self.machine.tile_for(y.channels, single=y.height * y.width == 1)
-        for down in rows:
-            for right in columns:
-                places = np.add.outer(np.array(down.places) * self._row(y), np.array(right.places) * self.lanes)
-                starts = np.add.outer(np.array(down.starts) * row, np.array(right.starts) * self.lanes)
-                seen = [(u * kernel[-1] + v, i * row + j * self.lanes) for u, i in down.taps for v, j in right.taps]
-                factors, taps = np.array(seen or [(0, 0)]).T
-                channels = np.arange(x.channels)[:, None]
-                factors = channels * taps_of * (inputs if turned else 1) + factors
-                taps = channels * plane + taps
-                a, a_row = (weight.at, 0), taps_of * (1 if turned else inputs)
-                if not seen:  # the bias alone
-                    a, a_row, factors, taps = (self.zeros, 0), 0, factors[:1], taps[:1]
-                lines.append(
-                    self._line(
-                        "products", [self._inside(y), a, self._inside(x)], shape, self._plane(y), a_row,
-                        self._offsets(places, wide), self._offsets(starts, wide), self._offsets(factors),
-                        self._offsets(taps), np.size(taps), np.size(places), y.channels,
-                        self.zeros if bias is None else bias.at, self._number(floor),
-                    )
-                )  # fmt: skip
-        return lines
-
-    def _winograd(
-        self, x: Block, y: Block, weight: Region, bias: Region | None, turned: bool, floor: float
-    ) -> list[int]:
-        strip = self.strip(x, y)
-        shape = 0 if strip % self.machine.TILES[0][1] == 0 else 1
-        _, outputs, inputs = weight.shape
-        row, factors = (1, np.arange(outputs) * inputs) if turned else (inputs, np.arange(inputs))
-        tiles, channels = np.arange(strip) * self.lanes, np.arange(x.channels) * strip * self.lanes
-        return self._line(
-            "winograd", [self._inside(x), (weight.at, 0), self._inside(y), (self.work, -1)], shape, *self._strides(x),
-            x.channels, row, self._offsets(factors), turned, *self._strides(y), *y.size,
-            self.zeros if bias is None else bias.at, self.zeros, self._number(floor), strip,
-            self._offsets(tiles, self.machine.TILES[shape][1]), self._offsets(channels),
-        )  # fmt: skip
-
-    def _winograd_gradient(self, x: Block, gy: Block, sums: Region) -> list[int]:
-        strip = self.strip(x, gy)
-        _, rows, inputs = sums.shape
-        shape, _, wide = self.machine.tile_for_matrix(gy.channels, inputs // self.lanes)
-        places = np.arange(strip * self.lanes)
-        return self._line(
-            "winograd_gradient", [self._inside(x), self._inside(gy), (self.work, -1)], shape, *self._strides(x), inputs,
-            *self._strides(gy), *gy.size, sums.at, sums.size, rows, strip,
-            self._offsets(np.arange(0, inputs, self.lanes), wide), self._offsets(places),
-            self._offsets(places * inputs),
-        )  # fmt: skip
-
-    def _winograd_operands(self, x: Block, gy: Block, seen: Region, made: Region) -> list[int]:
-        return self._line(
-            "winograd_operands", [self._inside(x), self._inside(gy), (self.work, -1)], *self._strides(x), x.channels,
-            *self._strides(gy), gy.channels, gy.width, gy.height * gy.width // 4, seen.at, made.at, made.shape[2],
-        )  # fmt: skip
-
-    def _weight_gradient(self, gy: Block, x: Block, window: Any, partial: Region) -> list[int]:
-        taps, starts, first = self._window(x, window, (gy.height, gy.width))
-        shape, _, columns = self.machine.tile_for(gy.channels)
-        pixels = np.arange(gy.height)[:, None] * self._row(gy) + np.arange(gy.width) * self.lanes
-        return self._line(
-            "weight_gradient",
-            [self._inside(gy), first, (self.work, -1)],
-            shape,
-            partial.at,
-            partial.size,
-            np.size(taps),
-            self._plane(gy),
-            self._offsets(np.arange(columns) * self.lanes),
-            self._offsets(taps, columns),
-            self._offsets(pixels),
-            self._offsets(starts),
-            np.size(starts),
-            np.size(taps),
-            gy.channels,
-            self.zeros,
-        )
-
-    def _channel_sums(self, x: Block, partial: Region) -> list[int]:
-        return self._line("channel_sums", [self._inside(x)], *self._strides(x), *x.size, partial.at, partial.size)
-
-    def _max_pool(self, x: Block, y: Block, window: Any, stride: Any, floor: float) -> list[int]:
-        geometry = (*self._strides(x), *self._strides(y), *y.size, *window, *stride)
-        return self._line("max_pool", [self._inside(x), self._inside(y)], *geometry, self._number(floor))
-
-    def _max_pool_grad(
-        self, gy: Block, x: Block, y: Block, gx: Block, window: Any, stride: Any, floor: float
-    ) -> list[int]:
-        strides = (n for block in (gy, x, y, gx) for n in self._strides(block))
-        return self._line(
-            "max_pool_grad",
-            [self._inside(block) for block in (gy, x, y, gx)],
-            *strides,
-            *y.size,
-            *window,
-            *stride,
-            gx.height,
-            gx.width,
-            self._number(floor),
-        )
-
-    def _moments(self, x: Block, partial: Region) -> list[int]:
-        return self._line("moments", [self._inside(x), (partial.at, partial.size)], *self._strides(x), *self._flat(x))
-
-    def _norm_sums(self, gy: Block, x: Block, means: Region, partial: Region) -> list[int]:
-        blocks = [self._inside(gy), self._inside(x)]
-        sizes = (*self._strides(gy), *self._strides(x), *self._flat(gy, x))
-        return self._line("norm_sums", blocks, *sizes, means.at, partial.at, partial.size)
-
-    def _dropout(self, x: Block, y: Block, key: Any, p: float) -> list[int]:
-        place = len(self._table)
-        self._table.append(0)
-        self._keys.append((place, key))
-        sizes = (*self._strides(x), *self._strides(y), *y.size)
-        blocks = [self._inside(x), self._inside(y)]
-        return self._line("dropout", blocks, *sizes, place, round(p * 2**24), self._number(1 / (1 - p)))
-
-    def _cross_entropy(self, x: Block, y: Block, losses: Region, smoothing: float) -> list[int]:
-        return self._line(
-            "cross_entropy", [(x.at, x.step), (y.at, y.step)], x.channels, self._number(smoothing), losses.at
-        )
-
-    def _cross_entropy_grad(self, x: Block, y: Block, glosses: Region, smoothing: float) -> list[int]:
-        return self._line(
-            "cross_entropy_grad", [(x.at, x.step), (y.at, y.step)], x.channels, self._number(smoothing), glosses.at
-        )
-
-    def _reshape(self, x: Block, y: Block) -> list[int]:
-        if x.halo == (0, 0):  # then y has one
-            x = Block(*y.size, at=x.at, step=x.step)
-        else:
-            y = Block(*x.size, at=y.at, step=y.step)
-        return self._pointwise("copy", x, x, y)
-
-    # One method a kind of node: calls from Python
+    # One method a kind of node that Python calls
 
     def _call(self, call: Any) -> Callable[[], None]:
         environment = self.environment
@@ -413,7 +217,7 @@ class Plan(Layout):
                     self.labels = value.array
         for action, _ in self.program.before:
             action()
-        for place, key in self._keys:
+        for place, key in self.keys:
             self.table[place] = np.array(key.value if isinstance(key, Live) else key, dtype=np.uint64).view(np.int64)
         try:
             for step in self.steps:
@@ -424,65 +228,13 @@ class Plan(Layout):
         results = [Tensor(np.array(self.environment.get(v, v.array))) for v in self.program.outputs]
         return results[0] if self.program.single else tuple(results)
 
-    # For people
-
     def __repr__(self) -> str:
-        scratch, memory = self.room * 4 / 1024, self.memory.nbytes / 2**20
-        lines = [
-            f"plan: {self.batch} images in {self.count} blocks of {self.lanes}, {self.flop() / 1e6:,.1f} MFLOP, "
-            f"memory {memory:,.1f} MiB, of which {scratch:,.0f} KiB scratch a thread"
-        ]
-        for phase in sorted({node.phase for node in self.nodes}):
-            lines.append(f"phase {phase}: " + ("the machine, block by block" if phase % 2 else "calls from Python"))
-            for node in self.nodes:
-                if node.phase == phase:
-                    ends = (" ".join(map(_described, things)) for things in (node.reads, node.writes))
-                    lines.append(f"  {_title(node):<20} {' -> '.join(ends)}")
-        return "\n".join(lines)
+        return listing(self)
 
     def to_dot(self) -> str:
         """Return the program as a graph in the DOT language: nodes in boxes, a cluster for each phase."""
-        lines = ["digraph plan {", "  rankdir=TB; node [shape=box, fontname=monospace];"]
-        made: dict[Any, int] = {}
-        edges = []
-        phases: dict[int, list[str]] = {}
-        for index, node in enumerate(self.nodes):
-            phases.setdefault(node.phase, []).append(f'n{index} [label="{_title(node)}"];')
-            edges += [f'  n{made[r]} -> n{index} [label="{_described(r)}"];' for r in node.reads if r in made]
-            made.update((w, index) for w in node.writes)
-        for phase, members in sorted(phases.items()):
-            lines.append(f'  subgraph cluster_{phase} {{ label="phase {phase}"; {" ".join(members)} }}')
-        return "\n".join([*lines, *edges, "}"])
+        return graph(self)
 
     def flop(self) -> int:
         """Return the floating-point operations of a replay in convolutions and linear layers; 2 a multiply-add."""
-        total = 0
-        for node in self.nodes:
-            if node.kind == "products":
-                sweeps = node.options["rows"], node.options["columns"]
-                pairs = (sum(len(s.places) * len(s.taps) for s in axis) for axis in sweeps)
-                total += 2 * math.prod(pairs) * node.options["x"].channels * node.options["y"].channels * self.batch
-            elif node.kind == "winograd":  # as convolution counts them
-                y = node.options["y"]
-                total += 2 * 9 * node.options["x"].channels * math.prod(y.size) * self.batch
-            elif node.kind == "weight_gradient":
-                gy = node.options["gy"]
-                total += 2 * node.options["partial"].size * gy.height * gy.width * self.batch
-            elif node.kind == "winograd_gradient" or node.kind == "winograd_operands":
-                gy = node.options["gy"]
-                total += 2 * 9 * node.options["x"].channels * math.prod(gy.size) * self.batch
-            elif node.kind == "matrix":
-                total += 2 * node.options["region"].size * self.batch
-        return total
-
-
-def _title(node: Node) -> str:
-    return node.options["call"].kernel if node.kind == "call" else node.kind
-
-
-def _described(thing: Any) -> str:
-    """A thing's shape, and where it lives: blocks in scratch or memory, a plain region, an array of its own."""
-    if isinstance(thing, Block):
-        halo = f"+{thing.halo[0]},{thing.halo[1]}" if any(thing.halo) else ""
-        return f"{'scratch' if thing.step < 0 else 'blocks'}{list(thing.size)}{halo}"
-    return f"{'plain' if isinstance(thing, Region) else 'array'}{list(thing.shape)}"
+        return sum(map(flop, self.nodes)) * self.batch
