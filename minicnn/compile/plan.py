@@ -237,4 +237,4 @@ class Plan(Encoding):
 
     def flop(self) -> int:
         """Return the floating-point operations of a replay in convolutions and linear layers; 2 a multiply-add."""
-        return sum(map(flop, self.nodes)) * self.batch
+        return flop(self)

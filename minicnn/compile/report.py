@@ -1,19 +1,17 @@
 """What a plan shows to people: a listing, a graph, and how much it computes."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from minicnn.compile.layout import Layout
 from minicnn.compile.lower import Block, Node, Region
 
-if TYPE_CHECKING:
-    from minicnn.compile.plan import Plan
 
-
-def listing(plan: "Plan") -> str:
+def listing(plan: Layout) -> str:
     """Return the nodes of a plan, phase by phase, with what each reads and writes."""
     scratch, memory = plan.room * 4 / 1024, plan.memory.nbytes / 2**20
     lines = [
-        f"plan: {plan.batch} images in {plan.count} blocks of {plan.lanes}, {plan.flop() / 1e6:,.1f} MFLOP, "
+        f"plan: {plan.batch} images in {plan.count} blocks of {plan.lanes}, {flop(plan) / 1e6:,.1f} MFLOP, "
         f"memory {memory:,.1f} MiB, of which {scratch:,.0f} KiB scratch a thread"
     ]
     for phase in sorted({node.phase for node in plan.nodes}):
@@ -25,7 +23,7 @@ def listing(plan: "Plan") -> str:
     return "\n".join(lines)
 
 
-def graph(plan: "Plan") -> str:
+def graph(plan: Layout) -> str:
     """Return a plan as a graph in the DOT language."""
     lines = ["digraph plan {", "  rankdir=TB; node [shape=box, fontname=monospace];"]
     made: dict[Any, int] = {}
@@ -40,8 +38,13 @@ def graph(plan: "Plan") -> str:
     return "\n".join([*lines, *edges, "}"])
 
 
-def flop(node: Node) -> int:
-    """Return the floating-point operations of a node an image, as convolution and linear layers count them."""
+def flop(plan: Layout) -> int:
+    """Return the floating-point operations of a replay in convolutions and linear layers; 2 a multiply-add."""
+    return sum(map(_flop, plan.nodes)) * plan.batch
+
+
+def _flop(node: Node) -> int:
+    """Operations an image, also where a transform needs fewer."""
     options = node.options
     if node.kind in ("products", "winograd"):
         small = options["x" if options["turned"] else "y"]  # the gradient for the input counts as the convolution
