@@ -6,8 +6,28 @@ import numpy as np
 
 from minicnn.backend import get
 from minicnn.compile.lower import Block, Node, Region
-from minicnn.compile.record import Program
+from minicnn.compile.record import Program, Value
 from minicnn.compile.rules import lower
+
+
+class _Packing:
+    """Places in one memory: what is not used at the same time may have the same."""
+
+    def __init__(self, start: int) -> None:
+        self.start = self.end = start
+        self._taken: list[tuple[int, int, int, int]] = []
+
+    def place(self, size: int, first: int, last: int) -> int:
+        """Return where ``size`` elements lie that are used from ``first`` to ``last``."""
+        at = self.start
+        for begin, end, since, until in sorted(self._taken):
+            if since <= last and first <= until:
+                if at + size <= begin:
+                    break
+                at = max(at, end)
+        self._taken.append((at, at + size, first, last))
+        self.end = max(self.end, at + size)
+        return at
 
 
 class Layout:
@@ -29,6 +49,7 @@ class Layout:
         self.nodes = lowering.nodes
         self.regions = lowering.regions
         self.direct = lowering.images, lowering.labels
+        self._overshot = {node.options["region"] for node in self.nodes if node.kind == "matrix"}
         self._schedule()
         self._allocate()
 
@@ -52,56 +73,69 @@ class Layout:
 
     def _allocate(self) -> None:
         self._split_reshapes()
-        blocks: dict[Block, list[Node]] = {}
-        regions: dict[Region, None] = {}
-        for node in self.nodes:
-            for thing in (*node.reads, *node.writes):
-                if isinstance(thing, Block):
-                    blocks.setdefault(thing, []).append(node)
-                elif isinstance(thing, Region):
-                    regions[thing] = None
-        columns = max((int(np.prod(r.shape[1:])) for r in regions), default=0)
         self.zeros = 0
-        at = self.machine.up(max([columns, *(b.channels for b in blocks)]) + 64, 16)
-        spare = {
-            n.options["region"]: self.machine.TILES[0][0] * n.options["region"].shape[1]
-            for n in self.nodes
-            if n.kind == "matrix"
-        }
-        for region in regions:
-            region.at = at
-            at = self.machine.up(at + region.size * max(region.parts, 1) + spare.get(region, 0), 16)
-        at += 16 * max(columns, 1)  # a tile may read, and the last matrix write, some rows past the end
+        shared = self._shared()
+        users: dict[Any, list[int]] = {}  # the phases in which a thing is used
+        lines: dict[Any, list[int]] = {}  # and at which nodes
+        for index, node in enumerate(self.nodes):
+            for thing in (*node.reads, *node.writes):
+                place: Any = self.regions.get(thing) if isinstance(thing, Value) else shared.get(thing, thing)
+                users.setdefault(place, []).append(node.phase)
+                lines.setdefault(place, []).append(index)
+        blocks = [thing for thing in users if isinstance(thing, Block)]
+        regions = [thing for thing in users if isinstance(thing, Region)]
+        start = self.machine.up(max((b.channels for b in blocks), default=0) + 64, 16)
+        last = max(node.phase for node in self.nodes) + 1 if self.nodes else 0
+        kept = [self.regions.get(value) for value in self.program.outputs]
+        main, scratch = _Packing(start), _Packing(0)
+        things: list[Any] = [*regions, *blocks]
+        for thing in sorted(things, key=self._size, reverse=True):
+            first, final = min(users[thing]), max(users[thing])
+            if isinstance(thing, Region):
+                thing.at = main.place(self._size(thing), first, last if thing in kept else final)
+            elif first == final:
+                thing.step = -1
+                thing.at = scratch.place(self._size(thing), *self._span(thing, lines[thing], len(self.nodes)))
+            else:
+                thing.step = self._size(thing)
+                thing.at = main.place(thing.step * self.count, *self._span(thing, [first, final], last))
+        self.work = scratch.end
+        self.room = self.work + max(
+            [64 * self.lanes, *(self._work(node) for node in self.nodes if "winograd" in node.kind)]
+        )
+        for block in blocks:
+            if block.step < 0:
+                block.at += main.end
+        self.work += main.end
+        for alias, block in shared.items():
+            alias.at, alias.step = block.at, block.step
+        # a tile may read some rows past the end of a weight or of a block
+        margin = 16 * max([64, *(r.size // r.shape[0] for r in regions), *map(self._plane, blocks)])
+        threads = min(self.count, self.machine.PARTS)
+        memory = np.zeros(main.end + self.room * threads + margin + 16, dtype=np.float32)
+        self.memory = memory[-memory.ctypes.data % 64 // 4 :]
+
+    def _shared(self) -> dict[Block, Block]:
+        """Reshapes that move nothing: by their result the block that it is."""
+        shared: dict[Block, Block] = {}
         for node in self.nodes:
             if node.kind == "reshape" and node.options["x"].halo == node.options["y"].halo == (0, 0):
                 node.kind = "same"
-        shared = {n.options["y"]: n.options["x"] for n in self.nodes if n.kind == "same"}
-        for alias, block in shared.items():
-            while block in shared:
-                block = shared[block]
-            shared[alias] = block
-            blocks[block] += blocks.pop(alias)
-        scratch = 0
-        for block, nodes in blocks.items():
-            size = self._room(block)
-            if len({node.phase for node in nodes}) == 1:
-                block.step, block.at = -1, scratch
-                scratch += self.machine.up(size, 16)
-            else:
-                block.step, block.at = self.machine.up(size, 16), at
-                at += block.step * self.count
-        self.work = scratch
-        scratch += max([64 * self.lanes, *(self._work(node) for node in self.nodes if "winograd" in node.kind)])
-        for block in blocks:
-            if block.step < 0:
-                block.at += at
-        self.work += at
-        for alias, block in shared.items():
-            alias.at, alias.step = block.at, block.step
-        self.room = scratch
-        planes = max((self._plane(b) for b in blocks), default=0)
-        memory = np.zeros(at + scratch * min(self.count, self.machine.PARTS) + 8 * planes + 16, dtype=np.float32)
-        self.memory = memory[-memory.ctypes.data % 64 // 4 :]
+                x = node.options["x"]
+                shared[node.options["y"]] = shared.get(x, x)
+        return shared
+
+    def _span(self, block: Block, used: list[int], end: int) -> tuple[int, int]:
+        """First and last use; the zeros around a block are written once, and its place is nobody else's."""
+        return (0, end) if any(block.halo) else (min(used), max(used))
+
+    def _size(self, thing: Block | Region) -> int:
+        """Room of a block or a region, with the rows that tiles write past its end."""
+        if isinstance(thing, Region):
+            rows = self.machine.TILES[0][0] * thing.size // thing.shape[0] if thing in self._overshot else 0
+            return self.machine.up(thing.size * max(thing.parts, 1) + rows, 16)
+        multiple = self.machine.tile_for(thing.channels, single=thing.height * thing.width == 1)[1]
+        return self.machine.up(self.machine.up(thing.channels, multiple) * self._plane(thing), 16)
 
     def _split_reshapes(self) -> None:
         """A reshape between two blocks with halos goes through one without."""
@@ -120,11 +154,6 @@ class Layout:
 
     def _row(self, block: Block) -> int:
         return (block.width + 2 * block.halo[1]) * self.lanes
-
-    def _room(self, block: Block) -> int:
-        """Elements of a block, with room for the rows of the tiles that its last channels do not fill."""
-        multiple = self.machine.tile_for(block.channels, single=block.height * block.width == 1)[1]
-        return self.machine.up(block.channels, multiple) * self._plane(block)
 
     def strip(self, x: Block, y: Block) -> int:
         """How many 2 x 2 outputs Winograd's convolution works on at a time: few enough for the cache."""
