@@ -1,6 +1,7 @@
 """Encode: block instructions as rows of the machine's program, one method a kind of node."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,14 @@ class Encoding(Layout):
         return len(self._numbers) - 1
 
     def _interleave(self, y: Block, region: Region | None) -> list[int]:
-        return self._line(
-            "interleave", [self._inside(y)], -1 if region is None else region.at, *self._strides(y), *y.size
-        )
+        at = -1 if region is None else region.at
+        if self.lanes == 1:
+            return self._line("fetch", [self._inside(y)], *self._strides(y), *y.size, at)
+        return self._line("interleave", [self._inside(y)], at, *self._strides(y), *y.size)
 
     def _deinterleave(self, x: Block, region: Region) -> list[int]:
+        if self.lanes == 1:
+            return self._line("put", [self._inside(x)], *self._strides(x), *x.size, region.at)
         return self._line("deinterleave", [self._inside(x)], *self._strides(x), *x.size, region.at)
 
     def _pointwise(
@@ -79,6 +83,8 @@ class Encoding(Layout):
         shape, _, wide = self.machine.tile_for(y.channels, single=y.height * y.width == 1)
         for down in rows:
             for right in columns:
+                if self.lanes == 1:
+                    right = self._vectors(right)
                 places = np.add.outer(np.array(down.places) * self._row(y), np.array(right.places) * self.lanes)
                 starts = np.add.outer(np.array(down.starts) * row, np.array(right.starts) * self.lanes)
                 seen = [(u * kernel[-1] + v, i * row + j * self.lanes) for u, i in down.taps for v, j in right.taps]
@@ -98,6 +104,17 @@ class Encoding(Layout):
                     )
                 )  # fmt: skip
         return lines
+
+    def _vectors(self, row: Any) -> Any:
+        """Of a row of pixels those where vectors begin; the last may overlap."""
+        last = len(row.places) - self.machine.LANES
+        picked = sorted({*range(0, last, self.machine.LANES), last})
+        return replace(row, places=[row.places[j] for j in picked], starts=[row.starts[j] for j in picked])
+
+    def _linear_single(self, x: Block, y: Block, weight: Region, bias: Region | None, floor: float) -> list[int]:
+        blocks = [self._inside(x), (weight.at, 0), self._inside(y)]
+        offset = self.zeros if bias is None else bias.at
+        return self._line("linear_single", blocks, x.channels, offset, y.channels, self._number(floor))
 
     def _winograd(
         self, x: Block, y: Block, weight: Region, bias: Region | None, turned: bool, floor: float
@@ -159,7 +176,8 @@ class Encoding(Layout):
 
     def _max_pool(self, x: Block, y: Block, window: Any, stride: Any, floor: float) -> list[int]:
         geometry = (*self._strides(x), *self._strides(y), *y.size, *window, *stride)
-        return self._line("max_pool", [self._inside(x), self._inside(y)], *geometry, self._number(floor))
+        name = "max_pool_single" if self.lanes == 1 else "max_pool"
+        return self._line(name, [self._inside(x), self._inside(y)], *geometry, self._number(floor))
 
     def _max_pool_grad(
         self, gy: Block, x: Block, y: Block, gx: Block, window: Any, stride: Any, floor: float

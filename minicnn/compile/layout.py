@@ -9,6 +9,9 @@ from minicnn.compile.lower import Block, Node, Region
 from minicnn.compile.record import Program, Value
 from minicnn.compile.rules import lower
 
+_FEW = 4
+"""Images up to which a prediction takes them one by one, with vectors along the rows."""
+
 
 class _Packing:
     """Places in one memory: what is not used at the same time may have the same."""
@@ -42,10 +45,11 @@ class Layout:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.machine = get("numpy").kernels.machine
-        self.lanes = self.machine.LANES
         self.batch = program.inputs[0].shape[0]
-        self.count = -(-self.batch // self.lanes)
-        lowering = lower(program, self.machine, self.count)
+        trains = any(call.writes() or call.kernel.endswith("_grad") for call in program.calls)
+        self.lanes = 1 if self.batch <= _FEW and not trains else self.machine.LANES
+        lowering = lower(program, self.machine, self.lanes)
+        self.count = lowering.count
         self.nodes = lowering.nodes
         self.regions = lowering.regions
         self.direct = lowering.images, lowering.labels
@@ -101,7 +105,7 @@ class Layout:
                 thing.at = main.place(thing.step * self.count, *self._span(thing, [first, final], last))
         self.work = scratch.end
         self.room = self.work + max(
-            [64 * self.lanes, *(self._work(node) for node in self.nodes if "winograd" in node.kind)]
+            [64 * self.machine.LANES, *(self._work(node) for node in self.nodes if "winograd" in node.kind)]
         )
         for block in blocks:
             if block.step < 0:

@@ -73,10 +73,11 @@ _IN_CACHE = 128 * 128
 class Lowering:
     """The nodes made so far, and where each Value is: in blocks, in a region, or in an array of its own."""
 
-    def __init__(self, program: Program, machine: Any, count: int) -> None:
-        self.program, self.machine = program, machine
+    def __init__(self, program: Program, machine: Any, lanes: int) -> None:
+        self.program, self.machine, self.lanes = program, machine, lanes
         self.batch = program.inputs[0].shape[0]
-        self.count, self.parts = count, min(count, machine.PARTS)  # of blocks, and of the sums over them
+        self.count = -(-self.batch // lanes)  # of blocks
+        self.parts = min(self.count, machine.PARTS)  # of the sums over them
         self.nodes: list[Node] = []
         self.blocks: dict[Value, Block] = {}
         self.regions: dict[Value, Region] = {}
@@ -166,6 +167,11 @@ class Lowering:
             self.add("winograd", [*reads, w], [y], weight=w, floor=-np.inf, **options)
             return
         rows, columns = [self.machine.ONE], [self.machine.ONE]
+        if window is None and self.lanes == 1:
+            w = self.weight(weight)
+            del options["turned"]
+            self.add("linear_single", [*reads, w], [y], weight=w, floor=-np.inf, **options)
+            return
         if window is not None:
             vertical, horizontal = zip(*window, strict=True)
             rows = self.machine.sweeps(*vertical, x.height, y.height, turned, halo=False)
@@ -194,7 +200,8 @@ class Lowering:
     def is_winograd(self, window: Any, x: Block, y: Block) -> bool:
         """Whether a convolution is one that F(2 x 2, 3 x 3) does faster."""
         return (
-            window == ((3, 3), (1, 1), (1, 1), (1, 1))
+            self.lanes > 1
+            and window == ((3, 3), (1, 1), (1, 1), (1, 1))
             and not (x.height % 2 or x.width % 2)
             and min(x.channels, y.channels) >= 16
         )

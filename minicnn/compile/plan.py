@@ -28,10 +28,11 @@ class Plan(Encoding):
         for node in self.nodes:
             if node.kind != "same":
                 steps.setdefault(node.phase, []).extend(self._encoded(node))
+        images = self.count * self.machine.LANES if self.lanes == 1 else self.batch  # the machine counts in its lanes
         self.table = np.zeros(0, dtype=np.int64)
         for phase in sorted(steps):
             if phase % 2:
-                self.steps.append(self._runner(np.array(steps[phase], dtype=np.int64), self.batch))
+                self.steps.append(self._runner(np.array(steps[phase], dtype=np.int64), images))
             else:
                 self.steps += steps[phase]
         self.table = np.array(self._table, dtype=np.int64)

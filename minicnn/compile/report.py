@@ -54,6 +54,8 @@ def _flop(node: Node) -> int:
         return 2 * options["partial"].size * options["gy"].height * options["gy"].width
     if node.kind in ("winograd_gradient", "winograd_operands"):
         return 2 * 9 * options["x"].channels * math.prod(options["gy"].size)
+    if node.kind == "linear_single":
+        return 2 * options["weight"].size
     return 2 * options["region"].size if node.kind == "matrix" else 0
 
 

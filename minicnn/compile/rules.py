@@ -13,10 +13,12 @@ from minicnn.compile.lower import Block, Lowering, Region
 from minicnn.compile.record import Call, Program
 
 
-def lower(program: Program, machine: Any, count: int) -> Lowering:
-    """Apply the rules to the calls of a program, for ``count`` blocks of images; what has no rule stays a call."""
-    low = Lowering(program, machine, count)
-    rules = RULES if program.backend.name == "numpy" else {}  # the machine stands for the kernels of the CPU
+def lower(program: Program, machine: Any, lanes: int) -> Lowering:
+    """Apply the rules to the calls of a program, for blocks of ``lanes`` images; what has no rule stays a call."""
+    low = Lowering(program, machine, lanes)
+    rules = RULES if lanes > 1 else SINGLE
+    if program.backend.name != "numpy":  # the machine stands for the kernels of the CPU
+        rules = {}
     for call in program.calls:
         rule = rules.get(call.kernel)
         if rule is None or not rule(low, call):
@@ -29,6 +31,8 @@ def lower(program: Program, machine: Any, count: int) -> Lowering:
 def _conv2d(low: Lowering, call: Call) -> bool:
     x, weight, bias, stride, padding, dilation, groups = call.arguments
     if not low.is_batch(x) or groups != 1 or weight.call is not None:
+        return False
+    if low.lanes == 1 and (stride[1] != 1 or call.outputs[0].shape[3] < low.machine.LANES):
         return False
     source = low.block(x)
     y = low.blocks[call.outputs[0]] = Block.of(call.outputs[0])
@@ -129,6 +133,8 @@ def _relu(low: Lowering, call: Call) -> bool:
         return False
     if low.floor(x, 0.0):
         low.blocks[y] = low.blocks[x]
+    elif low.lanes == 1:
+        return False
     else:
         low.pointwise("relu", y, low.in_place(x), low.blocks[x])
     return True
@@ -315,3 +321,6 @@ RULES: dict[str, Callable[[Lowering, Call], bool]] = {
     "cross_entropy": _cross_entropy,
     "cross_entropy_grad": _cross_entropy_grad,
 }
+
+SINGLE = {kernel: RULES[kernel] for kernel in ("conv2d", "linear", "reshape", "relu", "max_pool2d")}
+"""The rules for images one by one."""

@@ -12,7 +12,7 @@ Other operands are sizes, strides, offsets into the table of offsets, and offset
 import numba
 import numpy as np
 
-from minicnn.backend.cpu import blocks, pointwise, winograd
+from minicnn.backend.cpu import blocks, pointwise, single, winograd
 from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, tile_for_matrix, up
 from minicnn.backend.cpu.jit import LANES, get_num_threads, jit
 from minicnn.backend.cpu.pointwise import POINTWISE
@@ -32,7 +32,7 @@ PARTS = 8
 OPERATIONS = (
     "interleave", "deinterleave", "products", "weight_gradient", "channel_sums", "max_pool", "max_pool_grad",
     "cross_entropy", "cross_entropy_grad", "moments", "norm_sums", "dropout", "winograd",
-    "winograd_gradient", "winograd_operands", *POINTWISE,
+    "winograd_gradient", "winograd_operands", "fetch", "put", "max_pool_single", "linear_single", *POINTWISE,
 )  # fmt: skip
 """Names of the operation codes."""
 _POINTWISE = len(OPERATIONS) - len(POINTWISE)
@@ -135,3 +135,19 @@ def _execute(r, memory, scratch, table, images, labels, numbers, count, part, bl
             memory, a, r[9], r[10], r[11], b, r[12], r[13], r[14], r[15], 0, r[16], c, r[17], r[18], r[19],
             block * r[16] * LANES,
         )  # fmt: skip
+    elif code == 15:
+        size = r[11] * r[12] * r[13]
+        if r[14] < 0:
+            single.fetch(images.ravel(), block * size, memory, a, r[9], r[10], (r[11], r[12], r[13]))
+        else:
+            single.fetch(memory, r[14] + block * size, memory, a, r[9], r[10], (r[11], r[12], r[13]))
+    elif code == 16:
+        to = r[14] + block * r[11] * r[12] * r[13]
+        single.put(memory, a, r[9], r[10], (r[11], r[12], r[13]), to)
+    elif code == 17:
+        single.max_pool(
+            memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), (r[16], r[17]), (r[18], r[19]),
+            numbers[r[20]],
+        )  # fmt: skip
+    elif code == 18:
+        single.linear(memory, a, r[9], b, r[10], c, r[11], numbers[r[12]])
