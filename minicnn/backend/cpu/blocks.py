@@ -8,36 +8,54 @@ convolution reads.
 import numpy as np
 
 from minicnn.backend.cpu.jit import LANES, jit
-from minicnn.backend.cpu.lanes import fill, load, maximum, store, total, where_equal, where_greater
+from minicnn.backend.cpu.lanes import fill, load, maximum, store, total, transpose, where_equal, where_greater
 from minicnn.backend.cpu.tile import TILES, tile
 
 
 @jit()
 def interleave(x, first, images, memory, at, plane, row, spacing):
     """Write x[first : first + images], (images, C, H, W), as a block with ``spacing - 1`` gaps; absent images are 0."""
-    for c in range(x.shape[1]):
-        for i in range(x.shape[2]):
-            start = at + c * plane + i * spacing[0] * row
-            for j in range(x.shape[3]):
-                place = start + j * spacing[1] * LANES
+    _, channels, height, width = x.shape
+    if plane == height * width * LANES and row == width * LANES and spacing[0] * spacing[1] == 1:
+        channels, height, width = 1, 1, channels * height * width  # one long row
+    flat, step, right = x.ravel(), x.shape[1] * x.shape[2] * x.shape[3], spacing[1] * LANES
+    source = first * step
+    for c in range(channels):
+        for i in range(height):
+            start, j = at + c * plane + i * spacing[0] * row, 0
+            if images == LANES:
+                while j + LANES <= width:
+                    transpose(flat, source + j, step, memory, start + j * right, right)
+                    j += LANES
+            while j < width:
                 for lane in range(images):
-                    memory[place + lane] = x[first + lane, c, i, j]
+                    memory[start + j * right + lane] = flat[source + j + lane * step]
                 for lane in range(images, LANES):
-                    memory[place + lane] = 0
+                    memory[start + j * right + lane] = 0
+                j += 1
+            source += width
 
 
 @jit()
 def deinterleave(memory, at, plane, row, size, out, to, first, images):
     """Write a block of ``size`` (C, H, W) to out[to:], image by image in C order, the first at place ``first``."""
     channels, height, width = size
-    for lane in range(images):
-        place = to + (first + lane) * channels * height * width
-        for c in range(channels):
-            for i in range(height):
-                start = at + c * plane + i * row + lane
-                for j in range(width):
-                    out[place] = memory[start + j * LANES]
-                    place += 1
+    step = channels * height * width
+    if plane == height * width * LANES and row == width * LANES:
+        channels, height, width = 1, 1, step  # one long row
+    target = to + first * step
+    for c in range(channels):
+        for i in range(height):
+            start, j = at + c * plane + i * row, 0
+            if images == LANES:
+                while j + LANES <= width:
+                    transpose(memory, start + j * LANES, LANES, out, target + j, step)
+                    j += LANES
+            while j < width:
+                for lane in range(images):
+                    out[target + j + lane * step] = memory[start + j * LANES + lane]
+                j += 1
+            target += width
 
 
 @jit()

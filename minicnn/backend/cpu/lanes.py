@@ -72,17 +72,17 @@ def store(typing, memory, at, vector):
 
 
 @intrinsic
-def transpose(typing, memory, at, step, to, to_step):
-    """memory[to + i to_step + j] = memory[at + j step + i] for i and j below LANES."""
+def transpose(typing, source, at, step, target, to, to_step):
+    """target[to + i to_step + j] = source[at + j step + i] for i and j below LANES."""
 
     def codegen(context, builder, signature, arguments):
-        array, at, step, to, to_step = arguments
+        source, at, step, target, to, to_step = arguments
 
-        def place(start, distance, i):
-            index = builder.add(start, builder.mul(distance, ir.Constant(ir.IntType(64), i)))
-            return _place(context, builder, signature.args[0], array, index)
+        def place(index, array, start, distance, i):
+            offset = builder.add(start, builder.mul(distance, ir.Constant(ir.IntType(64), i)))
+            return _place(context, builder, signature.args[index], array, offset)
 
-        rows = [builder.load(place(at, step, i), align=4) for i in range(LANES)]
+        rows = [builder.load(place(0, source, at, step, i), align=4) for i in range(LANES)]
         half = LANES // 2
         while half:  # exchange blocks of half x half across the diagonal
             low = [k if not k & half else k - half + LANES for k in range(LANES)]
@@ -94,10 +94,10 @@ def transpose(typing, memory, at, step, to, to_step):
                     rows[i], rows[i + half] = (builder.shuffle_vector(*pair, mask) for mask in masks)
             half //= 2
         for i, row in enumerate(rows):
-            builder.store(row, place(to, to_step, i), align=4)
+            builder.store(row, place(3, target, to, to_step, i), align=4)
         return context.get_dummy_value()
 
-    return types.void(memory, at, step, to, to_step), codegen
+    return types.void(source, at, step, target, to, to_step), codegen
 
 
 @intrinsic

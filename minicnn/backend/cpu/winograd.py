@@ -129,7 +129,7 @@ def operands(
                 spread_tile(memory, at + (c + k) * x_plane, x_row, work + k * LANES, LANES * LANES)
             for position in range(16):
                 to = seen + (position * length + place) * inputs + c
-                transpose(memory, work + position * LANES * LANES, LANES, to, inputs)
+                transpose(memory, work + position * LANES * LANES, LANES, memory, to, inputs)
         at = gy + 2 * i * g_row + 2 * j * LANES
         for o in range(outputs):
             a, b = load(memory, at + o * g_plane), load(memory, at + o * g_plane + LANES)
