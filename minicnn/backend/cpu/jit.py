@@ -32,18 +32,23 @@ class _Announce(event.Listener):
 
 def jit(parallel: bool = False, fastmath: Any = False) -> Callable[[Callable], Any]:
     """Compile without the GIL and cache the code on disk; where no folder can be written, warn and do without."""
+    options = {"nogil": True, "error_model": "numpy", "parallel": parallel, "fastmath": fastmath}
+    return lambda function: _cached(numba.njit, function, **options)
 
-    def compile(function: Callable) -> Any:
-        options = {"nogil": True, "error_model": "numpy", "parallel": parallel, "fastmath": fastmath}
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError as error:  # Numba found no folder for its cache
-            warnings.warn(
-                f"kernels are compiled anew in every process: {error}; name a folder in NUMBA_CACHE_DIR", stacklevel=2
-            )
-            return numba.njit(**options)(function)
 
-    return compile
+def c_function(signature: Any, function: Callable) -> Any:
+    """Compile to a function that C could call by its ``address``, cached in the same way."""
+    return _cached(lambda **options: numba.cfunc(signature, **options), function, error_model="numpy")
+
+
+def _cached(compiler: Callable, function: Callable, **options: Any) -> Any:
+    try:
+        return compiler(cache=True, **options)(function)
+    except RuntimeError as error:  # Numba found no folder for its cache
+        warnings.warn(
+            f"kernels are compiled anew in every process: {error}; name a folder in NUMBA_CACHE_DIR", stacklevel=4
+        )
+        return compiler(**options)(function)
 
 
 def plain(array: np.ndarray) -> np.ndarray:

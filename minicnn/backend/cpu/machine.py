@@ -9,12 +9,17 @@ An operand in memory is a pair (at, step): at + block * step, or at + thread * r
 Other operands are sizes, strides, offsets into the table of offsets, and offsets into the numbers (float32).
 """
 
+from functools import cache
+
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic
 
 from minicnn.backend.cpu import blocks, pointwise, single, winograd
 from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, tile_for_matrix, up
-from minicnn.backend.cpu.jit import LANES, get_num_threads, jit
+from minicnn.backend.cpu.jit import LANES, c_function, get_num_threads, jit
 from minicnn.backend.cpu.pointwise import POINTWISE
 from minicnn.backend.cpu.tile import TILES
 from minicnn.backend.cpu.winograd import FILTER
@@ -38,6 +43,33 @@ OPERATIONS = (
 _POINTWISE = len(OPERATIONS) - len(POINTWISE)
 
 
+def _pointer_to(kind):
+    @intrinsic
+    def pointer(typing, address):
+        def codegen(context, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(kind)(address), codegen
+
+    return pointer
+
+
+_floats, _integers = _pointer_to(types.float32), _pointer_to(types.int64)
+
+
+@intrinsic
+def _invoke(typing, address, context, part, thread):
+    """Call the function at ``address`` with three integers."""
+
+    def codegen(target, builder, signature, arguments):
+        integer = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [integer] * 3)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return target.get_dummy_value()
+
+    return types.void(address, context, part, thread), codegen
+
+
 def run(program, memory, room, table, images, labels, numbers, count):
     """Run ``program`` over ``count`` images.
 
@@ -45,23 +77,49 @@ def run(program, memory, room, table, images, labels, numbers, count):
     float32 (N, C, H, W); labels: int64 (N,); numbers: float32.
     """
     parts = min(-(-count // LANES), PARTS)
-    _run(program, memory, room, table, images, labels, numbers, count, parts, min(parts, get_num_threads()))
+    threads = min(parts, get_num_threads())
+    _run(_interpreter(), program, memory, room, table, images, labels, numbers, count, parts, threads)
 
 
 @jit(parallel=True)
-def _run(program, memory, room, table, images, labels, numbers, count, parts, threads):
-    total = (count + LANES - 1) // LANES
+def _run(interpreter, program, memory, room, table, images, labels, numbers, count, parts, threads):
+    context = np.array(
+        [
+            program.ctypes.data, program.shape[0], memory.ctypes.data, memory.size, room, table.ctypes.data, table.size,
+            images.ctypes.data, images.shape[0], images.shape[1], images.shape[2], images.shape[3], labels.ctypes.data,
+            labels.size, numbers.ctypes.data, numbers.size, count, parts,
+        ],
+        dtype=np.int64,
+    )  # fmt: skip
     for thread in numba.prange(threads):
         for part in range(thread, parts, threads):
-            for block in range(part, total, parts):
-                for i in range(program.shape[0]):
-                    _execute(
-                        program[i], memory, thread * room, table, images, labels, numbers, count, part, block,
-                        block >= parts,
-                    )  # fmt: skip
+            _invoke(interpreter, context.ctypes.data, part, thread)
 
 
-@jit()
+@cache
+def _interpreter():
+    """Address of :func:`_interpret` as machine code: called by it, not linked, it is compiled once, not thrice."""
+    return c_function(types.void(types.int64, types.int64, types.int64), _interpret).address
+
+
+def _interpret(context, part, thread):
+    """Run the program over the blocks of one part."""
+    c = carray(_integers(context), 18)
+    program, memory, table = (
+        carray(_integers(c[0]), (c[1], WIDTH)),
+        carray(_floats(c[2]), c[3]),
+        carray(_integers(c[5]), c[6]),
+    )
+    images, labels = carray(_floats(c[7]), (c[8], c[9], c[10], c[11])), carray(_integers(c[12]), c[13])
+    numbers, count, parts = carray(_floats(c[14]), c[15]), c[16], c[17]
+    for block in range(part, (count + LANES - 1) // LANES, parts):
+        for i in range(program.shape[0]):
+            _execute(
+                program[i], memory, thread * c[4], table, images, labels, numbers, count, part, block, block >= parts
+            )
+
+
+@numba.njit(inline="always")  # part of _interpret, not a function that is compiled for itself
 def _execute(r, memory, scratch, table, images, labels, numbers, count, part, block, again):
     code = r[0]
     first = block * LANES
