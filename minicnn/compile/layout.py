@@ -46,7 +46,7 @@ class Layout:
         self.program = program
         self.machine = get("numpy").kernels.machine
         self.batch = program.inputs[0].shape[0]
-        trains = any(call.writes() or call.kernel.endswith("_grad") for call in program.calls)
+        trains = any(call.writes() or "_grad" in call.kernel for call in program.calls)
         self.lanes = 1 if self.batch <= _FEW and not trains else self.machine.LANES
         lowering = lower(program, self.machine, self.lanes)
         self.count = lowering.count

@@ -83,7 +83,8 @@ class Lowering:
         self.regions: dict[Value, Region] = {}
         self.weights: dict[Value, Region] = {}
         self.filters: dict[Value, Region] = {}  # what Winograd's convolution makes of a weight
-        self.activated: dict[Value, Value] = {}  # by the input of an ELU its output
+        self.activated: dict[tuple[Value, float], Value] = {}  # by the input and the alpha of an ELU its output
+        self.origins: dict[Block, Block] = {}  # by the result of a reshape the block that it may share
         self.makers: dict[Block, Node] = {}
         self.uses = Counter(v for call in program.calls for v in call.reads())
         self.uses.update(program.outputs)
@@ -214,13 +215,19 @@ class Lowering:
         maker.options["floor"] = max(maker.options["floor"], least)
         return True
 
+    def alias(self, value: Value, source: Value) -> None:
+        """Let ``value`` be what ``source`` is."""
+        self.blocks[value] = self.blocks[source]
+        self.uses[value] += self.uses[source] - 1
+
     def in_place(self, value: Value, others: int = 0) -> Block:
         """Return a block for the result of the last use of ``value``: its own if nobody else has it, or a new one.
 
         others: uses of ``value`` that will not look at it.
         """
         block = self.blocks[value]
-        alone = self.uses[value] == 1 + others and list(self.blocks.values()).count(block) == 1
+        origins = [self.origins.get(b, b) for b in self.blocks.values()]
+        alone = self.uses[value] == 1 + others and origins.count(self.origins.get(block, block)) == 1
         return block if alone and value.call is not None else Block(*block.size)
 
     def pointwise(self, kind: str, result: Value, y: Block, a: Block, b: Block | None = None, **options: Any) -> None:

@@ -136,9 +136,9 @@ class Plan(Encoding):
             np.add.reduce(parts[:, 1], axis=0, out=gweight)
             np.multiply(gweight, inverse_std, out=gweight)
             p[...] = inverse_std if weight is None else inverse_std * weight
-            if count is not None:
-                np.multiply(p * inverse_std, gweight * np.float32(-1 / count), out=q)
-                np.subtract(p * gbias * np.float32(-1 / count), q * mean, out=r)
+            share = np.float32(0 if count is None else -1 / count)
+            np.multiply(p * inverse_std, gweight * share, out=q)
+            np.subtract(p * gbias * share, q * mean, out=r)
 
         return run
 

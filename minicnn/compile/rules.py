@@ -118,10 +118,10 @@ def _reshape(low: Lowering, call: Call) -> bool:
     before = low.blocks[x]
     after = Block.of(y)
     if before.size == after.size:
-        low.blocks[y] = before
-        low.uses[y] += low.uses[x] - 1
+        low.alias(y, x)
         return True
     low.blocks[y] = after
+    low.origins[after] = low.origins.get(before, before)
     low.add("reshape", [before], [after], x=before, y=after)
     return True
 
@@ -164,15 +164,16 @@ def _elu(low: Lowering, call: Call) -> bool:
     low.pointwise("elu", y, low.in_place(x, len(later)), source, number=alpha)
     if low.blocks[y] is source:
         del low.blocks[x]
-    low.activated[x] = y
+    low.activated[x, alpha] = y
+    low.uses[y] += len(later)
     return True
 
 
 def _elu_grad(low: Lowering, call: Call) -> bool:
     gy, x, alpha = call.arguments
-    if gy not in low.blocks or low.activated.get(x) not in low.blocks:
+    if gy not in low.blocks or low.activated.get((x, alpha)) not in low.blocks:
         return False
-    y = low.blocks[low.activated[x]]
+    y = low.blocks[low.activated[x, alpha]]
     low.pointwise("elu_grad", call.outputs[0], low.in_place(gy), low.blocks[gy], y, number=alpha)
     return True
 
@@ -187,6 +188,10 @@ def _add(low: Lowering, call: Call) -> bool:
         y = low.in_place(b)
     low.pointwise("add", call.outputs[0], y, first, second, floor=-np.inf)
     return True
+
+
+def _sum_to(low: Lowering, call: Call) -> bool:
+    return call.outputs[0] is call.arguments[0]  # of the same shape: it returned its argument
 
 
 def _dropout(low: Lowering, call: Call) -> bool:
@@ -312,6 +317,7 @@ RULES: dict[str, Callable[[Lowering, Call], bool]] = {
     "elu": _elu,
     "elu_grad": _elu_grad,
     "add": _add,
+    "sum_to": _sum_to,
     "dropout": _dropout,
     "batch_norm_statistics": _batch_norm_statistics,
     "batch_norm": _batch_norm,

@@ -1,0 +1,118 @@
+"""Vectors of LANES floats: each operation in a small compiled function, against NumPy."""
+
+import numba
+import numpy as np
+import pytest
+
+from minicnn.backend.cpu import lanes, pointwise
+from minicnn.backend.cpu.jit import LANES
+
+
+@numba.njit
+def expm1(x, y):
+    for i in range(0, x.size, LANES):
+        lanes.store(y, i, pointwise._expm1(lanes.load(x, i)))
+
+
+@numba.njit
+def powers(x, y):
+    for i in range(0, x.size, LANES):
+        lanes.store(y, i, lanes.power_of_two(lanes.load(x, i)))
+
+
+@numba.njit
+def first(count, y):
+    lanes.store(y, 0, lanes.first(count))
+
+
+@numba.njit
+def transposed(x, at, step, y, to, to_step):
+    lanes.transpose(x, at, step, y, to, to_step)
+
+
+@numba.njit
+def three(x, y):
+    """a b + c, a + b, a - b, a b, the larger, where a = b and where a > b: 1, else 0; the sum of a."""
+    a, b, c = lanes.load(x, 0), lanes.load(x, LANES), lanes.load(x, 2 * LANES)
+    one, zero = lanes.fill(1.0), lanes.fill(0.0)
+    lanes.store(y, 0, lanes.multiply_add(a, b, c))
+    lanes.store(y, LANES, a + b)
+    lanes.store(y, 2 * LANES, a - b)
+    lanes.store(y, 3 * LANES, a * b)
+    lanes.store(y, 4 * LANES, lanes.maximum(a, b))
+    lanes.store(y, 5 * LANES, lanes.where_equal(a, b, one, zero))
+    lanes.store(y, 6 * LANES, lanes.where_greater(a, b, one, zero))
+    lanes.store(y, 7 * LANES, lanes.round_even(a))
+    y[8 * LANES] = lanes.total(a)
+
+
+def floats(values):
+    return np.array(values, dtype=np.float32)
+
+
+@pytest.mark.parametrize("low, high", [(-87, -1), (-1, -1e-3), (-1e-3, 0), (-0.36, -0.33), (-0.7, -0.68)])
+def test_expm1(low, high):
+    x = np.linspace(low, high, 1 << 16).astype(np.float32)
+    y = np.empty_like(x)
+    expm1(x, y)
+    np.testing.assert_allclose(y, np.expm1(x.astype(np.float64)), rtol=3e-7, atol=0)
+
+
+def test_expm1_of_extreme_numbers():
+    x = -floats([0, 1e-38, 1e-30, 1e-20, 1e-10, 1e-7, 88, 1e30])
+    y = np.empty_like(x)
+    expm1(x, y)
+    np.testing.assert_allclose(y, np.expm1(x.astype(np.float64)), rtol=3e-7, atol=0)
+    x = np.full(LANES, np.nan, dtype=np.float32)
+    expm1(x, y)
+    assert np.isnan(y).all()
+
+
+def test_power_of_two():
+    x = np.resize(np.arange(-126, 128, dtype=np.float32), 256)
+    y = np.empty_like(x)
+    powers(x, y)
+    np.testing.assert_array_equal(y, np.exp2(x.astype(np.float64)))
+
+
+@pytest.mark.parametrize("count", range(LANES + 1))
+def test_first(count):
+    y = np.full(LANES, np.nan, dtype=np.float32)
+    first(count, y)
+    assert y.tolist() == [1.0] * count + [0.0] * (LANES - count)
+
+
+@pytest.mark.parametrize("at, step, to, to_step", [(0, LANES, 0, LANES), (3, 11, 5, 17), (1, 40, 2, LANES)])
+def test_transpose(at, step, to, to_step):
+    x = np.arange(400, dtype=np.float32)
+    y = np.full(400, -1, dtype=np.float32)
+    transposed(x, at, step, y, to, to_step)
+    expected = np.full(400, -1, dtype=np.float32)
+    for i in range(LANES):
+        expected[to + i * to_step : to + i * to_step + LANES] = x[at + i : at + i + LANES * step : step][:LANES]
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_arithmetic():
+    a = floats([0.5, 1.5, 2.5, -0.5, -1.5, 7, 1e30, -3])
+    b = floats([0.5, 2, -2.5, -0.5, 3, -7, 1e-30, 3])
+    c = floats([1, -3, 0, 4, 0.5, 49, 2, 0])
+    y = np.empty(9 * LANES, dtype=np.float32)
+    three(np.concatenate([a, b, c]), y)
+    found = y[: 8 * LANES].reshape(8, LANES)
+    wide = a.astype(np.float64) * b + c
+    np.testing.assert_allclose(found[0], wide, rtol=1e-7)
+    for row, expected in zip(
+        found[1:], (a + b, a - b, a * b, np.maximum(a, b), a == b, a > b, np.rint(a)), strict=True
+    ):
+        np.testing.assert_array_equal(row, expected.astype(np.float32))
+    assert y[8 * LANES] == a.astype(np.float64).sum().astype(np.float32)
+
+
+def test_maximum_keeps_nan():
+    x = floats([np.nan, 1.0, 0.0, -1.0, np.nan, 2.0, 3.0, -np.inf] * 3)
+    x[LANES : 2 * LANES] = 0
+    y = np.empty(9 * LANES, dtype=np.float32)
+    three(x, y)
+    np.testing.assert_array_equal(y[4 * LANES : 5 * LANES], np.maximum(x[:LANES], 0))
+    assert y[5 * LANES] == y[6 * LANES] == 0  # no comparison with NaN holds

@@ -1,0 +1,100 @@
+"""The rules: what becomes of a recorded call."""
+
+import runpy
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minicnn
+import minicnn.functional as F
+from minicnn import Tensor, nn
+from minicnn.models import LeNet
+
+RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
+Run, agree, batches, chain, conv, fc, kinds, pool = itemgetter(
+    "Run", "agree", "batches", "chain", "conv", "fc", "kinds", "pool"
+)(RUNS)
+
+
+def test_lenet_step_is_fused():
+    run = Run(LeNet)
+    run.train(batches(1, (9, 3, 32, 32)))
+    found = kinds(run.step)
+    assert found["products"] == 9  # 5 forward, 4 gradients of inputs
+    assert found["max_pool"] == found["max_pool_grad"] == found["weight_gradient"] == 2
+    assert found["relu_grad"] == 2 and found["channel_sums"] == 5 and found["matrix"] == 3
+    assert found["cross_entropy"] == found["cross_entropy_grad"] == found["sgd_step()"] / 10 == 1
+    assert "relu" not in found and "conv2d()" not in found and "linear()" not in found
+    (plan,) = run.step.plans.values()
+    floors = [n.options["floor"] for n in plan.nodes if n.kind in ("products", "max_pool_grad")]
+    assert floors.count(0.0) == 4 + 2  # after each hidden layer, under each pool
+    assert str(plan).startswith("plan: 9 images in 2 blocks of 8") and "digraph" in plan.to_dot()
+
+
+@pytest.mark.parametrize(
+    "network, present, absent",
+    [
+        (chain(conv(3, 4, 3), nn.ReLU, nn.Flatten, fc(24, 10)), {"same"}, {"relu", "reshape"}),
+        (chain(conv(3, 4, 3), nn.ReLU, conv(4, 4, 3, padding=1), pool(1), nn.Flatten, fc(24, 10)), {"same"}, {"relu"}),
+        (chain(conv(3, 4, 3), pool(2), nn.ReLU, nn.Flatten, fc(4, 10)), {"max_pool", "relu_grad"}, {"relu"}),
+        (
+            chain(conv(3, 4, 1), conv(4, 4, 3, 2, padding=1), nn.Flatten, fc(24, 10)),
+            {"products"},
+            {"conv2d_grad_input()"},
+        ),
+        (
+            chain(conv(3, 3, 3, groups=3), nn.Flatten, fc(18, 10)),
+            {"conv2d()", "conv2d_grad_weight()"},
+            {"weight_gradient"},
+        ),
+        (chain(conv(3, 4, 3), nn.ELU, nn.Flatten, fc(24, 10)), {"elu", "elu_grad"}, {"elu()", "elu_grad()"}),
+        (
+            chain(conv(3, 4, 3), nn.GELU, nn.Flatten, fc(24, 10)),
+            {"gelu()", "gelu_grad()", "deinterleave"},
+            {"conv2d()"},
+        ),
+    ],
+)
+def test_rules(network, present, absent):
+    run = Run(network)
+    run.train(batches(1, (9, 3, 5, 4)))
+    found = kinds(run.step)
+    assert present <= set(found) and not absent & set(found), found
+
+
+def test_reshape_of_a_block_with_a_halo_is_a_copy():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3, padding=1))
+    linear = nn.Linear(24, 10)
+
+    def both(x):
+        h = model[0](x)
+        return linear(F.flatten(h, 1)), model[1](h)
+
+    compiled = minicnn.compile(both)
+    ((x, _),) = batches(1, (9, 3, 5, 4))
+    agree([t.numpy() for t in compiled(x)], [t.numpy() for t in both(Tensor(x))])
+    assert kinds(compiled)["reshape"] == 1
+
+
+def test_reshape_between_two_halos():
+    first, second, third = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3, padding=1), nn.Conv2d(2, 5, 3, padding=(2, 1))
+
+    def both(x):
+        h = first(x)
+        return second(h), third(h.reshape(x.shape[0], 2, 3, 4))
+
+    compiled = minicnn.compile(both)
+    ((x, _),) = batches(1, (9, 3, 5, 4))
+    agree([t.numpy() for t in compiled(x)], [t.numpy() for t in both(Tensor(x))])
+    assert kinds(compiled)["reshape"] == 2  # out of one halo, into the other
+
+
+def test_a_relu_whose_input_is_seen_elsewhere_is_not_fused():
+    layer = nn.Conv2d(3, 4, 3)
+    compiled = minicnn.compile(lambda x: (F.relu(layer(x)), layer(x), F.relu(h := layer(x)) + h))
+    ((x, _),) = batches(1, (9, 3, 5, 4))
+    y = layer(Tensor(x)).numpy()
+    agree([t.numpy() for t in compiled(x)], [np.maximum(y, 0), y, np.maximum(y, 0) + y])
+    assert kinds(compiled)["relu"] == 1
