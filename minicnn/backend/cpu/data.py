@@ -3,7 +3,8 @@
 import numba
 import numpy as np
 
-from minicnn.backend.cpu.jit import jit, plain
+from minicnn.backend.cpu.jit import LANES, jit, plain
+from minicnn.backend.cpu.lanes import fill, load_bytes, store, turned
 
 
 def gather_images(images, index, flip, dy, dx, mean, std, mode):
@@ -19,20 +20,31 @@ def gather_images(images, index, flip, dy, dx, mean, std, mode):
 @jit(parallel=True)
 def _gather(images, index, flip, dy, dx, scale, shift, reflect, y):
     n, c, h, w = y.shape
+    pixels, out = images.ravel(), y.ravel()
     for i in numba.prange(n):
-        columns = np.empty(w, dtype=np.int64)  # column of the source, -1 where there is none
-        for j in range(w):
-            column = (w - 1 - j if flip[i] else j) + dx[i]
-            if reflect:
-                column = w - 1 - abs(w - 1 - abs(column))
-            columns[j] = column if 0 <= column < w else -1
+        move = -dx[i] if flip[i] else dx[i]
+        low, high = min(max(0, -move), w), max(min(w, w - move), 0)  # these columns come from the picture itself
         for k in range(h):
             row = k + dy[i]
             if reflect:
                 row = h - 1 - abs(h - 1 - abs(row))
             for channel in range(c):
-                for j in range(w):
-                    value = np.float32(0)
-                    if 0 <= row < h and columns[j] >= 0:
-                        value = np.float32(images[index[i], channel, row, columns[j]])
-                    y[i, channel, k, j] = value * scale[channel] - shift[channel]
+                factor, offset = scale[channel], shift[channel]
+                source, target = ((index[i] * c + channel) * h + row) * w, ((i * c + channel) * h + k) * w
+                there = 0 <= row < h
+                first, last = (low, high) if there and high - low >= LANES else (0, 0)
+                factors, offsets = fill(factor), fill(offset)
+                for start in range(first, last, LANES):
+                    j = min(start, last - LANES)  # the last vector may overlap
+                    if flip[i]:
+                        value = turned(load_bytes(pixels, source + w - LANES - j - move))
+                    else:
+                        value = load_bytes(pixels, source + j + move)
+                    store(out, target + j, value * factors - offsets)
+                for rest in range(w - (last - first)):
+                    j = rest if rest < first else rest + last - first
+                    column = (w - 1 - j if flip[i] else j) + dx[i]
+                    if reflect:
+                        column = w - 1 - abs(w - 1 - abs(column))
+                    value = np.float32(pixels[source + column]) if there and 0 <= column < w else np.float32(0)
+                    out[target + j] = value * factor - offset

@@ -61,6 +61,19 @@ def load(typing, memory, at):
 
 
 @intrinsic
+def load_bytes(typing, memory, at):
+    """memory[at : at + LANES] of uint8, as float32."""
+
+    def codegen(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, value=arguments[0]).data
+        kind = ir.VectorType(ir.IntType(8), LANES)
+        octets = builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), kind.as_pointer()), align=1)
+        return builder.uitofp(octets, ir.VectorType(ir.FloatType(), LANES))
+
+    return Lanes(types.float32)(memory, at), codegen
+
+
+@intrinsic
 def store(typing, memory, at, vector):
     """memory[at : at + LANES] = vector."""
 
@@ -108,6 +121,17 @@ def fill(typing, value):
         return spread(builder, context.cast(builder, arguments[0], signature.args[0], types.float32))
 
     return Lanes(types.float32)(value), codegen
+
+
+@intrinsic
+def turned(typing, vector):
+    """The lanes from last to first."""
+
+    def codegen(context, builder, signature, arguments):
+        order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), list(range(LANES))[::-1])
+        return builder.shuffle_vector(arguments[0], arguments[0], order)
+
+    return vector(vector), codegen
 
 
 @intrinsic
