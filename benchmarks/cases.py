@@ -30,6 +30,8 @@ CASES = {
     "lenet-infer-eager": Case("lenet", False, eager=True),
 }
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
+SGEMM = 1536
+"""Side of the square matrices whose product tells how fast the machine multiplies."""
 
 
 def batch(size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -37,14 +37,19 @@ def build(case: str, batch_size: int, backend: str) -> Workload:
         with minicnn.no_grad():
             return model(x)
 
-    eager = CASES[case].eager
-    update: Callable[..., Tensor] = train if eager else minicnn.compile(train)
-    forward: Callable[..., Tensor] = infer if eager else minicnn.compile(model)
+    forward: Callable[..., Tensor] = infer if CASES[case].eager else minicnn.compile(model)
+    task: Callable[..., Tensor] = forward
+    if CASES[case].train:
+        task = train if CASES[case].eager else minicnn.compile(train)
+    inputs = (x, target) if CASES[case].train else (x,)
     model.eval()
-    facts = {"logits": to_numpy(forward(x).data)[:8].tolist()}
+    facts: dict[str, Any] = {"logits": to_numpy(forward(Tensor(images[:8])).data).tolist(), "flop": None}
     model.train(CASES[case].train)
-    step = (lambda: update(x, target)) if CASES[case].train else (lambda: forward(x))
-    workload = Workload({"step": step}, chosen.synchronize, facts=facts)
+    if isinstance(task, minicnn.compile) and backend == "numpy":
+        task(*inputs)
+        *_, plan = task.plans.values()
+        facts["flop"] = plan.flop()
+    workload = Workload({"step": lambda: task(*inputs)}, chosen.synchronize, facts=facts)
     if backend == "cupy":
         workload.device, workload.device_peak_mib = _gpu(chosen.xp)
     return workload

@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, relu
 
-from cases import CASES, LEARNING_RATE, MOMENTUM, batch, initial
+from cases import CASES, LEARNING_RATE, MOMENTUM, SGEMM, batch, initial
 from worker import Workload
 
 
@@ -64,6 +65,12 @@ def resnet18() -> nn.Module:
 MODELS: dict[str, Callable[[], nn.Module]] = {"lenet": lenet, "vgg": vgg, "resnet18": resnet18}
 
 
+@cache
+def _square(device: str) -> torch.Tensor:
+    """A matrix made at the first use: it does not count among the memory of a step."""
+    return torch.ones(SGEMM, SGEMM, device=device)
+
+
 def build(case: str, batch_size: int, backend: str) -> Workload:
     """One task, "step": an SGD step or an inference of the case's model."""
     device = "cuda" if backend == "cupy" else "cpu"
@@ -88,9 +95,12 @@ def build(case: str, batch_size: int, backend: str) -> Workload:
             return model(x)
 
     model.eval()
-    facts = {"logits": infer()[:8].tolist()}
+    with torch.no_grad():
+        facts = {"logits": model(x[:8]).tolist()}
     model.train(CASES[case].train)
-    workload = Workload({"step": train if CASES[case].train else infer}, facts=facts)
+    tasks: dict[str, Callable[[], object]] = {"step": train if CASES[case].train else infer}
+    tasks["sgemm"] = lambda: _square(device) @ _square(device)
+    workload = Workload(tasks, facts=facts)
     if device == "cuda":
         workload.synchronize = torch.cuda.synchronize
         workload.device = torch.cuda.get_device_name()

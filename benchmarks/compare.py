@@ -6,17 +6,20 @@ Both do the same work from the same weights on the same pictures, which is check
 forward, loss, zero_grad, backward and SGD with momentum; inference is a forward pass in eval mode without a tape. Each
 works on one synthetic batch that stays where it is: reading data is not part of it. The first turn of either is thrown
 away; after it the figures are medians over the turns, and the ratio is the median of the ratios within the rounds.
-Memory is the peak of the process, or of the pool of device memory on a GPU.
+Memory is the peak of the process, or of the pool of device memory on a GPU. With several threads a third process runs
+minicnn with one, for the gain of the others. The share of sgemm is what a step computes, counted as convolutions and
+linear layers count it, over what PyTorch computes in the same time when it multiplies two large float32 matrices.
 
 Exit codes: 0, 1 failure, 2 usage, or something is not installed; then one line says what.
 """
 
+import contextlib
 import sys
 from statistics import median
 from typing import Any
 
 import contest
-from cases import CASES
+from cases import CASES, SGEMM
 
 
 def main() -> None:
@@ -35,13 +38,24 @@ def main() -> None:
 def compare(case: str, batch_size: int, backend: str, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Return the record of one case, as it is written to JSON."""
     setting: dict[str, Any] = {"case": case, "batch_size": batch_size, "backend": backend, "threads": threads}
-    with contest.Worker("cases_minicnn", **setting) as ours, contest.Worker("cases_torch", **setting) as theirs:
+    with contextlib.ExitStack() as stack:
+        ours, theirs = (
+            stack.enter_context(contest.Worker(f"cases_{side}", **setting)) for side in ("minicnn", "torch")
+        )
         difference = _relative_difference(ours.ready["logits"], theirs.ready["logits"])
         if not difference < 1e-3:
             sys.exit(f"{case}: the models do not do the same work; their logits differ by {difference:.1e} relative")
-        milliseconds = contest.take_turns((ours, theirs), "step", rounds, seconds)
-        ratios = [torch_ms / minicnn_ms for minicnn_ms, torch_ms in zip(*milliseconds, strict=True)]
-        minicnn_ms, torch_ms = (median(column) for column in milliseconds)
+        contenders = [ours, theirs]
+        if backend == "numpy" and threads > 1:
+            alone = contest.Worker("cases_minicnn", **setting | {"threads": 1})
+            contenders.append(stack.enter_context(alone))
+        milliseconds = contest.take_turns(contenders, "step", rounds, seconds)
+        ratios = [turn[1] / turn[0] for turn in zip(*milliseconds, strict=True)]
+        gains = [turn[2] / turn[0] for turn in zip(*milliseconds, strict=True) if len(turn) > 2]
+        minicnn_ms, torch_ms = (median(column) for column in milliseconds[:2])
+        peaks = [worker.peak_mib() for worker in (ours, theirs)]
+        sgemm = 2e-6 * SGEMM**3 / median(theirs.milliseconds("sgemm", seconds) for _ in range(3))
+        gflops = ours.ready["flop"] and 1e-6 * ours.ready["flop"] / minicnn_ms
         return setting | {
             "minicnn_img_s": round(1000 * batch_size / minicnn_ms, 1),
             "torch_img_s": round(1000 * batch_size / torch_ms, 1),
@@ -49,8 +63,11 @@ def compare(case: str, batch_size: int, backend: str, threads: int, rounds: int,
             "ratios": [round(ratio, 3) for ratio in ratios],
             "minicnn_ms": round(minicnn_ms, 4),
             "torch_ms": round(torch_ms, 4),
-            "minicnn_peak_mib": round(ours.peak_mib(), 1),
-            "torch_peak_mib": round(theirs.peak_mib(), 1),
+            "gain_of_threads": round(median(gains), 3) if gains else None,
+            "gflops": gflops and round(gflops, 1),
+            "sgemm_gflops": round(sgemm, 1),
+            "minicnn_peak_mib": round(peaks[0], 1),
+            "torch_peak_mib": round(peaks[1], 1),
             "rounds": rounds,
             "seconds": seconds,
             **contest.conditions((ours, theirs)),
@@ -61,6 +78,11 @@ def _relative_difference(a: list[list[float]], b: list[list[float]]) -> float:
     """Largest difference of two tables of one shape, relative to the largest element of ``b``."""
     pairs = [pair for rows in zip(a, b, strict=True) for pair in zip(*rows, strict=True)]
     return max(abs(x - y) for x, y in pairs) / max(abs(y) for _, y in pairs)
+
+
+def share_of_sgemm(record: dict[str, Any]) -> float:
+    """What a step computes in a second, over what a product of matrices does."""
+    return record["gflops"] / record["sgemm_gflops"]
 
 
 def table(record: dict[str, Any]) -> str:
@@ -74,6 +96,11 @@ def table(record: dict[str, Any]) -> str:
         speed, time, peak = (record[f"{key}_{unit}"] for unit in ("img_s", "ms", "peak_mib"))
         lines.append(f"{label:8}{speed:>12,.0f}{time:>12.3f}{peak:>12,.0f}")
     lines.append(f"ratio {record['ratio']:.2f} ({min(record['ratios']):.2f} to {max(record['ratios']):.2f})")
+    lines.append(f"memory {record['minicnn_peak_mib'] / record['torch_peak_mib']:.2f} of PyTorch's")
+    if record["gain_of_threads"]:
+        lines.append(f"{record['threads']} threads {record['gain_of_threads']:.2f} times one")
+    if record["gflops"]:
+        lines.append("{gflops:.0f} GFLOP/s, {share:.2f} of sgemm".format(**record, share=share_of_sgemm(record)))
     return "\n".join(lines)
 
 

@@ -14,8 +14,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from compare import share_of_sgemm
+
 Record = dict[str, Any]
-_BLUE, _ORANGE, _INK, _FAINT, _GRID = "#0072B2", "#E69F00", "#222222", "#6B6B6B", "#E4E4E4"
+_BLUE, _ORANGE, _INK, _FAINT, _GRID, _GREY = (
+    "#0072B2", "#E69F00", "#222222", "#6B6B6B", "#E4E4E4", "#B9C4CC",
+)  # fmt: skip
 _DIGIT_SPACE = "\u2007"  # as wide as a digit
 _REPRODUCE = """# minicnn beside PyTorch
 
@@ -28,6 +32,10 @@ machine:
         python benchmarks/compare.py --case $case --batch-size $batch --json benchmarks/results/$case-$batch.json
       done
     done
+    for case in vgg-train:128 vgg-infer:128 resnet18-train:64 resnet18-infer:64; do
+      python benchmarks/compare.py --case ${case%:*} --batch-size ${case#*:} \\
+        --json benchmarks/results/${case%:*}-${case#*:}.json
+    done
     python benchmarks/kernels.py --json benchmarks/results/kernels.json
     python benchmarks/report.py
 
@@ -35,7 +43,10 @@ For a GPU add `--backend cupy` and give the files other names; PyTorch then need
 
 Each framework runs in a process of its own with the same number of threads, and they take turns. Times and speeds are
 medians over the rounds; a ratio is the median of the ratios within the rounds, in brackets the smallest and the
-largest. Above 1, minicnn is faster. Compare ratios, not speeds, between machines and days.
+largest. Above 1, minicnn is faster. Compare ratios, not speeds, between machines and days. "Of one thread" is the
+speed relative to minicnn's with one thread; "of sgemm" the FLOP/s, as convolutions and linear layers count them, of
+PyTorch's when it multiplies two large matrices. 3 x 3 convolutions by Winograd's method do 16 multiplications where
+these count 36.
 """
 
 
@@ -68,8 +79,8 @@ def markdown(cases: list[Record], kernels: list[Record], picture: str) -> str:
     for (hardware, versions), records in _by_conditions(cases).items():
         rows = [
             "| case | batch | minicnn img/s | PyTorch img/s | ratio | minicnn ms | PyTorch ms "
-            "| minicnn peak MiB | PyTorch peak MiB | n | date |",
-            "|---|" + "---:|" * 9 + "---|",
+            "| minicnn peak MiB | PyTorch peak MiB | of one thread | of sgemm | n | date |",
+            "|---|" + "---:|" * 11 + "---|",
         ]
         for r in records:
             spread = f"({min(r['ratios']):.2f}-{max(r['ratios']):.2f})"
@@ -77,6 +88,7 @@ def markdown(cases: list[Record], kernels: list[Record], picture: str) -> str:
                 f"| {r['case']} | {r['batch_size']} | {r['minicnn_img_s']:,.0f} | {r['torch_img_s']:,.0f} "
                 f"| **{r['ratio']:.2f}** {spread} | {r['minicnn_ms']:.3f} | {r['torch_ms']:.3f} "
                 f"| {r['minicnn_peak_mib']:,.0f} | {r['torch_peak_mib']:,.0f} "
+                f"| {_or_dash(r['gain_of_threads'])} | {_or_dash(r['gflops'] and share_of_sgemm(r))} "
                 f"| {r['rounds']} x {r['seconds']:g} s | {r['date']} |"
             )
         parts.append(f"## {hardware}\n\n{versions}\n\n" + "\n".join(rows) + "\n")
@@ -96,22 +108,29 @@ def markdown(cases: list[Record], kernels: list[Record], picture: str) -> str:
     return "\n".join(parts)
 
 
+def _or_dash(value: float | None) -> str:
+    return f"{value:.2f}" if value else "-"
+
+
 def chart(cases: list[Record]) -> Figure:
-    """A panel for each machine: a bar for each case, its length the ratio to PyTorch, with the range of the rounds."""
+    """For each machine a row of panels: images per second, peak memory, gain of the threads, share of sgemm."""
     groups = _by_conditions(cases)
     heights = [0.9 + 0.36 * len(records) for records in groups.values()]
-    figure = Figure(figsize=(9.0, sum(heights) + 0.9), layout="constrained")
-    figure.suptitle(
-        "Images per second relative to PyTorch", x=0.01, ha="left", fontsize=14, fontweight="bold", color=_INK
-    )
-    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, ((hardware, _), records) in zip(panels, groups.items(), strict=True):
-        _panel(axes, f"{hardware}, PyTorch {records[0]['versions']['torch']}", records)
-    panels[-1].set_xlabel("minicnn / PyTorch, median and range of the rounds; above 1, minicnn is faster", color=_FAINT)
+    figure = Figure(figsize=(13.0, sum(heights) + 0.9), layout="constrained")
+    figure.suptitle("minicnn beside PyTorch", x=0.01, ha="left", fontsize=14, fontweight="bold", color=_INK)
+    rows = figure.subplots(len(groups), 4, squeeze=False, height_ratios=heights, width_ratios=[2.6, 1, 1, 1])
+    for row, ((hardware, _), records) in zip(rows, groups.items(), strict=True):
+        _speeds(row[0], f"{hardware}, PyTorch {records[0]['versions']['torch']}", records)
+        memory = [r["minicnn_peak_mib"] / r["torch_peak_mib"] for r in records]
+        _figures(row[1], "peak memory, of PyTorch's", memory, 1.0)
+        _figures(row[2], "speed, of one thread's", [r["gain_of_threads"] for r in records], records[0]["threads"])
+        _figures(row[3], "FLOP/s, of sgemm's", [r["gflops"] and share_of_sgemm(r) for r in records], 1.0)
+    label = "images per second, of PyTorch's: median and range of the rounds; above 1, minicnn is faster"
+    rows[-1][0].set_xlabel(label, color=_FAINT, fontsize=9)
     return figure
 
 
-def _panel(axes: Axes, heading: str, records: list[Record]) -> None:
+def _speeds(axes: Axes, heading: str, records: list[Record]) -> None:
     reach = max(1.0, *(max(r["ratios"]) for r in records))
     behind_text = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
     for position, r in enumerate(records):
@@ -121,14 +140,30 @@ def _panel(axes: Axes, heading: str, records: list[Record]) -> None:
         end = max(1.0, *r["ratios"]) + 0.015 * reach
         axes.text(end, position, f"{r['ratio']:.2f}", va="center", fontweight="bold", color=_INK, fontsize=10)
         speeds = f"{r['minicnn_img_s']:,.0f} against {r['torch_img_s']:,.0f} img/s"
-        axes.text(end + 0.085 * reach, position, speeds, va="center", color=_FAINT, fontsize=9, bbox=behind_text)
+        axes.text(end + 0.1 * reach, position, speeds, va="center", color=_FAINT, fontsize=9, bbox=behind_text)
     axes.axvline(1, color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=4)
     axes.text(1, -0.62, "PyTorch", ha="center", va="bottom", color=_INK, fontsize=9)
     width = max(len(str(r["batch_size"])) for r in records)
     names = [f"{r['case']}, batch {r['batch_size']:{_DIGIT_SPACE}>{width}}" for r in records]
     axes.set_yticks(range(len(records)), names, color=_INK)
-    axes.set_ylim(len(records) - 0.5, -0.6)
-    axes.set_xlim(0, 1.45 * reach)
+    axes.set_xlim(0, 1.6 * reach)
+    _style(axes, heading, len(records))
+
+
+def _figures(axes: Axes, heading: str, values: list[float | None], whole: float) -> None:
+    """Bars of one figure a case, with a line at ``whole``; None where it was not measured."""
+    for position, value in enumerate(values):
+        if value:
+            axes.barh(position, value, height=0.62, color=_GREY, zorder=2)
+            axes.text(value + 0.03 * whole, position, f"{value:.2f}", va="center", color=_INK, fontsize=9, zorder=5)
+    axes.axvline(whole, color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=4)
+    axes.set_yticks([])
+    axes.set_xlim(0, 1.3 * max([whole, *(v for v in values if v)]))
+    _style(axes, heading, len(values))
+
+
+def _style(axes: Axes, heading: str, count: int) -> None:
+    axes.set_ylim(count - 0.5, -0.6)
     axes.set_title(heading, loc="left", fontsize=9, color=_FAINT, pad=18)
     axes.grid(axis="x", color=_GRID, zorder=0)
     axes.tick_params(length=0, labelsize=9)
