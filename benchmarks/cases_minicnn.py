@@ -37,14 +37,16 @@ def build(case: str, batch_size: int, backend: str) -> Workload:
         with minicnn.no_grad():
             return model(x)
 
-    forward: Callable[..., Tensor] = infer if CASES[case].eager else minicnn.compile(model)
-    task: Callable[..., Tensor] = forward
-    if CASES[case].train:
-        task = train if CASES[case].eager else minicnn.compile(train)
-    inputs = (x, target) if CASES[case].train else (x,)
+    def forward() -> Callable[..., Tensor]:
+        return infer if CASES[case].eager else minicnn.compile(model)
+
     model.eval()
-    facts: dict[str, Any] = {"logits": to_numpy(forward(Tensor(images[:8])).data).tolist(), "flop": None}
+    facts: dict[str, Any] = {"logits": to_numpy(forward()(Tensor(images[:8])).data).tolist(), "flop": None}
     model.train(CASES[case].train)
+    inputs: tuple[Tensor, ...] = (x,)
+    task = forward()
+    if CASES[case].train:
+        task, inputs = train if CASES[case].eager else minicnn.compile(train), (x, target)
     if isinstance(task, minicnn.compile) and backend == "numpy":
         task(*inputs)
         *_, plan = task.plans.values()

@@ -1,5 +1,8 @@
 """Lay out: order the nodes, and give everything its place in one memory."""
 
+import math
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +21,26 @@ class _Packing:
 
     def __init__(self, start: int) -> None:
         self.start = self.end = start
-        self._taken: list[tuple[int, int, int, int]] = []
+        self._taken: list[tuple[int, int, float, float]] = []
+        self._framed: dict[Any, list[tuple[int, list[tuple[int, int]]]]] = {}
 
-    def place(self, size: int, first: int, last: int) -> int:
-        """Return where ``size`` elements lie that are used from ``first`` to ``last``."""
+    def place(self, size: int, first: int, last: int, frame: Any = None) -> int:
+        """Return where ``size`` elements lie that are used from ``first`` to ``last``.
+
+        frame: sizes of a block with zeros around it, which are written once and for all: its place is shared by blocks
+        with the same frame alone.
+        """
+        if frame is None:
+            return self._free(size, first, last)
+        places = self._framed.setdefault(frame, [])
+        for at, uses in places:
+            if all(last < since or until < first for since, until in uses):
+                uses.append((first, last))
+                return at
+        places.append((self._free(size, -math.inf, math.inf), [(first, last)]))
+        return places[-1][0]
+
+    def _free(self, size: int, first: float, last: float) -> int:
         at = self.start
         for begin, end, since, until in sorted(self._taken):
             if since <= last and first <= until:
@@ -55,6 +74,7 @@ class Layout:
         self.direct = lowering.images, lowering.labels
         self._overshot = {node.options["region"] for node in self.nodes if node.kind == "matrix"}
         self._schedule()
+        self._compute_again()
         self._allocate()
 
     # Order
@@ -72,6 +92,22 @@ class Layout:
                 used[r] = max(used.get(r, 0), node.phase)
             for w in node.writes:
                 ready[w] = node.phase
+
+    def _compute_again(self) -> None:
+        """Apply a batch norm again in every phase that needs its result: cheaper than to keep it in memory."""
+        written = Counter(w for node in self.nodes for w in node.writes)
+        for node in [n for n in self.nodes if n.kind == "affine"]:
+            y = node.options["y"]
+            if written[y] > 1 or y is node.options["a"]:
+                continue
+            for phase in sorted({n.phase for n in self.nodes if y in n.reads} - {node.phase}):
+                users = [n for n in self.nodes if n.phase == phase and y in n.reads]
+                again = replace(y)
+                copy = Node("affine", node.reads, [again], node.options | {"y": again}, phase)
+                self.nodes.insert(self.nodes.index(users[0]), copy)
+                for user in users:
+                    user.reads = [again if thing is y else thing for thing in user.reads]
+                    user.options = {k: again if v is y else v for k, v in user.options.items()}
 
     # Places
 
@@ -97,12 +133,14 @@ class Layout:
             first, final = min(users[thing]), max(users[thing])
             if isinstance(thing, Region):
                 thing.at = main.place(self._size(thing), first, last if thing in kept else final)
-            elif first == final:
-                thing.step = -1
-                thing.at = scratch.place(self._size(thing), *self._span(thing, lines[thing], len(self.nodes)))
             else:
-                thing.step = self._size(thing)
-                thing.at = main.place(thing.step * self.count, *self._span(thing, [first, final], last))
+                frame = (thing.size, thing.halo) if any(thing.halo) else None
+                if first == final:
+                    thing.step = -1
+                    thing.at = scratch.place(self._size(thing), min(lines[thing]), max(lines[thing]), frame)
+                else:
+                    thing.step = self._size(thing)
+                    thing.at = main.place(thing.step * self.count, first, final, frame)
         self.work = scratch.end
         self.room = self.work + max(
             [64 * self.machine.LANES, *(self._work(node) for node in self.nodes if "winograd" in node.kind)]
@@ -128,10 +166,6 @@ class Layout:
                 x = node.options["x"]
                 shared[node.options["y"]] = shared.get(x, x)
         return shared
-
-    def _span(self, block: Block, used: list[int], end: int) -> tuple[int, int]:
-        """First and last use; the zeros around a block are written once, and its place is nobody else's."""
-        return (0, end) if any(block.halo) else (min(used), max(used))
 
     def _size(self, thing: Block | Region) -> int:
         """Room of a block or a region, with the rows that tiles write past its end."""
