@@ -1,4 +1,4 @@
-"""The table and the chart of the results that ``compare.py`` and ``kernels.py`` have written.
+"""The table and the chart of the results that ``compare.py``, ``startup.py`` and ``kernels.py`` have written.
 
     python benchmarks/report.py [FOLDER]
 
@@ -36,6 +36,7 @@ machine:
       python benchmarks/compare.py --case ${case%:*} --batch-size ${case#*:} \\
         --json benchmarks/results/${case%:*}-${case#*:}.json
     done
+    python benchmarks/startup.py --json benchmarks/results/startup.json
     python benchmarks/kernels.py --json benchmarks/results/kernels.json
     python benchmarks/report.py
 
@@ -61,18 +62,18 @@ def main() -> None:
         message = f"report: no JSON files in {folder}; compare.py --json FILE and kernels.py --json FILE write them"
         print(message, file=sys.stderr)
         sys.exit(2)
-    cases = sorted((r for r in records if "case" in r), key=lambda r: (r["case"], r["batch_size"]))
-    kernels = [r for r in records if "kernels" in r]
+    cases = sorted((r for r in records if "ratio" in r), key=lambda r: (r["case"], r["batch_size"]))
+    kernels, startups = ([r for r in records if key in r] for key in ("kernels", "startup"))
     text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
-    text.write_text(markdown(cases, kernels, picture.name), encoding="utf-8")
+    text.write_text(markdown(cases, kernels, startups, picture.name), encoding="utf-8")
     print(text)
     if cases:
         chart(cases).savefig(picture, dpi=160, metadata={"Software": None})
         print(picture)
 
 
-def markdown(cases: list[Record], kernels: list[Record], picture: str) -> str:
-    """The cases by machine, then the kernels."""
+def markdown(cases: list[Record], kernels: list[Record], startups: list[Record], picture: str) -> str:
+    """The cases by machine, then the wait for the first step, then the kernels."""
     parts = [_REPRODUCE]
     if cases:
         parts.append(f"![Speed relative to PyTorch]({picture})\n")
@@ -92,6 +93,12 @@ def markdown(cases: list[Record], kernels: list[Record], picture: str) -> str:
                 f"| {r['rounds']} x {r['seconds']:g} s | {r['date']} |"
             )
         parts.append(f"## {hardware}\n\n{versions}\n\n" + "\n".join(rows) + "\n")
+    for r in startups:
+        rows = ["| process start to first step | seconds |", "|---|---:|"]
+        rows += [f"| {name} | {seconds:.2f} |" for name, seconds in r["startup"].items()]
+        hardware, versions = _conditions(r)
+        note = f"{r['case']}, batch {r['batch_size']}; {hardware}; {versions}; {r['date']}."
+        parts.append(f"## The first step\n\n{note}\n\n" + "\n".join(rows) + "\n")
     for r in kernels:
         rows = [
             "| kernel | size, batch 128 | minicnn ms | reference ms | PyTorch ms | rate | to reference | to PyTorch |",

@@ -17,6 +17,7 @@ from minicnn.compile.plan import Plan
 from minicnn.compile.record import record
 from minicnn.nn import Module
 from minicnn.nn.module import evaluating
+from minicnn.recording import listener
 from minicnn.tensor import Tensor
 
 _KEPT = 8  # plans: one for each combination of input shapes
@@ -27,12 +28,16 @@ class compile:
 
     ``function`` takes tensors (or arrays) and returns a tensor or several; it may train: forward, backward, optimizer
     step. Parameters, statistics, learning rate and random streams are read anew by every replay, everything else in
-    Python (a branch, the mode of a module) is as it was when the shapes of its inputs were first seen. A
-    :class:`~minicnn.nn.Module` is recorded in evaluation mode without a tape. Gradients live inside the plan. Plans are
-    for NumPy arrays; on CuPy arrays the function is called as it is.
+    Python (a branch, the mode of a module, which array a parameter has) is as it was when the shapes of its inputs were
+    first seen. A :class:`~minicnn.nn.Module` is recorded in evaluation mode without a tape. Gradients live inside the
+    plan. Plans are for NumPy arrays; on CuPy arrays the function is called as it is.
+
+    Results are those of the function up to rounding. An infinite or NaN pixel may come out of a 3 x 3 convolution as a
+    few more NaN, because Winograd's method takes 2 x 2 outputs together.
 
     Raises:
         RuntimeError: at the first call, if the function reads a value into Python (``item``, ``numpy``).
+        TypeError: inputs or results that are not tensors.
 
     Attributes:
         plans: the plans made so far, the last used last; ``print`` one to see its program.
@@ -44,8 +49,10 @@ class compile:
 
     def __call__(self, *inputs: Any) -> Any:
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-        if not isinstance(arrays[0], np.ndarray):
-            return self._recordable()(*(Tensor(a) for a in arrays))
+        if not arrays or not all(hasattr(a, "dtype") for a in arrays):
+            raise TypeError("compile: expected one tensor or array, or several, and nothing else")
+        if not isinstance(arrays[0], np.ndarray) or listener.get() is not None:  # inside another one's recorded run
+            return self._recordable()(*(x if isinstance(x, Tensor) else Tensor(x) for x in inputs))
         key = tuple((a.shape, a.dtype) for a in arrays)
         if key not in self.plans:
             self.plans[key] = Plan(record(self._recordable(), [a.copy() for a in arrays]))

@@ -92,12 +92,13 @@ class Encoding(Layout):
                 channels = np.arange(x.channels)[:, None]
                 factors = channels * taps_of * (inputs if turned else 1) + factors
                 taps = channels * plane + taps
-                a, a_row = (weight.at, 0), taps_of * (1 if turned else inputs)
+                a, a_row, source = (weight.at, 0), taps_of * (1 if turned else inputs), self._inside(x)
                 if not seen:  # the bias alone
-                    a, a_row, factors, taps = (self.zeros, 0), 0, factors[:1], taps[:1]
+                    a = source = self.zeros, 0
+                    a_row, factors, taps, starts = 0, factors[:1], taps[:1], 0 * starts
                 lines.append(
                     self._line(
-                        "products", [self._inside(y), a, self._inside(x)], shape, self._plane(y), a_row,
+                        "products", [self._inside(y), a, source], shape, self._plane(y), a_row,
                         self._offsets(places, wide), self._offsets(starts, wide), self._offsets(factors),
                         self._offsets(taps), np.size(taps), np.size(places), y.channels,
                         self.zeros if bias is None else bias.at, self._number(floor),
@@ -213,12 +214,24 @@ class Encoding(Layout):
 
     def _cross_entropy(self, x: Block, y: Block, losses: Region, smoothing: float) -> list[int]:
         return self._line(
-            "cross_entropy", [(x.at, x.step), (y.at, y.step)], x.channels, self._number(smoothing), losses.at
+            "cross_entropy",
+            [self._inside(x), self._inside(y)],
+            x.channels,
+            self._number(smoothing),
+            losses.at,
+            self._plane(x),
+            self._plane(y),
         )
 
     def _cross_entropy_grad(self, x: Block, y: Block, glosses: Region, smoothing: float) -> list[int]:
         return self._line(
-            "cross_entropy_grad", [(x.at, x.step), (y.at, y.step)], x.channels, self._number(smoothing), glosses.at
+            "cross_entropy_grad",
+            [self._inside(x), self._inside(y)],
+            x.channels,
+            self._number(smoothing),
+            glosses.at,
+            self._plane(x),
+            self._plane(y),
         )
 
     def _reshape(self, x: Block, y: Block) -> list[int]:

@@ -13,7 +13,9 @@ from minicnn.compile.record import Program, Value
 from minicnn.compile.rules import lower
 
 _FEW = 4
-"""Images up to which a prediction takes them one by one, with vectors along the rows."""
+"""Images up to which a prediction takes them one by one, with vectors along the rows ..."""
+_HEAVY = {"conv2d", "linear", "conv2d_grad_input", "conv2d_grad_weight", "linear_grad_input", "linear_grad_weight"}
+"""... if that leaves none of these to calls."""
 
 
 class _Packing:
@@ -64,11 +66,13 @@ class Layout:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.machine = get("numpy").kernels.machine
-        self.batch = program.inputs[0].shape[0]
-        trains = any(call.writes() or "_grad" in call.kernel for call in program.calls)
-        self.lanes = 1 if self.batch <= _FEW and not trains else self.machine.LANES
-        lowering = lower(program, self.machine, self.lanes)
-        self.count = lowering.count
+        self.batch = program.batch
+        lowering = lower(program, self.machine, self.machine.LANES)
+        if self.batch <= _FEW:
+            single = lower(program, self.machine, 1)
+            if not any(node.kind == "call" and node.options["call"].kernel in _HEAVY for node in single.nodes):
+                lowering = single
+        self.lanes, self.count = lowering.lanes, lowering.count
         self.nodes = lowering.nodes
         self.regions = lowering.regions
         self.direct = lowering.images, lowering.labels

@@ -75,7 +75,7 @@ class Lowering:
 
     def __init__(self, program: Program, machine: Any, lanes: int) -> None:
         self.program, self.machine, self.lanes = program, machine, lanes
-        self.batch = program.inputs[0].shape[0]
+        self.batch = program.batch
         self.count = -(-self.batch // lanes)  # of blocks
         self.parts = min(self.count, machine.PARTS)  # of the sums over them
         self.nodes: list[Node] = []

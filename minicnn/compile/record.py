@@ -1,7 +1,7 @@
 """Record: run a function once and write down the kernels it calls.
 
 What is recorded are shapes, not numbers: the heavy kernels are not run at all, and what they would return is an array
-that nobody fills. Without a glance at it, it takes no memory either.
+of zeros, which takes no memory either as long as nobody touches it.
 
 Every array becomes a :class:`Value`: an input, a state (any other array that existed before: parameters, statistics,
 optimizer memory; a plan reads and writes it in place), or the output of a call.
@@ -27,7 +27,7 @@ _IN_PLACE = {
     "clip_values": (0,),
 }
 """Kernels that write into their arguments, and into which."""
-_TO_PYTHON = {"all_finite", "squared_norm"}
+_TO_PYTHON = {"all_finite", "label_range", "squared_norm"}
 """Kernels that return a Python number: their result cannot be recorded."""
 
 
@@ -121,6 +121,11 @@ class Program:
     before: list[tuple[Callable[[], None], Callable[[], None] | None]] = field(default_factory=list)
     single: bool = True  # whether the function returned one tensor rather than several
 
+    @property
+    def batch(self) -> int:
+        """Length of the first axis of the first input."""
+        return (*self.inputs[0].shape, 1)[0]
+
     def undo(self) -> None:
         """Take back what Python did before the calls."""
         for _, undo in reversed(self.before):
@@ -212,19 +217,18 @@ class _Recorder:
             if isinstance(result, np.generic):
                 result = np.asarray(result)
             results = result if isinstance(result, tuple) else (result,)
-            if name != "label_range":
-                call.outputs = tuple(self._made(r, call) for r in results if r is not None)
-                self.program.calls.append(call)
+            call.outputs = tuple(self._made(r, call) for r in results if r is not None)
+            self.program.calls.append(call)
             return result
 
         return noted
 
     def _blank(self, name: str, arguments: tuple[Any, ...]) -> Any:
         """Return what a kernel returns, without its numbers."""
-        dtype = np.result_type(*(a for a in arguments if _is_float(a)))
+        dtype = np.result_type(*(a.dtype for a in arguments if _is_float(a)))
         shapes = _SHAPES[name](*arguments)
-        empty = self.program.backend.xp.empty
-        return tuple(empty(s, dtype) for s in shapes) if isinstance(shapes, list) else empty(shapes, dtype)
+        zeros = self.program.backend.xp.zeros
+        return tuple(zeros(s, dtype) for s in shapes) if isinstance(shapes, list) else zeros(shapes, dtype)
 
     def _made(self, array: Any, call: Call) -> Value:
         known = self._values.get(id(array))

@@ -32,7 +32,8 @@ def _conv2d(low: Lowering, call: Call) -> bool:
     x, weight, bias, stride, padding, dilation, groups = call.arguments
     if not low.is_batch(x) or groups != 1 or weight.call is not None:
         return False
-    if low.lanes == 1 and (stride[1] != 1 or call.outputs[0].shape[3] < low.machine.LANES):
+    narrow = call.outputs[0].shape[3] < low.machine.LANES or x.shape[2:] == (1, 1)
+    if low.lanes == 1 and (stride[1] != 1 or narrow):
         return False
     source = low.block(x)
     y = low.blocks[call.outputs[0]] = Block.of(call.outputs[0])

@@ -4,7 +4,7 @@ from typing import Any
 
 from minicnn import backend
 from minicnn.functional.arguments import check_float, check_shape
-from minicnn.recording import again
+from minicnn.recording import inspect
 from minicnn.tensor import Tensor, kernels_of
 
 
@@ -66,12 +66,12 @@ def _labels(logits: Tensor, target: Tensor | Any) -> Any:
     if labels.shape != (count,):
         raise ValueError(f"cross_entropy: expected labels of shape {(count,)}, received {labels.shape}")
 
-    def check() -> None:
-        lowest, highest = kernels_of(logits).label_range(labels)
+    def check(labels: Any) -> None:
+        lowest, highest = backend.of(labels).kernels.label_range(labels)
         if lowest < 0 or highest >= classes:
             raise ValueError(f"cross_entropy: expected labels from 0 to {classes - 1}, received {lowest} to {highest}")
 
-    again(check)
+    inspect(labels, check)
     return kernels_of(logits).copy(labels) if labels.dtype == "int64" else backend.converted(labels, "int64")
 
 

@@ -41,7 +41,9 @@ def test_what_is_left_to_calls(name):
     build, size = MODELS[name]
     run = Run(build)
     run.train(batches(1, (9, 3, size, size)))
-    rest = {f"{kernel}()" for kernel in ("sgd_step", "lerp_into", "multiply", "add", "power", "reshape", *MEANS)}
+    rest = {
+        f"{kernel}()" for kernel in ("inspect", "sgd_step", "lerp_into", "multiply", "add", "power", "reshape", *MEANS)
+    }
     if name == "resnet":  # average pooling has no instruction, so the last sum's gradients are plain
         rest |= {
             f"{kernel}()" for kernel in ("window_means", "avg_pool2d", "transpose", "relu_grad", "batch_norm_grad")

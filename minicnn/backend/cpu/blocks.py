@@ -73,70 +73,19 @@ def products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x
             u, v = out_j + j, x_j + j
             if shape == 0:  # the tile wants a literal
                 tile(
-                    0,
-                    0,
-                    memory,
-                    y,
-                    out_row,
-                    memory,
-                    w,
-                    a_row,
-                    memory,
-                    x,
-                    table,
-                    a_k,
-                    u,
-                    v,
-                    x_k,
-                    steps,
-                    memory,
-                    b,
+                    0, 0, memory, y, out_row, memory, w, a_row, memory, x, table, a_k, u, v, x_k, steps, memory, b,
                     floor,
-                )
+                )  # fmt: skip
             elif shape == 1:
                 tile(
-                    1,
-                    0,
-                    memory,
-                    y,
-                    out_row,
-                    memory,
-                    w,
-                    a_row,
-                    memory,
-                    x,
-                    table,
-                    a_k,
-                    u,
-                    v,
-                    x_k,
-                    steps,
-                    memory,
-                    b,
+                    1, 0, memory, y, out_row, memory, w, a_row, memory, x, table, a_k, u, v, x_k, steps, memory, b,
                     floor,
-                )
+                )  # fmt: skip
             else:
                 tile(
-                    2,
-                    0,
-                    memory,
-                    y,
-                    out_row,
-                    memory,
-                    w,
-                    a_row,
-                    memory,
-                    x,
-                    table,
-                    a_k,
-                    u,
-                    v,
-                    x_k,
-                    steps,
-                    memory,
-                    b,
+                    2, 0, memory, y, out_row, memory, w, a_row, memory, x, table, a_k, u, v, x_k, steps, memory, b,
                     floor,
-                )
+                )  # fmt: skip
 
 
 @jit()
@@ -237,36 +186,36 @@ def max_pool_grad(
 
 
 @jit()
-def cross_entropy(memory, logits, classes, labels, first, images, smoothing, probabilities, losses):
+def cross_entropy(memory, logits, plane, classes, labels, first, images, smoothing, probabilities, step, losses):
     """Losses of ``images`` pictures at losses + first, and their softmax as a block."""
     off = smoothing / np.float32(classes)
     for lane in range(LANES):
         highest = memory[logits + lane]
         for k in range(1, classes):
-            highest = max(highest, memory[logits + k * LANES + lane])
+            highest = max(highest, memory[logits + k * plane + lane])
         total = np.float32(0)
         for k in range(classes):
-            e = np.exp(memory[logits + k * LANES + lane] - highest)
-            memory[probabilities + k * LANES + lane] = e
+            e = np.exp(memory[logits + k * plane + lane] - highest)
+            memory[probabilities + k * step + lane] = e
             total += e
         if lane < images:
             logarithm, loss = np.log(total), np.float32(0)
             for k in range(classes):
                 target = off + (np.float32(1) - smoothing if k == labels[first + lane] else np.float32(0))
-                loss -= target * (memory[logits + k * LANES + lane] - highest - logarithm)
+                loss -= target * (memory[logits + k * plane + lane] - highest - logarithm)
             memory[losses + first + lane] = loss
         for k in range(classes):
-            memory[probabilities + k * LANES + lane] /= total
+            memory[probabilities + k * step + lane] /= total
 
 
 @jit()
-def cross_entropy_grad(memory, probabilities, classes, labels, first, images, smoothing, glosses, out):
+def cross_entropy_grad(memory, probabilities, plane, classes, labels, first, images, smoothing, glosses, out, step):
     """The gradient for the logits; absent images have none."""
     off = smoothing / np.float32(classes)
     for k in range(classes):
         for lane in range(images):
             target = off + (np.float32(1) - smoothing if k == labels[first + lane] else np.float32(0))
-            value = memory[probabilities + k * LANES + lane] - target
-            memory[out + k * LANES + lane] = value * memory[glosses + first + lane]
+            value = memory[probabilities + k * plane + lane] - target
+            memory[out + k * step + lane] = value * memory[glosses + first + lane]
         for lane in range(images, LANES):
-            memory[out + k * LANES + lane] = 0
+            memory[out + k * step + lane] = 0

@@ -4,11 +4,13 @@ import ctypes
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
-from numba.core import event
+from numba.core import event, sigutils
+from numba.core.ccallback import CFunc
 
 LANES = 8
 """Images in a block of the batch-interleaved layout: one 256-bit vector of float32."""
@@ -30,25 +32,32 @@ class _Announce(event.Listener):
         """Nothing to say."""
 
 
+_SOURCES = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(Path(__file__).parent.glob("*.py")))
+"""What compiled code depends on: a function has others inlined that stand in other files."""
+
+
 def jit(parallel: bool = False, fastmath: Any = False) -> Callable[[Callable], Any]:
     """Compile without the GIL and cache the code on disk; where no folder can be written, warn and do without."""
     options = {"nogil": True, "error_model": "numpy", "parallel": parallel, "fastmath": fastmath}
-    return lambda function: _cached(numba.njit, function, **options)
+    return lambda function: _cached(numba.njit(**options)(function))
 
 
 def c_function(signature: Any, function: Callable) -> Any:
     """Compile to a function that C could call by its ``address``, cached in the same way."""
-    return _cached(lambda **options: numba.cfunc(signature, **options), function, error_model="numpy")
+    compiled = _cached(CFunc(function, sigutils.normalize_signature(signature), {}, {"error_model": "numpy"}))
+    compiled.compile()
+    return compiled
 
 
-def _cached(compiler: Callable, function: Callable, **options: Any) -> Any:
+def _cached(compiled: Any) -> Any:
     try:
-        return compiler(cache=True, **options)(function)
+        compiled.enable_caching()
+        compiled._cache._cache_file._source_stamp = _SOURCES  # Numba would look at the function's own file alone
     except RuntimeError as error:  # Numba found no folder for its cache
         warnings.warn(
-            f"kernels are compiled anew in every process: {error}; name a folder in NUMBA_CACHE_DIR", stacklevel=4
+            f"kernels are compiled anew in every process: {error}; name a folder in NUMBA_CACHE_DIR", stacklevel=3
         )
-        return compiler(**options)(function)
+    return compiled
 
 
 def plain(array: np.ndarray) -> np.ndarray:

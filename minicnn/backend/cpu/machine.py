@@ -164,9 +164,9 @@ def _execute(r, memory, scratch, table, images, labels, numbers, count, part, bl
             (r[20], r[21]), (r[22], r[23]), (r[17], r[24], r[25]), numbers[r[26]],
         )  # fmt: skip
     elif code == 7:
-        blocks.cross_entropy(memory, a, r[9], labels, first, here, numbers[r[10]], b, r[11])
+        blocks.cross_entropy(memory, a, r[12], r[9], labels, first, here, numbers[r[10]], b, r[13], r[11])
     elif code == 8:
-        blocks.cross_entropy_grad(memory, a, r[9], labels, first, here, numbers[r[10]], r[11], b)
+        blocks.cross_entropy_grad(memory, a, r[12], r[9], labels, first, here, numbers[r[10]], r[11], b, r[13])
     elif code == 9:
         pointwise.moments(memory, a, r[9], r[10], (r[11], r[12], r[13]), here, b)
     elif code == 10:

@@ -1,0 +1,88 @@
+"""Gathering pictures in vectors of eight pixels, against the specification: the same expression, so the same bits."""
+
+import numpy as np
+import pytest
+
+from minicnn.backend import get, reference
+
+KERNELS = get("numpy").kernels
+MEAN, STD = np.float32([0.4, 0.5, 0.6]), np.float32([0.2, 0.3, 0.25])
+
+
+def check(images, index, flip, dy, dx, mode, mean=MEAN, std=STD):
+    arguments = images, index, flip, dy, dx, mean, std, mode
+    before = images.copy()
+    found, expected = KERNELS.gather_images(*arguments), reference.gather_images(*arguments)
+    assert found.dtype == np.float32 and found.flags.c_contiguous
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(images, before)
+
+
+def pictures(width, height=3, count=4, channels=3):
+    return np.random.default_rng(width).integers(0, 256, (count, channels, height, width), dtype=np.uint8)
+
+
+def past(size):
+    """A shift that leaves nothing of the picture, as far as the specification can."""
+    return size + 1 if size > 1 else 1
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+@pytest.mark.parametrize("width", range(1, 41))
+def test_every_shift_of_a_row(width, mode):
+    reach = past(width) if mode == "constant" else width - 1
+    shifts = np.tile(np.arange(-reach, reach + 1), 2)
+    flip = np.arange(len(shifts)) < len(shifts) // 2
+    index = np.random.default_rng(0).integers(0, 4, len(shifts))
+    check(pictures(width), index, flip, np.zeros_like(shifts), shifts, mode)
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 9), (5, 8), (4, 17), (9, 32)])
+def test_every_shift_of_the_rows(height, width, mode):
+    reach = past(height) if mode == "constant" else height - 1
+    dy = np.tile(np.arange(-reach, reach + 1), 2)
+    flip = np.arange(len(dy)) % 2 == 0
+    dx = np.random.default_rng(1).integers(1 - width, width, len(dy))
+    check(pictures(width, height), np.arange(len(dy)) % 4, flip, dy, dx, mode)
+
+
+@pytest.mark.parametrize("layout", ["every second", "reversed", "fortran", "transposed", "read-only"])
+def test_layouts(layout):
+    images, rng = pictures(17, 17, 6), np.random.default_rng(2)
+    index, flip = rng.integers(0, 6, 20)[::2], (rng.random(20) < 0.5)[::2]
+    dy, dx = rng.integers(-5, 6, (10, 2)).T
+    if layout == "read-only":
+        images.flags.writeable = False
+    pick = {
+        "every second": lambda a: np.repeat(a, 2, axis=3)[..., ::2],
+        "reversed": lambda a: a[::-1, :, ::-1, ::-1],
+        "fortran": np.asfortranarray,
+        "transposed": lambda a: a.transpose(0, 1, 3, 2),
+        "read-only": lambda a: a,
+    }[layout]
+    assert not index.flags.c_contiguous and not dx.flags.c_contiguous
+    check(pick(images), index, flip, dy, dx, "reflect")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_channels(channels):
+    rng = np.random.default_rng(3)
+    mean, std = rng.uniform(0.2, 0.8, (2, channels)).astype(np.float32)
+    index, flip = rng.integers(0, 4, 11), rng.random(11) < 0.5
+    dy, dx = rng.integers(-4, 5, (2, 11))
+    check(pictures(19, 6, channels=channels), index, flip, dy, dx, "constant", mean, std)
+
+
+def test_the_last_picture_is_not_read_past_its_end():
+    """Pictures at the very end of their memory, the first at its beginning: all eight pixels are theirs."""
+    images = pictures(8, 1, 2, 1)
+    for flip in (False, True):
+        for dx in range(-8, 9):
+            check(images, np.array([0, 1]), np.full(2, flip), np.zeros(2, int), np.full(2, dx), "constant", MEAN[:1],
+                  STD[:1])  # fmt: skip
+
+
+def test_no_pictures():
+    none = np.zeros(0, dtype=np.int64)
+    check(pictures(9), none, none.astype(bool), none, none, "reflect")

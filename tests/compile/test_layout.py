@@ -1,0 +1,207 @@
+"""Places in memory: nothing lies where something else is still needed, and the zeros around blocks stay zeros."""
+
+import runpy
+from itertools import combinations
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minicnn
+from minicnn import nn
+from minicnn.compile.layout import _Packing
+from minicnn.compile.lower import Block, Region
+from minicnn.compile.record import Value
+from minicnn.models import LeNet
+from minicnn.models.resnet import ResNet
+from minicnn.models.vgg import VGG
+
+RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
+Run, agree, batches, chain, conv, eager, fc, kinds = itemgetter(
+    "Run", "agree", "batches", "chain", "conv", "eager", "fc", "kinds"
+)(RUNS)
+MODELS = {
+    "lenet": (LeNet, 32),
+    "vgg": (lambda: VGG(widths=(16, 24), dropout=(0.2, 0.3)), 32),
+    "resnet": (lambda: ResNet(10, (1, 1), (16, 24)), 16),
+}
+
+
+def meet(a, b):
+    """Whether half-open intervals share something."""
+    return a[0] < b[1] and b[0] < a[1]
+
+
+# Packing
+
+
+@pytest.mark.parametrize("start", [0, 48])
+@pytest.mark.parametrize("seed", range(20))
+def test_packing(seed, start):
+    rng = np.random.default_rng(seed)
+    packing, things = _Packing(start), []
+    for _ in range(40):
+        first, frame = int(rng.integers(12)), [None, None, "a", "b"][rng.integers(4)]
+        last = first + int(rng.integers(5))
+        size = {"a": 16, "b": 24}.get(frame) or int(rng.integers(1, 40))
+        at = packing.place(size, first, last, frame)
+        things.append(((at, at + size), (first, last + 1), frame))
+    for (place, use, frame), (other_place, other_use, other_frame) in combinations(things, 2):
+        if meet(place, other_place):
+            assert not meet(use, other_use)
+            assert frame == other_frame and (frame is None or place == other_place)
+    assert min(place[0] for place, *_ in things) == start
+    assert packing.end == max(place[1] for place, *_ in things)
+
+
+def test_packing_shares_what_it_can():
+    packing = _Packing(0)
+    assert [packing.place(16, first, first) for first in (0, 1, 2, 0)] == [0, 0, 0, 16]
+    assert [packing.place(8, first, first, "a") for first in (5, 6, 6)] == [32, 32, 40]
+    assert packing.place(8, 9, 9, "b") == 48 and packing.place(8, 9, 9) == 0
+
+
+# Plans
+
+
+def plan_of(name, task, count=21):
+    """The plan of a model after some replays."""
+    build, size = MODELS[name]
+    run = Run(build)
+    data = batches(3, (count, 3, size, size))
+    compiled = run.step
+    if task == "train":
+        run.train(data)
+    else:
+        compiled = minicnn.compile(run.model)
+        for x, _ in data:
+            compiled(x)
+    (plan,) = compiled.plans.values()
+    return plan
+
+
+def things_of(plan):
+    """(thing, its place, its use in phases, its use in nodes) of all blocks and regions; a "same" is one thing."""
+    same = {}
+    for node in plan.nodes:
+        if node.kind == "same":
+            x, y = node.options["x"], node.options["y"]
+            assert (x.at, x.step) == (y.at, y.step)
+            same[y] = same.get(x, x)
+    phases, lines = {}, {}
+    for line, node in enumerate(plan.nodes):
+        for thing in (*node.reads, *node.writes):
+            place = plan.regions.get(thing) if isinstance(thing, Value) else same.get(thing, thing)
+            if place is not None:
+                phases.setdefault(place, []).append(node.phase)
+                lines.setdefault(place, []).append(line)
+    end = max(node.phase for node in plan.nodes) + 1
+    for value in plan.program.outputs:
+        if value in plan.regions:
+            phases[plan.regions[value]].append(end)
+    for thing, used in phases.items():
+        copies = 1 if isinstance(thing, Region) or thing.step < 0 else plan.count
+        room = thing.size * max(thing.parts, 1) if isinstance(thing, Region) else plan._size(thing) * copies
+        use = min(lines[thing]), max(lines[thing]) + 1
+        yield thing, (thing.at, thing.at + room), (min(used), max(used) + 1), use
+
+
+@pytest.mark.parametrize("task", ["train", "predict"])
+@pytest.mark.parametrize("name", MODELS)
+def test_no_place_is_taken_twice_at_a_time(name, task):
+    things = list(things_of(plan_of(name, task)))
+    assert sum(isinstance(thing, Block) for thing, *_ in things) > 5
+    shared = 0
+    for (a, place, phases, lines), (b, other_place, other_phases, other_lines) in combinations(things, 2):
+        if not meet(place, other_place):
+            continue
+        shared += 1
+        frames = [(t.size, t.halo) if isinstance(t, Block) and any(t.halo) else None for t in (a, b)]
+        assert frames[0] == frames[1], (a, b)
+        if frames[0]:
+            assert place[0] == other_place[0]
+        alone = [isinstance(t, Block) and t.step < 0 for t in (a, b)]
+        assert alone[0] == alone[1], (a, b)  # scratch is apart
+        assert not meet(phases, other_phases) or (alone[0] and not meet(lines, other_lines)), (a, b)
+    assert shared
+
+
+@pytest.mark.parametrize("task, count", [("train", 21), ("predict", 21), ("predict", 3)])
+@pytest.mark.parametrize("name", MODELS)
+def test_halos_stay_zeros(name, task, count):
+    plan = plan_of(name, task, count)
+    parts = min(plan.count, plan.machine.PARTS)
+    widest = 1
+    framed = 0
+    for thing, (at, _), *_ in things_of(plan):
+        if not isinstance(thing, Block):
+            continue
+        widest = max(widest, thing.channels)
+        step, copies = (plan.room, parts) if thing.step < 0 else (thing.step, plan.count)
+        (high, wide), (c, h, w) = thing.halo, thing.size
+        framed += any(thing.halo)
+        for copy in range(copies if any(thing.halo) else 0):
+            size = c * (h + 2 * high) * (w + 2 * wide) * plan.lanes
+            begin = at + copy * step
+            block = plan.memory[begin : begin + size].reshape(c, h + 2 * high, w + 2 * wide, plan.lanes).copy()
+            block[:, high : high + h, wide : wide + w] = 0
+            assert not block.any(), thing
+    assert framed or name == "lenet"  # which has no padding
+    assert not plan.memory[:widest].any()  # the biases of layers without
+
+
+# Batch norm again
+
+
+@pytest.mark.parametrize("count", [5, 13])
+def test_batch_norm_is_applied_again_where_it_is_needed_later(count):
+    data = batches(3, (count, 3, 32, 32))
+    run = Run(MODELS["vgg"][0])
+    wide = [(images.astype(np.float64), labels) for images, labels in data]
+    agree(run.train(data), eager(wide, MODELS["vgg"][0], dtype="float64"), 2e-4)
+    (plan,) = run.step.plans.values()
+    made = [node for node in plan.nodes if node.kind == "affine"]
+    assert len(made) > 4 and len({node.options["y"] for node in made}) == len(made)
+    for node in made:
+        y = node.options["y"]
+        assert {n.phase for n in plan.nodes if y in n.reads} <= {node.phase} and y.step == -1
+        assert node.options["a"] in node.reads and node.options["terms"] in node.reads
+
+
+def norm(channels=5):
+    return nn.BatchNorm2d(channels)
+
+
+def last():
+    """A second batch norm: its sums end the phase in which the first is used."""
+    return norm(4)
+
+
+def frozen():
+    return norm().eval()
+
+
+@pytest.mark.parametrize(
+    "layers, left, count",
+    [
+        ((conv(3, 5, 3), norm, conv(5, 4, 3, padding=1), last), 256, 3),
+        ((conv(3, 5, 3), norm, nn.ReLU, conv(5, 4, 3), last), 144, 3),
+        ((conv(3, 5, 3), nn.ELU, norm, nn.ReLU, conv(5, 4, 3, padding=1), last), 256, 3),
+        ((conv(3, 5, 3), norm, nn.ELU, conv(5, 4, 3), last), 144, 2),  # edited in place
+        ((conv(3, 5, 3), frozen, nn.ELU, conv(5, 4, 3), last), 144, 2),
+        ((conv(3, 5, 3), norm, conv(5, 4, 3, padding=1)), 256, 1),  # used in one phase
+        ((conv(3, 5, 3), norm, nn.ReLU, conv(5, 4, 3)), 144, 1),
+    ],
+)
+def test_how_often_batch_norm_is_applied(layers, left, count):
+    build = chain(*layers, nn.Flatten, fc(left, 10))
+    data = batches(3, (11, 3, 10, 10))
+    run = Run(build)
+    agree(run.train(data), eager(data, build), 3e-4)
+    assert kinds(run.step)["affine"] == count
+
+
+def test_a_prediction_applies_each_batch_norm_once():
+    plan = plan_of("vgg", "predict")
+    assert sum(node.kind == "affine" for node in plan.nodes) == 4
