@@ -4,8 +4,9 @@
 
 Both do the same work from the same weights on the same pictures, which is checked by their logits. A training step is
 forward, loss, zero_grad, backward and SGD with momentum; inference is a forward pass in eval mode without a tape. Each
-works on one synthetic batch that stays where it is: reading data is not part of it. The first turn of either is thrown
-away; after it the figures are medians over the turns, and the ratio is the median of the ratios within the rounds.
+works on one synthetic batch that stays where it is: reading data is not part of it. All are started anew several times,
+because where a process happens to lie in memory can make it half as fast again; the first turn of each process is
+thrown away, the figures are medians over the others, and the ratio is the median of the ratios within the rounds.
 Memory is the peak of the process, or of the pool of device memory on a GPU. With several threads a third process runs
 minicnn with one, for the gain of the others. The share of sgemm is what a step computes, counted as convolutions and
 linear layers count it, over what PyTorch computes in the same time when it multiplies two large float32 matrices.
@@ -24,7 +25,8 @@ from cases import CASES, SGEMM
 
 def main() -> None:
     """Run one case and print its table."""
-    options = contest.parser("minicnn beside PyTorch, in turns on the same machine", rounds=9, seconds=1.0)
+    options = contest.parser("minicnn beside PyTorch, in turns on the same machine", rounds=3, seconds=1.0)
+    options.add_argument("--processes", type=contest.whole(1, 1000), default=5, help="times that all are started anew")
     options.add_argument("--case", choices=CASES, required=True, help="model and kind of work")
     options.add_argument("--batch-size", type=contest.batch_size, default=128, help="pictures a step")
     options.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy: PyTorch runs on CUDA")
@@ -35,43 +37,49 @@ def main() -> None:
     contest.save(arguments.json, record)
 
 
-def compare(case: str, batch_size: int, backend: str, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
+def compare(
+    case: str, batch_size: int, backend: str, threads: int, processes: int, rounds: int, seconds: float
+) -> dict[str, Any]:
     """Return the record of one case, as it is written to JSON."""
     setting: dict[str, Any] = {"case": case, "batch_size": batch_size, "backend": backend, "threads": threads}
-    with contextlib.ExitStack() as stack:
-        ours, theirs = (
-            stack.enter_context(contest.Worker(f"cases_{side}", **setting)) for side in ("minicnn", "torch")
-        )
-        difference = _relative_difference(ours.ready["logits"], theirs.ready["logits"])
-        if not difference < 1e-3:
-            sys.exit(f"{case}: the models do not do the same work; their logits differ by {difference:.1e} relative")
-        contenders = [ours, theirs]
-        if backend == "numpy" and threads > 1:
-            alone = contest.Worker("cases_minicnn", **setting | {"threads": 1})
-            contenders.append(stack.enter_context(alone))
-        milliseconds = contest.take_turns(contenders, "step", rounds, seconds)
-        ratios = [turn[1] / turn[0] for turn in zip(*milliseconds, strict=True)]
-        gains = [turn[2] / turn[0] for turn in zip(*milliseconds, strict=True) if len(turn) > 2]
-        minicnn_ms, torch_ms = (median(column) for column in milliseconds[:2])
-        peaks = [worker.peak_mib() for worker in (ours, theirs)]
-        sgemm = 2e-6 * SGEMM**3 / median(theirs.milliseconds("sgemm", seconds) for _ in range(3))
-        gflops = ours.ready["flop"] and 1e-6 * ours.ready["flop"] / minicnn_ms
-        return setting | {
-            "minicnn_img_s": round(1000 * batch_size / minicnn_ms, 1),
-            "torch_img_s": round(1000 * batch_size / torch_ms, 1),
-            "ratio": round(median(ratios), 3),
-            "ratios": [round(ratio, 3) for ratio in ratios],
-            "minicnn_ms": round(minicnn_ms, 4),
-            "torch_ms": round(torch_ms, 4),
-            "gain_of_threads": round(median(gains), 3) if gains else None,
-            "gflops": gflops and round(gflops, 1),
-            "sgemm_gflops": round(sgemm, 1),
-            "minicnn_peak_mib": round(peaks[0], 1),
-            "torch_peak_mib": round(peaks[1], 1),
-            "rounds": rounds,
-            "seconds": seconds,
-            **contest.conditions((ours, theirs)),
-        }
+    turns: list[tuple[float, ...]] = []  # ms of minicnn, PyTorch and minicnn with one thread
+    peaks, sgemm = [], []
+    for _ in range(processes):
+        with contextlib.ExitStack() as stack:
+            sides = ["minicnn", "torch"]
+            workers = [stack.enter_context(contest.Worker(f"cases_{side}", **setting)) for side in sides]
+            ours, theirs = workers
+            difference = _relative_difference(ours.ready["logits"], theirs.ready["logits"])
+            if not difference < 1e-3:
+                sys.exit(
+                    f"{case}: the models do not do the same work; their logits differ by {difference:.1e} relative"
+                )
+            if backend == "numpy" and threads > 1:
+                workers.append(stack.enter_context(contest.Worker("cases_minicnn", **setting | {"threads": 1})))
+            turns += zip(*contest.take_turns(workers, "step", rounds, seconds), strict=True)
+            peaks.append([ours.peak_mib(), theirs.peak_mib()])
+            sgemm.append(2e-6 * SGEMM**3 / theirs.milliseconds("sgemm", seconds))
+    minicnn_ms, torch_ms = (median(turn[side] for turn in turns) for side in (0, 1))
+    ratios = [turn[1] / turn[0] for turn in turns]
+    gains = [turn[2] / turn[0] for turn in turns if len(turn) > 2]
+    gflops = ours.ready["flop"] and 1e-6 * ours.ready["flop"] / minicnn_ms
+    return setting | {
+        "minicnn_img_s": round(1000 * batch_size / minicnn_ms, 1),
+        "torch_img_s": round(1000 * batch_size / torch_ms, 1),
+        "ratio": round(median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "minicnn_ms": round(minicnn_ms, 4),
+        "torch_ms": round(torch_ms, 4),
+        "gain_of_threads": round(median(gains), 3) if gains else None,
+        "gflops": gflops and round(gflops, 1),
+        "sgemm_gflops": round(median(sgemm), 1),
+        "minicnn_peak_mib": round(median(ours for ours, _ in peaks), 1),
+        "torch_peak_mib": round(median(theirs for _, theirs in peaks), 1),
+        "processes": processes,
+        "rounds": rounds,
+        "seconds": seconds,
+        **contest.conditions(workers),
+    }
 
 
 def _relative_difference(a: list[list[float]], b: list[list[float]]) -> float:
@@ -87,8 +95,9 @@ def share_of_sgemm(record: dict[str, Any]) -> float:
 
 def table(record: dict[str, Any]) -> str:
     """The record for a reader."""
+    heading = "{case}, batch {batch_size}, {backend}, {threads} threads, {processes} x {rounds} rounds of {seconds:g} s"
     lines = [
-        "{case}, batch {batch_size}, {backend}, {threads} threads, {rounds} rounds of {seconds:g} s".format(**record),
+        heading.format(**record),
         record["hardware"],
         f"{'':8}{'img/s':>12}{'ms/step':>12}{'peak MiB':>12}",
     ]

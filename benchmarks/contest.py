@@ -87,14 +87,16 @@ def parser(description: str, rounds: int, seconds: float) -> argparse.ArgumentPa
     """The options that all benchmarks have."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     cores = processors()
-    options.add_argument("--threads", type=_whole(1, cores), default=min(2, cores), help="threads of every contender")
-    options.add_argument("--rounds", type=_whole(1, 10_000), default=rounds, help="turns of every contender")
+    options.add_argument("--threads", type=whole(1, cores), default=min(2, cores), help="threads of every contender")
+    options.add_argument("--rounds", type=whole(1, 10_000), default=rounds, help="turns of every contender")
     options.add_argument("--seconds", type=_positive, default=seconds, help="length of a turn")
     options.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
     return options
 
 
-def _whole(low: int, high: int) -> Any:
+def whole(low: int, high: int) -> Any:
+    """Return the converter of an argument that is a whole number in these limits."""
+
     def convert(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(f"expected an integer from {low} to {high}, received {text!r}")
@@ -105,7 +107,7 @@ def _whole(low: int, high: int) -> Any:
 
 def batch_size(text: str) -> int:
     """Convert the argument of --batch-size."""
-    return _whole(1, 1_000_000)(text)
+    return whole(1, 1_000_000)(text)
 
 
 def _positive(text: str) -> float:

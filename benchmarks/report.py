@@ -90,7 +90,7 @@ def markdown(cases: list[Record], kernels: list[Record], startups: list[Record],
                 f"| **{r['ratio']:.2f}** {spread} | {r['minicnn_ms']:.3f} | {r['torch_ms']:.3f} "
                 f"| {r['minicnn_peak_mib']:,.0f} | {r['torch_peak_mib']:,.0f} "
                 f"| {_or_dash(r['gain_of_threads'])} | {_or_dash(r['gflops'] and share_of_sgemm(r))} "
-                f"| {r['rounds']} x {r['seconds']:g} s | {r['date']} |"
+                f"| {r['processes']} x {r['rounds']} x {r['seconds']:g} s | {r['date']} |"
             )
         parts.append(f"## {hardware}\n\n{versions}\n\n" + "\n".join(rows) + "\n")
     for r in startups:

@@ -61,6 +61,8 @@ class Plan(Encoding):
             seen, action = call.arguments
             return lambda: action(environment.get(seen, seen.array))
         kernel = getattr(self.program.backend.kernels, call.kernel)
+        arguments = [self._fixed(argument) for argument in call.arguments]
+        late = [i for i, argument in enumerate(arguments) if isinstance(argument, Value | Live | list | tuple)]
 
         def value(argument: Any) -> Any:
             if isinstance(argument, Value):
@@ -70,11 +72,23 @@ class Plan(Encoding):
             return argument.value if isinstance(argument, Live) else argument
 
         def run() -> None:
-            result = kernel(*(value(a) for a in call.arguments))
-            results = result if isinstance(result, tuple) else (result,)
-            environment.update(zip(call.outputs, results, strict=False))
+            now = arguments.copy()
+            for i in late:
+                now[i] = value(arguments[i])
+            result = kernel(*now)
+            if call.outputs:
+                results = result if isinstance(result, tuple) else (result,)
+                environment.update(zip(call.outputs, results, strict=False))
 
         return run
+
+    def _fixed(self, argument: Any) -> Any:
+        """The array of a Value that has the same in every replay, else the argument as it is."""
+        if isinstance(argument, Value) and argument not in self.program.inputs:
+            if argument in self.regions:
+                return self.environment[argument]
+            return argument.array if argument.call is None else argument
+        return argument
 
     def _load(self, source: Value, region: Region) -> Callable[[], None]:
         view = self._view(region)
