@@ -152,7 +152,7 @@ class Encoding(Layout):
 
     def _weight_gradient(self, gy: Block, x: Block, window: Any, partial: Region) -> list[int]:
         taps, starts, first = self._window(x, window, (gy.height, gy.width))
-        shape, _, columns = self.machine.tile_for(gy.channels)
+        shape, columns = 0, self.machine.TILES[0][1]  # the fewer rows, the more of gy stays in the cache
         pixels = np.arange(gy.height)[:, None] * self._row(gy) + np.arange(gy.width) * self.lanes
         return self._line(
             "weight_gradient",
