@@ -13,7 +13,11 @@ from minicnn.tensor import Tensor
 
 
 class Plan(Encoding):
-    """A recorded run, ready to be repeated on other inputs of the same shapes."""
+    """A recorded run, ready to be repeated on other inputs of the same shapes.
+
+    Attributes:
+        steps: what a replay calls, in order; programs: those of the machine among them, int64 (instructions, WIDTH).
+    """
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
