@@ -5,11 +5,20 @@ from difflib import get_close_matches
 from typing import Any
 
 from minicnn.models.lenet import LeNet
-from minicnn.models.resnet import resnet18
+from minicnn.models.resnet import resnet18, resnet20, resnet32, resnet34, resnet50, resnet56
 from minicnn.models.vgg import VGG
 from minicnn.nn import Module
 
-_MODELS: dict[str, Callable[..., Module]] = {"lenet": LeNet, "vgg": VGG, "resnet18": resnet18}
+_MODELS: dict[str, Callable[..., Module]] = {
+    "lenet": LeNet,
+    "vgg": VGG,
+    "resnet18": resnet18,
+    "resnet20": resnet20,
+    "resnet32": resnet32,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet56": resnet56,
+}
 
 
 def names() -> tuple[str, ...]:

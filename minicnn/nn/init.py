@@ -49,6 +49,17 @@ def ones_(tensor: Tensor) -> Tensor:
     return _fill(tensor, 1.0)
 
 
+def dirac_(tensor: Tensor) -> Tensor:
+    """Fill the weight (O, I, KH, KW) of a convolution so that its first outputs are its inputs, and the others 0."""
+    if tensor.ndim != 4:
+        raise ValueError(f"dirac_: expected a weight (O, I, KH, KW), received shape {tensor.shape}")
+    xp = tensor.backend.xp
+    outputs, inputs, height, width = tensor.shape
+    values = xp.zeros(tensor.shape, dtype=tensor.dtype)
+    values[:, :, height // 2, width // 2] = xp.eye(outputs, inputs)
+    return _fill(tensor, values)
+
+
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     """Uniform in +-gain sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010)."""
     bound = gain * math.sqrt(6 / sum(_fans(tensor)))

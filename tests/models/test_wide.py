@@ -6,16 +6,34 @@ import pytest
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, models, optim
-from minicnn.models.resnet import ResNet
+from minicnn.models.resnet import BasicBlock, Bottleneck, Projection, ResNet, Subsample
 from minicnn.models.vgg import VGG
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("vgg", 308_394), ("resnet18", 11_173_962)])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("vgg", 308_394),
+        ("resnet18", 11_173_962),
+        ("resnet34", 21_282_122),
+        ("resnet50", 23_520_842),
+        ("resnet20", 269_722),
+        ("resnet32", 464_154),
+        ("resnet56", 853_018),
+    ],
+)
 def test_parameters(name, parameters):
     assert sum(p.numel() for p in models.create(name).parameters()) == parameters
 
 
-@pytest.mark.parametrize("make", [lambda: VGG(4, (4, 6), (0.1, 0.1)), lambda: ResNet(4, (1, 1), (4, 6))])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: VGG(4, (4, 6), (0.1, 0.1)),
+        lambda: ResNet(4, BasicBlock, (1, 1), (4, 6), Subsample),
+        lambda: ResNet(4, Bottleneck, (1, 1), (2, 3), Projection),
+    ],
+)
 def test_a_narrow_one_learns_a_batch(make):
     minicnn.manual_seed(0)
     model, rng = make(), np.random.default_rng(0)
