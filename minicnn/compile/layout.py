@@ -54,6 +54,10 @@ class _Packing:
         return at
 
 
+def _is_plain(array: Any) -> bool:
+    return array.dtype == np.float32 and array.flags.c_contiguous
+
+
 class Layout:
     """The nodes of a program in phases, and a memory for their blocks and regions.
 
@@ -78,6 +82,8 @@ class Layout:
         self.direct = lowering.images, lowering.labels
         self._overshot = {node.options["region"] for node in self.nodes if node.kind == "matrix"}
         self._schedule()
+        self._postpone()
+        self._join_steps()
         self._compute_again()
         self._allocate()
 
@@ -96,6 +102,33 @@ class Layout:
                 used[r] = max(used.get(r, 0), node.phase)
             for w in node.writes:
                 ready[w] = node.phase
+
+    def _postpone(self) -> None:
+        """Make the filters of a Winograd convolution just before it: they are larger than all weights."""
+        for node in self.nodes:
+            if node.kind == "filters":
+                (weight,), (filters,) = node.reads, node.writes
+                used = min(n.phase - 1 for n in self.nodes if filters in n.reads)
+                node.phase = min([used, *(n.phase for n in self.nodes if weight in n.writes)])
+
+    def _join_steps(self) -> None:
+        """Make one call of the steps that SGD takes in a phase, where its gradients lie in this memory."""
+        nodes: list[Node] = []
+        joined: dict[tuple[int, bool], Node] = {}
+        for node in self.nodes:
+            call = node.options.get("call")
+            if call is None or call.kernel != "sgd_step":
+                joined = {}
+            elif call.arguments[1] in self.regions and all(_is_plain(value.array) for value in call.reads()):
+                key = node.phase, call.arguments[-1]
+                if key in joined:
+                    joined[key].reads += node.reads
+                    joined[key].writes += node.writes
+                    joined[key].options["calls"].append(call)
+                    continue
+                node = joined[key] = Node("sgd_steps", node.reads, node.writes, {"calls": [call]}, node.phase)
+            nodes.append(node)
+        self.nodes = nodes
 
     def _compute_again(self) -> None:
         """Apply a batch norm again in every phase that needs its result: cheaper than to keep it in memory."""

@@ -82,7 +82,6 @@ class Lowering:
         self.blocks: dict[Value, Block] = {}
         self.regions: dict[Value, Region] = {}
         self.weights: dict[Value, Region] = {}
-        self.filters: dict[Value, Region] = {}  # what Winograd's convolution makes of a weight
         self.activated: dict[tuple[Value, float], Value] = {}  # by the input and the alpha of an ELU its output
         self.origins: dict[Block, Block] = {}  # by the result of a reshape the block that it may share
         self.makers: dict[Block, Node] = {}
@@ -106,7 +105,6 @@ class Lowering:
         self.add("call", reads, [*call.outputs, *call.writes()], call=call)
         for value in call.writes():  # other copies of it are out of date
             self.weights.pop(value, None)
-            self.filters.pop(value, None)
             self.blocks.pop(value, None)
 
     def is_batch(self, value: Any) -> bool:
@@ -161,10 +159,8 @@ class Lowering:
         }
         if window is not None and self.is_winograd(window, x, y):
             x.halo = max(x.halo[0], 1), max(x.halo[1], 1)
-            if weight not in self.filters:
-                self.filters[weight] = Region((16, *weight.shape[:2]))
-                self.add("filters", [weight], [self.filters[weight]], source=weight, region=self.filters[weight])
-            w = self.filters[weight]
+            w = Region((16, *weight.shape[:2]))  # made anew for the gradient: it is larger than the weight
+            self.add("filters", [weight], [w], source=weight, region=w)
             self.add("winograd", [*reads, w], [y], weight=w, floor=-np.inf, **options)
             return
         rows, columns = [self.machine.ONE], [self.machine.ONE]

@@ -94,6 +94,22 @@ class Plan(Encoding):
             return argument.array if argument.call is None else argument
         return argument
 
+    def _sgd_steps(self, calls: list[Any]) -> Callable[[], None]:
+        arrays = [[self._fixed(value) for value in call.arguments[:3]] for call in calls]
+        addresses = np.array([[0 if a is None else a.ctypes.data for a in row] for row in arrays], dtype=np.int64)
+        sizes = np.array([row[0].size for row in arrays], dtype=np.int64)
+        numbers = np.empty((len(calls), 5), dtype=np.float32)
+        nesterov = calls[0].arguments[-1]
+
+        def run() -> None:
+            for row, call in zip(numbers, calls, strict=True):
+                options = (a.value if isinstance(a, Live) else a for a in call.arguments[3:8])
+                first, lr, momentum, dampening, weight_decay = options
+                row[:] = first, lr, momentum, 1 - dampening, weight_decay
+            self.machine.sgd_steps(addresses, sizes, numbers, nesterov)
+
+        return run
+
     def _load(self, source: Value, region: Region) -> Callable[[], None]:
         view = self._view(region)
         return lambda: np.copyto(view, self.environment.get(source, source.array))
@@ -192,8 +208,10 @@ class Plan(Encoding):
 
         def run() -> None:
             total = parts.sum(axis=0) if sums.parts else parts
-            flat = total[:, :outputs].reshape(16, -1)
-            np.matmul(flat.T, self.machine.FILTER, out=out.reshape(-1, 9))
+            for first in range(0, outputs, 64):  # some rows at a time: less memory for the copy
+                rows = out[first : first + 64]
+                flat = total[:, first : first + len(rows)].reshape(16, -1)
+                np.matmul(flat.T, self.machine.FILTER, out=rows.reshape(-1, 9))
 
         return run
 

@@ -5,7 +5,7 @@ import numpy as np
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn, optim
-from minicnn.models.resnet import ResNet
+from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
 
 
@@ -161,5 +161,5 @@ NETWORKS = {  # name: model, (C, H, W)
     "residual": (Residual, (3, 9, 8)),
     "reshapes": (Odd, (3, 8, 8)),
     "vgg": (lambda: VGG(widths=(4, 6), dropout=(0.2, 0.3)), (3, 32, 32)),
-    "resnet": (lambda: ResNet(10, (1, 1), (4, 6)), (3, 16, 16)),
+    "resnet": (lambda: ResNet(10, BasicBlock, (1, 1), (4, 6), Projection), (3, 16, 16)),
 }

@@ -12,7 +12,7 @@ import minicnn.functional as F
 from minicnn import Tensor, backend, nn
 from minicnn.compile.record import record
 from minicnn.models import LeNet
-from minicnn.models.resnet import ResNet
+from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
 
 RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
@@ -28,7 +28,7 @@ MANY = 8 * 9 + 3  # more blocks than parts, more parts than threads
 THREADED = {
     "lenet": (LeNet, 32),
     "vgg": (lambda: VGG(widths=(4, 16), dropout=(0.2, 0.3)), 32),
-    "resnet": (lambda: ResNet(10, (1, 1), (16, 16)), 8),
+    "resnet": (lambda: ResNet(10, BasicBlock, (1, 1), (16, 16), Projection), 8),
 }
 
 

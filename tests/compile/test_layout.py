@@ -14,7 +14,7 @@ from minicnn.compile.layout import _Packing
 from minicnn.compile.lower import Block, Region
 from minicnn.compile.record import Value
 from minicnn.models import LeNet
-from minicnn.models.resnet import ResNet
+from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
 
 RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
@@ -24,7 +24,7 @@ Run, agree, batches, chain, conv, eager, fc, kinds = itemgetter(
 MODELS = {
     "lenet": (LeNet, 32),
     "vgg": (lambda: VGG(widths=(16, 24), dropout=(0.2, 0.3)), 32),
-    "resnet": (lambda: ResNet(10, (1, 1), (16, 24)), 16),
+    "resnet": (lambda: ResNet(10, BasicBlock, (1, 1), (16, 24), Projection), 16),
 }
 
 

@@ -12,7 +12,7 @@ import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, nn, random, recording
 from minicnn.models import LeNet
-from minicnn.models.resnet import ResNet
+from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
 
 RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
@@ -20,7 +20,7 @@ Run, agree, batches, eager, kinds, same = itemgetter("Run", "agree", "batches", 
 MEANS = ("copy", "sum", "mean", "divide", "broadcast_to")
 MODELS = {
     "vgg": (lambda: VGG(widths=(16, 24), dropout=(0.2, 0.3)), 32),
-    "resnet": (lambda: ResNet(10, (1, 2), (16, 24)), 16),
+    "resnet": (lambda: ResNet(10, BasicBlock, (1, 2), (16, 24), Projection), 16),
 }
 
 

@@ -29,7 +29,7 @@ def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weig
         return
     real = parameter.dtype.type
     state = parameter if velocity is None else velocity  # without momentum it is only an argument of the right type
-    _sgd_step(
+    sgd_step_flat(
         parameter.reshape(-1),
         plain(gradient).reshape(-1),
         state.reshape(-1),
@@ -89,7 +89,8 @@ def _dropout(x, y, key, threshold, scale):
 
 
 @jit()
-def _sgd_step(w, gradient, velocity, has_velocity, first, lr, momentum, share, weight_decay, nesterov):
+def sgd_step_flat(w, gradient, velocity, has_velocity, first, lr, momentum, share, weight_decay, nesterov):
+    """One step on flat arrays; share = 1 - dampening."""
     for i in range(w.size):
         g = gradient[i] + weight_decay * w[i]
         if has_velocity:

@@ -18,6 +18,7 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from minicnn.backend.cpu import blocks, pointwise, single, winograd
+from minicnn.backend.cpu.elementwise import sgd_step_flat
 from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, tile_for_matrix, up
 from minicnn.backend.cpu.jit import LANES, c_function, get_num_threads, jit
 from minicnn.backend.cpu.pointwise import POINTWISE
@@ -26,7 +27,7 @@ from minicnn.backend.cpu.winograd import FILTER
 
 __all__ = [
     "FILTER", "LANES", "ONE", "OPERATIONS", "PARTS", "POINTWISE", "TILES", "WIDTH", "Window", "get_num_threads", "run",
-    "sweeps", "tile_for", "tile_for_matrix", "up",
+    "sgd_steps", "sweeps", "tile_for", "tile_for_matrix", "up",
 ]  # fmt: skip
 
 WIDTH = 32
@@ -79,6 +80,23 @@ def run(program, memory, room, table, images, labels, numbers, count):
     parts = min(-(-count // LANES), PARTS)
     threads = min(parts, get_num_threads())
     _run(_interpreter(), program, memory, room, table, images, labels, numbers, count, parts, threads)
+
+
+@jit()
+def sgd_steps(addresses, sizes, numbers, nesterov):
+    """Take the steps of several parameters, float32.
+
+    addresses: int64 (n, 3), where parameter, gradient and velocity (0: none) begin; sizes: int64 (n,), their elements;
+    numbers: float32 (n, 5), whether it is the first step, lr, momentum, 1 - dampening, weight decay; nesterov: bool.
+    """
+    for i in range(sizes.size):
+        w, gradient, velocity = addresses[i]
+        first, lr, momentum, share, weight_decay = numbers[i]
+        state = velocity if velocity else w  # without momentum it is only an argument of the right type
+        sgd_step_flat(
+            carray(_floats(w), sizes[i]), carray(_floats(gradient), sizes[i]), carray(_floats(state), sizes[i]),
+            velocity != 0, first != 0, lr, momentum, share, weight_decay, nesterov,
+        )  # fmt: skip
 
 
 @jit(parallel=True)
