@@ -1,33 +1,174 @@
-"""Random changes of a training batch; the pixels are moved by the backend's `gather_images`."""
+"""Random changes of training pictures: what may happen, and the draws; the pixels are the backend's affair."""
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
+
+_ERASED, _RATIO, _TRIES = (0.02, 0.33), (0.3, 3.3), 10  # of torchvision's RandomErasing: area, aspect, attempts
+_LIMITS: dict[str, tuple[Any, float, str]] = {  # field: type, largest value, words for the error
+    "flip": (int | float, 1, "a probability"),
+    "shift": (int, math.inf, "a number of pixels, 0 or more"),
+    "rotation": (int | float, 180, "a number of degrees, from 0 to 180"),
+    "translate": (int | float, 1, "a share of the size, from 0 to 1"),
+    "shear": (int | float, 80, "a number of degrees, from 0 to 80"),
+    "zoom": (int | float, 0.9, "a change of scale, from 0 to 0.9"),
+    "brightness": (int | float, math.inf, "a number, 0 or more"),
+    "contrast": (int | float, math.inf, "a number, 0 or more"),
+    "saturation": (int | float, math.inf, "a number, 0 or more"),
+    "sharpness": (int | float, math.inf, "a factor, 0 or more"),
+    "erasing": (int | float, 1, "a probability"),
+    "cutout": (int, math.inf, "a number of pixels, 0 or more"),
+    "mixup": (int | float, math.inf, "a number, 0 or more"),
+    "cutmix": (int | float, math.inf, "a number, 0 or more"),
+}
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Mirror a picture left to right with probability `flip`, and move it by up to `shift` pixels each way.
+    """What may happen to a training picture, in this order; each field's help says how much, and 0 is off.
 
-    A shift by up to k pixels is the random crop of a picture padded by k on every side. What comes in at the border is
-    the picture mirrored there ("reflect", its edge pixels not repeated) or black ("constant").
+    Geometry: flip and shift (the random crop of a padded picture), then rotation, shear, zoom and translate as one
+    affine map about the centre: torchvision's RandomAffine, sampled bilinearly, with shifts of parts of a pixel.
+    Colour on [0, 1]: brightness, contrast, saturation (ColorJitter, in this order), sharpness (RandomAdjustSharpness).
+    After normalisation, to 0: erasing (RandomErasing), cutout (DeVries & Taylor, 2017).
+    Of the batch: mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019), one at random where both are on.
+    Raises ValueError for a value out of range.
     """
 
-    flip: float = 0.5
-    shift: int = 0
-    padding_mode: Literal["reflect", "constant"] = "reflect"
+    flip: float = _option(0.0, "Probability of a mirrored picture.")
+    shift: int = _option(0, "Largest random shift, pixels.")
+    padding_mode: Literal["reflect", "constant", "replicate"] = _option(
+        "reflect", "What a move uncovers: reflect, constant (black) or replicate (the edge)."
+    )
+    rotation: float = _option(0.0, "Largest random rotation, degrees.")
+    translate: float = _option(0.0, "Largest random shift, share of the size.")
+    shear: float = _option(0.0, "Largest random shear, degrees.")
+    zoom: float = _option(0.0, "Largest random change of scale: 0.2 is 80% to 120%.")
+    brightness: float = _option(0.0, "Largest random change of brightness: 0.2 is 80% to 120%.")
+    contrast: float = _option(0.0, "Largest random change of contrast: 0.2 is 80% to 120%.")
+    saturation: float = _option(0.0, "Largest random change of saturation: 0.2 is 80% to 120%.")
+    sharpness: float = _option(1.0, "Sharpness of half of the pictures: 0 blurred, 1 off, 2 sharper.")
+    erasing: float = _option(0.0, "Probability of an erased rectangle.")
+    cutout: int = _option(0, "Side of an erased square, pixels.")
+    mixup: float = _option(0.0, "Alpha of mixup, pictures blended in pairs.")
+    cutmix: float = _option(0.0, "Alpha of cutmix, rectangles exchanged in pairs.")
 
     def __post_init__(self):
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"Augment: flip must be a probability. Received: {self.flip}")
-        if not isinstance(self.shift, int) or self.shift < 0:
-            raise ValueError(f"Augment: shift must be a number of pixels, 0 or more. Received: {self.shift}")
-        if self.padding_mode not in ("reflect", "constant"):
-            raise ValueError(f"Augment: padding_mode must be 'reflect' or 'constant'. Received: {self.padding_mode!r}")
+        for name, (kind, most, words) in _LIMITS.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind) or not (0 <= value <= most and value < math.inf):
+                raise ValueError(f"Augment: {name} must be {words}. Received: {value!r}")
+        if self.padding_mode not in ("reflect", "constant", "replicate"):
+            raise ValueError(
+                f"Augment: padding_mode must be 'reflect', 'constant' or 'replicate'. Received: {self.padding_mode!r}"
+            )
+
+    @property
+    def warps(self) -> bool:
+        """Whether pictures are moved by more than flips and shifts."""
+        return any((self.rotation, self.translate, self.shear, self.zoom))
+
+    @property
+    def jitters(self) -> bool:
+        """Whether brightness, contrast or saturation change."""
+        return any((self.brightness, self.contrast, self.saturation))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures are mixed, so that labels become probabilities."""
+        return bool(self.mixup or self.cutmix)
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For n pictures: whether to flip, bool (n,); vertical and horizontal shift, int64 (n,) in -shift..shift."""
         flip = rng.random(n) < self.flip
         dy, dx = rng.integers(-self.shift, self.shift, (2, n), endpoint=True)
         return flip, dy, dx
+
+    def draw_maps(
+        self, rng: np.random.Generator, size: tuple[int, int], flip: np.ndarray, dy: np.ndarray, dx: np.ndarray
+    ) -> np.ndarray:
+        """Inverse affine maps of pictures of `size` (H, W) that were flipped and shifted before: float32 (n, 2, 3)."""
+        n, (h, w) = len(flip), size
+        angle, shear = (np.radians(rng.uniform(-most, most, n)) for most in (self.rotation, self.shear))
+        scale = rng.uniform(1 - self.zoom, 1 + self.zoom, n)
+        right, down = (rng.uniform(-self.translate, self.translate, n) * extent for extent in (w, h))
+        return inverse_maps(size, flip, dy, dx, angle, shear, scale, right, down)
+
+    def draw_colors(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """Factors of brightness, contrast and saturation: float32 (3, n)."""
+        strengths = (self.brightness, self.contrast, self.saturation)
+        return np.stack([rng.uniform(max(0, 1 - x), 1 + x, n) for x in strengths]).astype(np.float32)
+
+    def draw_sharpness(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """The factor of each picture, float32 (n,): `sharpness` for a half, 1 for the others."""
+        return np.where(rng.random(n) < 0.5, self.sharpness, 1).astype(np.float32)
+
+    def draw_boxes(self, rng: np.random.Generator, n: int, size: tuple[int, int]) -> list[np.ndarray]:
+        """Top, bottom, left and right of what to erase, int64 (n, 4), from erasing and from cutout as far as on."""
+        boxes = []
+        if self.erasing:
+            boxes.append(self._erased(rng, n, size))
+        if self.cutout:
+            first = [rng.integers(0, extent, n) - self.cutout // 2 for extent in size]
+            boxes.append(np.stack([edge for low in first for edge in (low, low + self.cutout)], axis=1))
+        return boxes
+
+    def draw_mix(
+        self, rng: np.random.Generator, n: int, size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which picture to mix into each, int64 (n,); the share that each pixel keeps, float32 (H, W); its mean, ()."""
+        h, w = size
+        mixup = self.mixup > 0 and (not self.cutmix or rng.random() < 0.5)
+        alpha = self.mixup if mixup else self.cutmix
+        share = rng.beta(alpha, alpha)
+        order = rng.permutation(n)
+        keep = np.full(size, share if mixup else 1, np.float32)
+        if not mixup:
+            centre, half = rng.integers(0, size), (0.5 * math.sqrt(1 - share) * np.array(size)).astype(int)
+            (top, left), (bottom, right) = np.maximum(centre - half, 0), centre + half
+            keep[top:bottom, left:right] = 0
+        return order, keep, keep.mean(dtype=np.float64)
+
+    def _erased(self, rng: np.random.Generator, n: int, size: tuple[int, int]) -> np.ndarray:
+        area = rng.uniform(*_ERASED, (_TRIES, n)) * size[0] * size[1]
+        ratio = np.exp(rng.uniform(math.log(_RATIO[0]), math.log(_RATIO[1]), (_TRIES, n)))
+        extent = np.rint(np.sqrt([area * ratio, area / ratio])).astype(int)  # (2, tries, n)
+        fits = (extent < np.reshape(size, (2, 1, 1))).all(axis=0)
+        extent = extent[:, fits.argmax(axis=0), np.arange(n)]  # of the first that fits
+        chosen = fits.any(axis=0) & (rng.random(n) < self.erasing)
+        first = rng.integers(0, np.reshape(size, (2, 1)) - extent * chosen, endpoint=True)
+        last = first + extent * chosen
+        return np.stack([first[0], last[0], first[1], last[1]], axis=1)
+
+
+def inverse_maps(
+    size: tuple[int, int],
+    flip: np.ndarray,
+    dy: np.ndarray,
+    dx: np.ndarray,
+    angle: np.ndarray,
+    shear: np.ndarray,
+    scale: np.ndarray,
+    right: np.ndarray,
+    down: np.ndarray,
+) -> np.ndarray:
+    """From pixels of the new picture to those of the stored one, float32 (n, 2, 3).
+
+    The new picture is the flipped and shifted one under T C R S C^-1: sheared by S = scale [[1, -tan shear], [0, 1]],
+    rotated clockwise by R, both about the centre C, and moved by T (torchvision's `affine`).
+    flip: bool (n,); dy, dx, right, down: pixels (n,); angle, shear: radians (n,); scale: (n,).
+    """
+    h, w = size
+    sine, cosine, slope = np.sin(angle), np.cos(angle), np.tan(shear)
+    linear = np.array([[cosine - sine * slope, sine + cosine * slope], [-sine, cosine]]) / scale  # (2, 2, n)
+    centre = np.array([[(w - 1) / 2], [(h - 1) / 2]])
+    offset = centre - np.einsum("ijn,jn->in", linear, centre + np.stack([right, down]))
+    linear[0, :, flip], offset[0, flip] = -linear[0, :, flip], w - 1 - offset[0, flip]
+    offset += np.stack([dx, dy])
+    return np.concatenate([linear, offset[:, None]], axis=1).transpose(2, 0, 1).astype(np.float32)  # (n, 2, 3)

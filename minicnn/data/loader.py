@@ -9,6 +9,8 @@ from minicnn.backend import Backend
 from minicnn.data.augment import Augment
 from minicnn.data.dataset import Dataset
 
+_NONE = Augment(flip=0.0)
+
 
 class Loader:
     """Normalised batches of `dataset`, which moves to `backend` once, as bytes.
@@ -36,7 +38,7 @@ class Loader:
         self._batches = len(dataset) // batch_size if drop_last else -(-len(dataset) // batch_size)
         if not self._batches:
             raise ValueError(f"Loader: no batch of {batch_size} in the {len(dataset)} records of {dataset.name!r}")
-        self._augment = augment or Augment(flip=0.0)
+        self._augment = augment or _NONE
         if self._augment.shift >= min(dataset.images.shape[2:]):
             raise ValueError(
                 f"Loader: shift must be smaller than the pictures, {dataset.images.shape[2:]}. "
@@ -47,23 +49,50 @@ class Loader:
         self._images, self._labels = backend.asarray(dataset.images), backend.asarray(dataset.labels)
         self._mean = backend.asarray(np.asarray(mean, np.float32))
         self._std = backend.asarray(np.asarray(std, np.float32))
+        self._unit = backend.asarray(np.zeros(3, np.float32)), backend.asarray(np.ones(3, np.float32))
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
         return self._batches
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[tuple[Any, Any]]:
-        """Batches start_batch, start_batch + 1, … of `epoch`: images float32 (n, 3, H, W), labels int64 (n,)."""
-        n = len(self.dataset)
+    def epoch(self, epoch: int, start_batch: int = 0, augment: bool = True) -> Iterator[tuple[Any, Any]]:
+        """Batches start_batch, start_batch + 1, … of `epoch`, without augmentation if `augment` is False.
+
+        -> images float32 (n, 3, H, W), labels int64 (n,), or float32 (n, classes) of probabilities where pictures are
+        mixed. The order of the records is the same with and without augmentation.
+        """
+        n, changes = len(self.dataset), self._augment if augment else _NONE
         order = self._rng(epoch, 0).permutation(n) if self.shuffle else np.arange(n)
         for batch in range(start_batch, len(self)):
             index = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            drawn = self._augment.draw(self._rng(epoch, 1 + batch), len(index))
-            index, flip, dy, dx = (self._backend.asarray(array) for array in (index, *drawn))
-            images = self._backend.kernels.gather_images(
-                self._images, index, flip, dy, dx, self._mean, self._std, self._augment.padding_mode
-            )
-            yield images, self._labels[index]
+            yield self._batch(index, changes, self._rng(epoch, 1 + batch))
+
+    def _batch(self, index: np.ndarray, augment: Augment, rng: np.random.Generator) -> tuple[Any, Any]:
+        """Draw from `rng` in the order of the operations: what is off draws nothing, so that nothing else changes."""
+        kernels, move = self._backend.kernels, self._backend.asarray
+        n, size, records = len(index), self.dataset.images.shape[2:], move(index)
+        recolors = augment.jitters or augment.sharpness != 1
+        scaling = self._unit if recolors else (self._mean, self._std)
+        moves = augment.draw(rng, n)
+        if augment.warps:
+            maps = move(augment.draw_maps(rng, size, *moves))
+            x = kernels.warp_images(self._images, records, maps, *scaling, augment.padding_mode)
+        else:
+            x = kernels.gather_images(self._images, records, *map(move, moves), *scaling, augment.padding_mode)
+        if augment.jitters:
+            x = kernels.adjust_colors(x, *map(move, augment.draw_colors(rng, n)))
+        if augment.sharpness != 1:
+            x = kernels.adjust_sharpness(x, move(augment.draw_sharpness(rng, n)))
+        if recolors:
+            x = kernels.normalize_images(x, self._mean, self._std)
+        for boxes in augment.draw_boxes(rng, n, size):
+            x = kernels.erase_images(x, move(boxes))
+        if not augment.mixes:
+            return x, self._labels[records]
+        partners, keep, share = augment.draw_mix(rng, n, size)
+        one_hot = np.eye(len(self.dataset.classes), dtype=np.float32)[self.dataset.labels[index]]
+        x = kernels.mix_images(x, move(partners), move(keep))
+        return x, move((share * one_hot + (1 - share) * one_hot[partners]).astype(np.float32))
 
     def _rng(self, *stream: int) -> np.random.Generator:
         """A generator of its own for each stream: 0 is the order of an epoch, 1 + i the augmentation of its batch i."""

@@ -203,6 +203,9 @@ def cases(dtype):
             case("cross_entropy", normal(rows, k) * 5, labels, weight, smoothing)
             uniform = np.full((rows, k), 1 / k, dtype)
             case("cross_entropy_grad", normal(rows), uniform, labels, weight, smoothing)
+            target = rng.random((rows, k)).astype(dtype)
+            case("cross_entropy", normal(rows, k) * 5, target, weight, smoothing)
+            case("cross_entropy_grad", normal(rows), uniform, target.T.copy().T, weight, smoothing)
     case("cross_entropy", np.array([[1e4, -1e4, 0], [-1e4, 1e4, 3]], dtype), np.array([1, 1]), None, 0.0)
     case(
         "cross_entropy_grad",
@@ -240,15 +243,29 @@ def cases(dtype):
         for parameter in (normal(9, 35), normal(35, 9).T):
             state = (parameter, normal(9, 35), normal(9, 35), np.abs(normal(9, 35)))
             case("adam_step", *state, step, 0.01, 0.9, 0.999, 1e-8, decay, decoupled)
-    case("squared_norm", normal(3, 7))
-    case("squared_norm", normal(70, 80) * 1e3)
-    case("scale_into", normal(5, 3), 0.3)
+    case("total_norm", [normal(3, 7)])
+    case("total_norm", [normal(70, 80) * 1e3, normal(4), normal(3, 2)[:, ::2], np.asarray(dtype(3))])
+    for norm, limit in ((2.5, 0.7), (0.5, 0.7), (np.nan, 0.7), (np.inf, 0.7)):
+        case("clip_norm", normal(5, 3), np.asarray(norm), limit)
+    case("clip_norm", normal(5, 3).T, np.asarray(3.0), 0.3)
     case("clip_values", normal(5, 3), 0.7)
 
     images = rng.integers(0, 256, (5, 3, 8, 6), dtype=np.uint8)
     shifts = rng.integers(-5, 6, (2, 7))
     mean, std = np.float32([0.4, 0.5, 0.6]), np.float32([0.2, 0.3, 0.25])
-    for mode in ("reflect", "constant"):
+    for mode in ("reflect", "constant", "replicate"):
         drawn = (rng.integers(0, 5, 7), rng.random(7) < 0.5, *shifts)
         case("gather_images", images, *drawn, mean, std, mode)
+        case("gather_images", images, *drawn[:2], *(3 * shifts), mean, std, mode)
+        for spread in (0.2, 3):
+            matrix = rng.normal(np.eye(2, 3), spread, (7, 2, 3)).astype(np.float32)
+            case("warp_images", images, drawn[0], matrix, mean, std, mode)
+            case("warp_images", images[:, :, 2:3, 3:4], drawn[0], matrix, mean, std, mode)
+    for shape in ((1, 3, 1, 1), (4, 3, 7, 2), (5, 3, 6, 9)):
+        x, n = rng.random(shape).astype(dtype), shape[0]
+        case("adjust_colors", x, *rng.uniform(0, 2, (3, n)).astype(dtype))
+        case("adjust_sharpness", x, rng.uniform(0, 3, n).astype(dtype))
+        case("normalize_images", x, mean, std)
+        case("erase_images", x, rng.integers(-3, 12, (n, 4)))
+        case("mix_images", x, rng.permutation(n), rng.random(shape[2:]).astype(dtype))
     return found

@@ -95,7 +95,7 @@ def batch_norms():
 
 
 def layer_norms():
-    for shape, dims in (((4, 5), 1), ((2, 3, 5), 2), ((3, 4), 2), ((40, 33), 1)):
+    for shape, dims in (((4, 5), 1), ((2, 3, 5), 2), ((3, 4), 2), ((40, 33), 1), ((3, 70, 17), 1)):
         inner = shape[-dims:]
         for weight, bias in ((real(*inner), real(*inner)), (None, None)):
             yield real(*shape), dims, weight, bias
@@ -108,8 +108,9 @@ def layer_norm_gradients():
 
 
 LOSSES = [
-    (logits, labels(*logits.shape), weight, smoothing)
+    (logits, target, weight, smoothing)
     for logits in (real(5, 4), real(1, 1), real(300, 10), real(3, 2) * 1e4)
+    for target in (labels(*logits.shape), positive(*logits.shape))
     for weight in (None, positive(logits.shape[1]))
     for smoothing in (0.0, 0.1)
 ]
@@ -125,6 +126,7 @@ MATRICES = [
     (real(513, 64), real(64, 128)),
 ]
 IMAGES = RNG.integers(0, 256, (6, 3, 8, 7), dtype=np.uint8)
+MODES = ("reflect", "constant", "replicate")
 SHAPES = [(3,), (2, 3, 4), (), (5000,)]
 
 
@@ -132,8 +134,17 @@ def gathers():
     mean, std = np.array([0.5, 0.4, 0.3], np.float32), np.array([0.25, 0.2, 0.3], np.float32)
     for n in (1, 19):
         index, flip = RNG.integers(0, 6, n), RNG.integers(0, 2, n).astype(bool)
-        for mode in ("reflect", "constant"):
+        for mode in MODES:
             yield IMAGES, index, flip, RNG.integers(-6, 7, n), RNG.integers(-6, 7, n), mean, std, mode
+
+
+def warps():
+    mean, std = np.array([0.5, 0.4, 0.3], np.float32), np.array([0.25, 0.2, 0.3], np.float32)
+    for n, spread in ((1, 0.1), (19, 3.0)):  # the latter far past the edges
+        matrix = RNG.normal(np.eye(2, 3), spread, (n, 2, 3)).astype(np.float32)
+        for mode in MODES:
+            yield IMAGES, RNG.integers(0, 6, n), matrix, mean, std, mode
+            yield IMAGES[:, :, :1, 5:6], RNG.integers(0, 6, n), matrix, mean, std, mode
 
 
 def sgd():
@@ -145,6 +156,7 @@ def sgd():
 
 
 LINEARS = ((1, 1, 1), (5, 7, 3), (256, 120, 80))  # images, inputs, outputs; the last is worth two threads
+BATCHES = [RNG.random(shape) for shape in ((1, 3, 1, 1), (5, 3, 7, 2), (4, 3, 6, 9), (40, 3, 32, 32))]
 CASES = {  # kernel: list of arguments; float arrays are tried in both precisions and several layouts
     "accumulate": PAIRS + [(real(4, 3), real(3))],
     "adam_step": [
@@ -153,6 +165,8 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
         for step, decay, decoupled in ((1, 0.0, False), (7, 0.1, False), (3, 0.1, True))
     ],
     "add": BROADCAST,
+    "adjust_colors": [(x, *RNG.uniform(0, 2, (3, len(x)))) for x in BATCHES],
+    "adjust_sharpness": [(x, RNG.uniform(0, 3, len(x))) for x in BATCHES],
     "all_finite": [(real(3, 4),), (specials(3, 4),), (real(0),), (np.array([np.inf]),)],
     "argmax": [(real(3, 4), 0), (ties(5, 6, 2), 1), (ties(300, 10), 1)],
     "avg_pool2d": [(real(2, 3, 7, 6), real(4, 7), real(2, 6)), (real(9, 1, 5, 4), real(5, 5), real(1, 4))],
@@ -160,6 +174,7 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "batch_norm_grad": [(real(*x.shape), x, m, s, w, t) for x, m, s, w, _ in batch_norms() for t in (True, False)],
     "batch_norm_statistics": [(x,) for x in NORMS],
     "broadcast_to": [(real(3, 1), (2, 3, 4)), (real(), (2, 3))],
+    "clip_norm": [(real(3, 4), np.asarray(norm), 0.5) for norm in (2.0, 0.3, np.nan, np.inf)] + [(real(), real(), 1.0)],
     "clip_values": [(real(3, 4), 0.5), (real(), 0.1), (real(7), 100.0)],
     "concatenate": [([real(2, 3), real(2, 1), real(2, 4)], 1), ([real(2, 3)], 0)],
     "conv2d": [(x, w, bias, *options) for x, w, b, _, options in CONV for bias in (b, None)],
@@ -174,6 +189,7 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "dropout": [(x, key, p) for x in ELEMENTWISE for key, p in ((0, 0.5), (2**64 - 1, 0.1), (12345, 0.999))],
     "elu": [(x, 1.3) for x in ELEMENTWISE],
     "elu_grad": [(gy, x, 1.3) for gy, x in PAIRS],
+    "erase_images": [(x, RNG.integers(-3, 12, (len(x), 4))) for x in [*BATCHES, real(2, 1, 8, 9)]],
     "exp": [(x,) for x in ELEMENTWISE],
     "gather_images": list(gathers()),
     "gelu": [(np.asarray(x * 4), form) for x in ELEMENTWISE for form in ("none", "tanh")],
@@ -198,40 +214,44 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "max_grad": [(real(3, 1), (x := ties(3, 5)), x.max(1, keepdims=True)), (real(1, 1), x, x.max(keepdims=True))],
     "max_pool2d": [(x, *options) for x in PICTURES for options in POOLS],
     "max_pool2d_grad": list(pool_gradients()),
+    "mix_images": [(x, RNG.permutation(len(x)), RNG.random(x.shape[2:])) for x in BATCHES],
     "multiply": BROADCAST,
     "negative": [(x,) for x in ELEMENTWISE],
+    "normalize_images": [(x, positive(3), positive(3)) for x in BATCHES],
     "power": [(positive(3, 4), p) for p in (2, -1, 0.5, 0, 3.0)],
     "power_grad": [(real(3, 4), positive(3, 4), p) for p in (2, -1, 0.5, 0, 3.0)],
     "relu": [(x,) for x in [*ELEMENTWISE, specials(4, 5)]],
     "relu_grad": PAIRS,
     "reshape": [(real(3, 4), (2, 6)), (real(1), ()), (real(3, 4), (-1,))],
-    "scale_into": [(real(3, 4), 0.5), (real(), 3.0)],
     "sgd_step": list(sgd()),
     "sigmoid": [(np.asarray(x * 20),) for x in ELEMENTWISE],
     "sigmoid_grad": [(gy, positive(*y.shape)) for gy, y in PAIRS],
-    "softmax": [(real(3, 4), 1), (real(3, 4, 2), 0), (real(300, 10) * 100, 1)],
-    "softmax_grad": [(real(3, 4), reference.softmax(real(3, 4), 1), 1)],
+    "softmax": [(real(3, 4), 1), (real(3, 4, 2), 0), (real(300, 10) * 100, 1), (real(4, 30, 67), 2), (specials(9, 9), 1)],
+    "softmax_grad": [(real(*s), reference.softmax(real(*s), axis), axis) for s, axis in (((3, 4), 1), ((4, 300, 67), 2))],
     "sqrt": [(positive(3, 4),), (positive(),)],
     "sqrt_grad": [(real(3, 4), positive(3, 4))],
-    "squared_norm": [(real(3, 4),), (real(0),), (np.array(1e30),)],
     "subtract": BROADCAST,
     "sum": [(real(3, 4), (0, 1), False), (real(3, 4, 5), (1,), True), (real(), (), False), (real(60, 70), (0,), False)],
     "sum_to": [(real(4, 3, 2), (3, 1)), (real(3, 2), (3, 2)), (real(4, 3), ()), (real(64, 30), (30,))],
     "tanh": [(x,) for x in ELEMENTWISE],
     "tanh_grad": [(gy, np.asarray(np.tanh(y))) for gy, y in PAIRS],
+    "total_norm": [([real(3, 4)],), ([real(0), real(), real(7, 2)],), ([np.array(1e30), np.array([-1e30])],)],
     "transpose": [(real(3, 4, 2), (2, 0, 1)), (real(3, 4), (1, 0))],
+    "warp_images": list(warps()),
     "window_means": [(real(1), 7, [0, 2, 5], [3, 5, 7], [3, 4, 9])],
 }
 EDITED = {  # arguments that a kernel works on in place
     "accumulate": (0,),
     "adam_step": (0, 2, 3),
+    "clip_norm": (0,),
     "clip_values": (0,),
     "copy_into": (0,),
     "lerp_into": (0,),
-    "scale_into": (0,),
     "sgd_step": (0, 2),
 }
-ANY_DTYPE = {"gather_images", "label_range", "squared_norm", "all_finite", "argmax"}  # their result is not in that of x
+ANY_DTYPE = {  # their result is not in that of x
+    "gather_images", "warp_images", "label_range", "total_norm", "all_finite", "argmax",
+}  # fmt: skip
 
 
 def strided(a):

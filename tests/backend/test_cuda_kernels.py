@@ -71,6 +71,7 @@ def test_every_kernel_has_a_case():
 @needs_compiler
 def test_masks_winners_and_exact_sums_bit_for_bit(cupy, cuda):
     names = ("dropout", "max_pool2d", "max_pool2d_grad", "relu_grad", "getitem_grad", "sgd_step")
+    names += ("gather_images", "warp_images")
     shared.check(cuda, cupy.asarray, np.float32, 0, names)
 
 

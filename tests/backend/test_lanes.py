@@ -32,18 +32,19 @@ def transposed(x, at, step, y, to, to_step):
 
 @numba.njit
 def three(x, y):
-    """a b + c, a + b, a - b, a b, the larger, where a = b and where a > b: 1, else 0; the sum of a."""
+    """a b + c, a + b, a - b, a b, a / b, the larger, where a = b and where a > b: 1, else 0; the sum of a."""
     a, b, c = lanes.load(x, 0), lanes.load(x, LANES), lanes.load(x, 2 * LANES)
     one, zero = lanes.fill(1.0), lanes.fill(0.0)
     lanes.store(y, 0, lanes.multiply_add(a, b, c))
     lanes.store(y, LANES, a + b)
     lanes.store(y, 2 * LANES, a - b)
     lanes.store(y, 3 * LANES, a * b)
-    lanes.store(y, 4 * LANES, lanes.maximum(a, b))
-    lanes.store(y, 5 * LANES, lanes.where_equal(a, b, one, zero))
-    lanes.store(y, 6 * LANES, lanes.where_greater(a, b, one, zero))
-    lanes.store(y, 7 * LANES, lanes.round_even(a))
-    y[8 * LANES] = lanes.total(a)
+    lanes.store(y, 4 * LANES, lanes.divide(a, b))
+    lanes.store(y, 5 * LANES, lanes.maximum(a, b))
+    lanes.store(y, 6 * LANES, lanes.where_equal(a, b, one, zero))
+    lanes.store(y, 7 * LANES, lanes.where_greater(a, b, one, zero))
+    lanes.store(y, 8 * LANES, lanes.round_even(a))
+    y[9 * LANES] = lanes.total(a)
 
 
 def floats(values):
@@ -97,22 +98,22 @@ def test_arithmetic():
     a = floats([0.5, 1.5, 2.5, -0.5, -1.5, 7, 1e30, -3])
     b = floats([0.5, 2, -2.5, -0.5, 3, -7, 1e-30, 3])
     c = floats([1, -3, 0, 4, 0.5, 49, 2, 0])
-    y = np.empty(9 * LANES, dtype=np.float32)
+    y = np.empty(10 * LANES, dtype=np.float32)
     three(np.concatenate([a, b, c]), y)
-    found = y[: 8 * LANES].reshape(8, LANES)
+    found = y[: 9 * LANES].reshape(9, LANES)
     wide = a.astype(np.float64) * b + c
     np.testing.assert_allclose(found[0], wide, rtol=1e-7)
     for row, expected in zip(
-        found[1:], (a + b, a - b, a * b, np.maximum(a, b), a == b, a > b, np.rint(a)), strict=True
+        found[1:], (a + b, a - b, a * b, a / b, np.maximum(a, b), a == b, a > b, np.rint(a)), strict=True
     ):
         np.testing.assert_array_equal(row, expected.astype(np.float32))
-    assert y[8 * LANES] == a.astype(np.float64).sum().astype(np.float32)
+    assert y[9 * LANES] == a.astype(np.float64).sum().astype(np.float32)
 
 
 def test_maximum_keeps_nan():
     x = floats([np.nan, 1.0, 0.0, -1.0, np.nan, 2.0, 3.0, -np.inf] * 3)
     x[LANES : 2 * LANES] = 0
-    y = np.empty(9 * LANES, dtype=np.float32)
+    y = np.empty(10 * LANES, dtype=np.float32)
     three(x, y)
-    np.testing.assert_array_equal(y[4 * LANES : 5 * LANES], np.maximum(x[:LANES], 0))
-    assert y[5 * LANES] == y[6 * LANES] == 0  # no comparison with NaN holds
+    np.testing.assert_array_equal(y[5 * LANES : 6 * LANES], np.maximum(x[:LANES], 0))
+    assert y[6 * LANES] == y[7 * LANES] == 0  # no comparison with NaN holds

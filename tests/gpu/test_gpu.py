@@ -11,6 +11,7 @@ import minicnn
 import minicnn.functional as F
 from minicnn import backend, models, nn
 from minicnn.backend import reference
+from minicnn.data import Augment, Dataset, Loader
 
 pytestmark = pytest.mark.gpu
 shared = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "backend" / "kernel_cases.py")))
@@ -75,6 +76,21 @@ def test_same_masks_as_on_the_cpu(gpu):
             layer = nn.Dropout(0.4)
             masks[name] = [layer(minicnn.tensor(np.ones((7, 33), np.float32))).numpy() for _ in range(2)]
     np.testing.assert_array_equal(masks["cupy"], masks["numpy"])
+
+
+@pytest.mark.parametrize("padding_mode", ["reflect", "constant", "replicate"])
+def test_batches_have_the_bits_of_the_cpu(gpu, padding_mode):
+    images = np.random.default_rng(0).integers(0, 256, (60, 3, 20, 32), dtype=np.uint8)
+    dataset = Dataset(images, np.arange(60) % 7, tuple("abcdefg"), "made")
+    augment = Augment(
+        0.5, 4, padding_mode, rotation=20, translate=0.1, shear=10, zoom=0.2, brightness=0.4, contrast=0.3,
+        saturation=0.5, sharpness=3, erasing=0.7, cutout=5, mixup=0.4, cutmix=1.0,
+    )  # fmt: skip
+    options = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.25), "shuffle": True, "augment": augment}
+    there, here = (Loader(dataset, 16, backend=b, **options).epoch(1) for b in (gpu, backend.get("numpy")))
+    for found, expected in zip(there, here, strict=True):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(backend.to_numpy(one), other)
 
 
 def test_labels_out_of_range_raise(gpu):

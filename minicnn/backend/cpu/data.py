@@ -6,33 +6,51 @@ import numpy as np
 from minicnn.backend.cpu.jit import LANES, jit, plain
 from minicnn.backend.cpu.lanes import fill, load_bytes, store, turned
 
+_MODES = {"constant": 0, "reflect": 1, "replicate": 2}
+
 
 def gather_images(images, index, flip, dy, dx, mean, std, mode):
     """See :func:`minicnn.backend.reference.gather_images`."""
     y = np.empty((len(index), *images.shape[1:]), dtype=np.float32)
     scale = (1 / (255 * std)).astype(np.float32)
-    _gather(
-        plain(images), plain(index), plain(flip), plain(dy), plain(dx), scale, plain(mean / std), mode == "reflect", y
-    )
+    _gather(plain(images), plain(index), plain(flip), plain(dy), plain(dx), scale, plain(mean / std), _MODES[mode], y)
     return y
 
 
+def warp_images(images, index, matrix, mean, std, mode):
+    """See :func:`minicnn.backend.reference.warp_images`."""
+    y = np.empty((len(index), *images.shape[1:]), dtype=np.float32)
+    scale = (1 / (255 * std)).astype(np.float32)
+    _warp(plain(images), plain(index), plain(matrix), scale, plain(mean / std), _MODES[mode], y)
+    return y
+
+
+@jit()
+def _place(position, size, mode):
+    """As in the reference; -1 for a black pixel."""
+    if 0 <= position < size:
+        return position
+    if mode == 0:
+        return -1
+    if mode == 2 or size == 1:
+        return min(max(position, 0), size - 1)
+    position %= 2 * (size - 1)
+    return min(position, 2 * (size - 1) - position)
+
+
 @jit(parallel=True)
-def _gather(images, index, flip, dy, dx, scale, shift, reflect, y):
+def _gather(images, index, flip, dy, dx, scale, shift, mode, y):
     n, c, h, w = y.shape
     pixels, out = images.ravel(), y.ravel()
     for i in numba.prange(n):
         move = -dx[i] if flip[i] else dx[i]
         low, high = min(max(0, -move), w), max(min(w, w - move), 0)  # these columns come from the picture itself
         for k in range(h):
-            row = k + dy[i]
-            if reflect:
-                row = h - 1 - abs(h - 1 - abs(row))
+            row = _place(k + dy[i], h, mode)
             for channel in range(c):
                 factor, offset = scale[channel], shift[channel]
                 source, target = ((index[i] * c + channel) * h + row) * w, ((i * c + channel) * h + k) * w
-                there = 0 <= row < h
-                first, last = (low, high) if there and high - low >= LANES else (0, 0)
+                first, last = (low, high) if row >= 0 and high - low >= LANES else (0, 0)
                 factors, offsets = fill(factor), fill(offset)
                 for start in range(first, last, LANES):
                     j = min(start, last - LANES)  # the last vector may overlap
@@ -43,8 +61,51 @@ def _gather(images, index, flip, dy, dx, scale, shift, reflect, y):
                     store(out, target + j, value * factors - offsets)
                 for rest in range(w - (last - first)):
                     j = rest if rest < first else rest + last - first
-                    column = (w - 1 - j if flip[i] else j) + dx[i]
-                    if reflect:
-                        column = w - 1 - abs(w - 1 - abs(column))
-                    value = np.float32(pixels[source + column]) if there and 0 <= column < w else np.float32(0)
+                    column = _place((w - 1 - j if flip[i] else j) + dx[i], w, mode)
+                    value = np.float32(pixels[source + column]) if row >= 0 and column >= 0 else np.float32(0)
                     out[target + j] = value * factor - offset
+
+
+@jit(parallel=True)
+def _warp(images, index, matrix, scale, shift, mode, y):
+    n, c, h, w = y.shape
+    pixels, out = images.ravel(), y.ravel()
+    for i in numba.prange(n):
+        xx, xy, x0, yx, yy, y0 = matrix[i].ravel()
+        for k in range(h):
+            x_row, y_row = xy * np.float32(k) + x0, yy * np.float32(k) + y0
+            for j in range(w):
+                across, down = xx * np.float32(j) + x_row, yx * np.float32(j) + y_row
+                left, top = np.floor(across), np.floor(down)
+                a, b = across - left, down - top
+                column, row = int(left), int(top)
+                inside = 0 <= column < w - 1 and 0 <= row < h - 1
+                above, below, near, far = row, row + 1, column, column + 1
+                if not inside:
+                    above, below = _place(above, h, mode), _place(below, h, mode)
+                    near, far = _place(near, w, mode), _place(far, w, mode)
+                for channel in range(c):
+                    plane = (index[i] * c + channel) * h * w
+                    if inside:
+                        p = _byte(pixels, plane + above * w + near)
+                        q = _byte(pixels, plane + below * w + near)
+                        r = _byte(pixels, plane + above * w + far)
+                        s = _byte(pixels, plane + below * w + far)
+                    else:
+                        p = _pixel(pixels, plane, above, near, w)
+                        q = _pixel(pixels, plane, below, near, w)
+                        r = _pixel(pixels, plane, above, far, w)
+                        s = _pixel(pixels, plane, below, far, w)
+                    p += (r - p) * a
+                    q += (s - q) * a
+                    out[((i * c + channel) * h + k) * w + j] = (p + (q - p) * b) * scale[channel] - shift[channel]
+
+
+@jit()
+def _pixel(pixels, plane, row, column, w):
+    return _byte(pixels, plane + row * w + column) if row >= 0 and column >= 0 else np.float32(0)
+
+
+@jit()
+def _byte(pixels, at):
+    return np.float32(pixels[np.uintp(at)])  # unsigned: no index counts from the end

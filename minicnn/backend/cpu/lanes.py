@@ -162,6 +162,7 @@ def _binary(emit):
 add = _binary(lambda builder, a, b: builder.fadd(a, b))
 subtract = _binary(lambda builder, a, b: builder.fsub(a, b))
 multiply = _binary(lambda builder, a, b: builder.fmul(a, b))
+divide = _binary(lambda builder, a, b: builder.fdiv(a, b))
 maximum = _binary(lambda builder, a, b: call(builder, "maximum", a, b))  # a NaN stays
 
 

@@ -23,7 +23,7 @@ from minicnn.backend.cuda.activation import (
 )
 from minicnn.backend.cuda.arithmetic import all_finite, getitem_grad, lerp_into
 from minicnn.backend.cuda.conv import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
-from minicnn.backend.cuda.data import gather_images
+from minicnn.backend.cuda.data import gather_images, warp_images
 from minicnn.backend.cuda.launch import require_device
 from minicnn.backend.cuda.loss import cross_entropy, cross_entropy_grad, label_range
 from minicnn.backend.cuda.normalization import (
@@ -34,11 +34,13 @@ from minicnn.backend.cuda.normalization import (
     layer_norm,
     layer_norm_grad,
 )
-from minicnn.backend.cuda.optimizer import adam_step, sgd_step, squared_norm
+from minicnn.backend.cuda.optimizer import adam_step, clip_norm, sgd_step, total_norm
 from minicnn.backend.cuda.pooling import max_pool2d, max_pool2d_grad, window_means
 from minicnn.backend.reference import (
     accumulate,
     add,
+    adjust_colors,
+    adjust_sharpness,
     argmax,
     avg_pool2d,
     broadcast_to,
@@ -47,6 +49,7 @@ from minicnn.backend.reference import (
     copy,
     copy_into,
     divide,
+    erase_images,
     exp,
     getitem,
     linear,
@@ -57,12 +60,13 @@ from minicnn.backend.reference import (
     matmul,
     max,
     max_grad,
+    mix_images,
     multiply,
     negative,
+    normalize_images,
     power,
     power_grad,
     reshape,
-    scale_into,
     sqrt,
     sqrt_grad,
     subtract,
@@ -76,6 +80,8 @@ __all__ = [
     "accumulate",
     "adam_step",
     "add",
+    "adjust_colors",
+    "adjust_sharpness",
     "all_finite",
     "argmax",
     "avg_pool2d",
@@ -83,6 +89,7 @@ __all__ = [
     "batch_norm_grad",
     "batch_norm_statistics",
     "broadcast_to",
+    "clip_norm",
     "clip_values",
     "concatenate",
     "conv2d",
@@ -97,6 +104,7 @@ __all__ = [
     "dropout",
     "elu",
     "elu_grad",
+    "erase_images",
     "exp",
     "gather_images",
     "gelu",
@@ -121,15 +129,16 @@ __all__ = [
     "max_grad",
     "max_pool2d",
     "max_pool2d_grad",
+    "mix_images",
     "multiply",
     "negative",
+    "normalize_images",
     "power",
     "power_grad",
     "relu",
     "relu_grad",
     "require_device",
     "reshape",
-    "scale_into",
     "sgd_step",
     "sigmoid",
     "sigmoid_grad",
@@ -137,12 +146,13 @@ __all__ = [
     "softmax_grad",
     "sqrt",
     "sqrt_grad",
-    "squared_norm",
     "subtract",
     "sum",
     "sum_to",
     "tanh",
     "tanh_grad",
+    "total_norm",
     "transpose",
+    "warp_images",
     "window_means",
 ]

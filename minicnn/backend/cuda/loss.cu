@@ -1,38 +1,42 @@
 // Softmax and cross-entropy, one warp an image.
 
-// q_j: weight_j (smooth + peak [j = label]).
-__device__ inline real target(index_t j, index_t label, const real* weight, real peak, real smooth) {
-    real q = j == label ? smooth + peak : smooth;
-    return weight ? q * weight[j] : q;
-}
+// q_j of a row: weight_j (smooth + peak t_j), t given by a label (1 there, else 0) or in full.
+struct Target {
+    const long long* labels;
+    const real *targets, *weight;
+    real peak, smooth;
+    index_t row, k;
 
-KERNEL cross_entropy(const real* logits, const long long* labels, const real* weight, real peak, real smooth, real* losses,
-                     real* probabilities, index_t rows, index_t k) {
+    __device__ real operator[](index_t j) const {
+        real q = !labels ? peak * targets[row * k + j] + smooth : j == labels[row] ? smooth + peak : smooth;
+        return weight ? q * weight[j] : q;
+    }
+};
+
+KERNEL cross_entropy(const real* logits, const long long* labels, const real* targets, const real* weight, real peak,
+                     real smooth, real* losses, real* probabilities, index_t rows, index_t k) {
     EACH_ROW(row, rows);
     const real* x = logits + row * k;
-    index_t label = (index_t)labels[row];
+    Target target = {labels, targets, weight, peak, smooth, row, k};
     real top, total, loss = 0;
     row_softmax(x, k, &top, &total);
     real log_total = log(total);
     LANES(j, k) {
-        loss -= target(j, label, weight, peak, smooth) * (x[j] - top - log_total);
+        loss -= target[j] * (x[j] - top - log_total);
         probabilities[row * k + j] = exp(x[j] - top) / total;
     }
     loss = warp_sum(loss);
     if (threadIdx.x % 32 == 0) losses[row] = loss;
 }
 
-KERNEL cross_entropy_grad(const real* glosses, const real* probabilities, const long long* labels, const real* weight,
-                          real peak, real smooth, real* gx, index_t rows, index_t k) {
+KERNEL cross_entropy_grad(const real* glosses, const real* probabilities, const long long* labels, const real* targets,
+                          const real* weight, real peak, real smooth, real* gx, index_t rows, index_t k) {
     EACH_ROW(row, rows);
-    index_t label = (index_t)labels[row];
+    Target target = {labels, targets, weight, peak, smooth, row, k};
     real sum = 0;
-    LANES(j, k) sum += target(j, label, weight, peak, smooth);
+    LANES(j, k) sum += target[j];
     sum = warp_sum(sum);
-    LANES(j, k) {
-        real q = target(j, label, weight, peak, smooth);
-        gx[row * k + j] = glosses[row] * (probabilities[row * k + j] * sum - q);
-    }
+    LANES(j, k) gx[row * k + j] = glosses[row] * (probabilities[row * k + j] * sum - target[j]);
 }
 
 // Smallest and largest of a few labels, by one block.

@@ -7,7 +7,7 @@ def cross_entropy(logits, labels, weight, label_smoothing):
     rows, k = logits.shape
     losses, probabilities = empty((rows,), logits), empty(logits.shape, logits)
     scalars = (1.0 - label_smoothing, label_smoothing / k)
-    operands = (logits, cupy.asarray(labels, dtype="int64"), weight, *scalars)
+    operands = (logits, *_targets(labels), weight, *scalars)
     launch("cross_entropy", logits.dtype, 32 * rows, *operands, losses, probabilities, rows, k)
     return losses, probabilities
 
@@ -16,9 +16,14 @@ def cross_entropy_grad(glosses, probabilities, labels, weight, label_smoothing):
     rows, k = probabilities.shape
     gx = empty(probabilities.shape, probabilities)
     scalars = (1.0 - label_smoothing, label_smoothing / k)
-    operands = (glosses, probabilities, cupy.asarray(labels, dtype="int64"), weight, *scalars)
+    operands = (glosses, probabilities, *_targets(labels), weight, *scalars)
     launch("cross_entropy_grad", gx.dtype, 32 * rows, *operands, gx, rows, k)
     return gx
+
+
+def _targets(labels):
+    """Labels and None, or None and probabilities."""
+    return (None, labels) if labels.ndim == 2 else (cupy.asarray(labels, dtype="int64"), None)
 
 
 def label_range(labels):

@@ -1,4 +1,4 @@
-// Optimizer steps in one pass over the parameters, and the sum of squares that clipping needs.
+// Optimizer steps and clipping in one pass over the parameters.
 
 KERNEL sgd_step(real* parameter, const real* gradient, real* velocity, index_t first, real lr, real momentum, real fresh,
                 real weight_decay, index_t nesterov, index_t count) {
@@ -23,10 +23,15 @@ KERNEL adam_step(real* parameter, const real* gradient, real* mean, real* square
     parameter[i] = value - rate * m / (sqrt(s) / root + eps);
 }
 
-KERNEL squared_norm(const real* a, double* partials, index_t count) {
+KERNEL sums_of_squares(const real* a, double* partials, index_t count) {
     Pair sum = {0, 0};
     for (index_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x)
         sum.first += (double)a[i] * a[i];
     sum = block_sum(sum);
     if (threadIdx.x == 0) partials[blockIdx.x] = sum.first;
+}
+
+KERNEL clip_norm(real* a, const double* norm, real limit, index_t count) {
+    EACH(i, count);
+    if (isfinite(*norm) && *norm > limit) a[i] *= (real)(limit / (*norm + 1e-6));
 }

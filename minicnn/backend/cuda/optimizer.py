@@ -26,11 +26,19 @@ def adam_step(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, we
     return _launch("adam_step", parameter, gradient, mean, square, keep, decay, *moments, rate, root, float(eps))
 
 
-def squared_norm(a):
-    blocks = min(1024, a.size // (8 * BLOCK) + 1)
-    partials = cupy.empty(blocks, dtype="float64")
-    launch("squared_norm", a.dtype, blocks * BLOCK, a, partials, a.size)
-    return float(partials.get().sum())
+def total_norm(arrays):
+    blocks = [min(1024, a.size // (8 * BLOCK) + 1) for a in arrays]
+    partials, done = cupy.empty(sum(blocks), dtype="float64"), 0
+    for a, count in zip(arrays, blocks, strict=True):
+        launch("sums_of_squares", a.dtype, count * BLOCK, a, partials[done : done + count], a.size)
+        done += count
+    return cupy.sqrt(partials.sum())
+
+
+def clip_norm(a, norm, limit):
+    if not _contiguous(a):
+        return reference.clip_norm(a, norm, limit)
+    return _launch("clip_norm", a, cupy.asarray(norm, dtype="float64"), float(limit))
 
 
 def _launch(name, parameter, *arguments):

@@ -55,7 +55,15 @@ from minicnn.backend.reference.arithmetic import (
     transpose,
 )
 from minicnn.backend.reference.conv import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
-from minicnn.backend.reference.data import gather_images
+from minicnn.backend.reference.data import (
+    adjust_colors,
+    adjust_sharpness,
+    erase_images,
+    gather_images,
+    mix_images,
+    normalize_images,
+    warp_images,
+)
 from minicnn.backend.reference.linear import linear, linear_grad_bias, linear_grad_input, linear_grad_weight
 from minicnn.backend.reference.loss import cross_entropy, cross_entropy_grad, label_range
 from minicnn.backend.reference.normalization import (
@@ -66,13 +74,15 @@ from minicnn.backend.reference.normalization import (
     layer_norm,
     layer_norm_grad,
 )
-from minicnn.backend.reference.optimizer import adam_step, clip_values, scale_into, sgd_step, squared_norm
+from minicnn.backend.reference.optimizer import adam_step, clip_norm, clip_values, sgd_step, total_norm
 from minicnn.backend.reference.pooling import avg_pool2d, max_pool2d, max_pool2d_grad, window_means
 
 __all__ = [
     "accumulate",
     "adam_step",
     "add",
+    "adjust_colors",
+    "adjust_sharpness",
     "all_finite",
     "argmax",
     "avg_pool2d",
@@ -80,6 +90,7 @@ __all__ = [
     "batch_norm_grad",
     "batch_norm_statistics",
     "broadcast_to",
+    "clip_norm",
     "clip_values",
     "concatenate",
     "conv2d",
@@ -94,6 +105,7 @@ __all__ = [
     "dropout",
     "elu",
     "elu_grad",
+    "erase_images",
     "exp",
     "gather_images",
     "gelu",
@@ -118,14 +130,15 @@ __all__ = [
     "max_grad",
     "max_pool2d",
     "max_pool2d_grad",
+    "mix_images",
     "multiply",
     "negative",
+    "normalize_images",
     "power",
     "power_grad",
     "relu",
     "relu_grad",
     "reshape",
-    "scale_into",
     "sgd_step",
     "sigmoid",
     "sigmoid_grad",
@@ -133,12 +146,13 @@ __all__ = [
     "softmax_grad",
     "sqrt",
     "sqrt_grad",
-    "squared_norm",
     "subtract",
     "sum",
     "sum_to",
     "tanh",
     "tanh_grad",
+    "total_norm",
     "transpose",
+    "warp_images",
     "window_means",
 ]

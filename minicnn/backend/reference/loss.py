@@ -6,8 +6,9 @@ from minicnn.backend.arrays import namespace
 def cross_entropy(logits, labels, weight, label_smoothing):
     """Loss of each image: -sum_k q_k log p_k with p = softmax(logits).
 
-    q_k = weight_k ((1 - s) [k = label] + s / K), label smoothing s (Szegedy et al., 2016).
-    logits: (N, K); labels: int64 (N,); weight: (K,) or None -> losses (N,), probabilities (N, K).
+    q_k = weight_k ((1 - s) t_k + s / K), label smoothing s (Szegedy et al., 2016); t is the target, for a label
+    1 there and 0 elsewhere. logits: (N, K); labels: int64 (N,), or t itself as (N, K); weight: (K,) or None
+    -> losses (N,), probabilities (N, K).
     """
     xp = namespace(logits)
     shifted = logits - logits.max(axis=1, keepdims=True)
@@ -33,6 +34,9 @@ def _target(like, labels, weight, label_smoothing):
     """q of :func:`cross_entropy`, (N, K)."""
     xp = namespace(like)
     n, classes = like.shape
-    target = xp.full((n, classes), label_smoothing / classes, dtype=like.dtype)
-    target[xp.arange(n), labels] += 1 - label_smoothing
+    if labels.ndim == 2:
+        target = labels * (1 - label_smoothing) + label_smoothing / classes
+    else:
+        target = xp.full((n, classes), label_smoothing / classes, dtype=like.dtype)
+        target[xp.arange(n), labels] += 1 - label_smoothing
     return target if weight is None else target * weight

@@ -40,14 +40,16 @@ def adam_step(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, we
     parameter -= lr / (1 - beta1**step) * mean / denominator
 
 
-def squared_norm(a):
-    """Sum of squares of all elements, in float64, as a Python float."""
-    return float((a.astype("float64") ** 2).sum())
+def total_norm(arrays):
+    """2-norm of all elements of a list of arrays together, computed and returned as one float64."""
+    return namespace(arrays[0]).sqrt(sum((a.astype("float64") ** 2).sum() for a in arrays))
 
 
-def scale_into(a, factor):
-    """a *= factor, in place."""
-    a *= factor
+def clip_norm(a, norm, limit):
+    """a *= limit / (norm + 1e-6) in place where ``norm``, an array of one element, is finite and above ``limit``."""
+    xp = namespace(a)
+    factor = xp.where(xp.isfinite(norm) & (norm > limit), limit / (norm + 1e-6), 1.0)
+    a *= factor.astype(a.dtype)
 
 
 def clip_values(a, limit):

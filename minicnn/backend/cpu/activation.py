@@ -1,0 +1,163 @@
+"""GELU and softmax in one pass over memory, eight lanes of float32 at a time; float64 is left to the reference."""
+
+import math
+
+import numba
+import numpy as np
+
+from minicnn.backend import reference
+from minicnn.backend.cpu.jit import LANES, jit, plain
+from minicnn.backend.cpu.lanes import (
+    divide,
+    fill,
+    load,
+    maximum,
+    multiply_add,
+    power_of_two,
+    round_even,
+    store,
+    where_greater,
+)
+
+_PIECE = 1 << 13  # elements of a task
+
+
+def gelu(x, approximate):
+    """See :func:`minicnn.backend.reference.gelu`."""
+    if approximate == "tanh" or x.dtype != np.float32 or x.size < LANES:
+        return reference.gelu(x, approximate)
+    y = np.empty(x.shape, dtype=x.dtype)
+    _gelu(plain(x).reshape(-1), y.reshape(-1))
+    return y
+
+
+def gelu_grad(gy, x, approximate):
+    """See :func:`minicnn.backend.reference.gelu_grad`."""
+    if approximate == "tanh" or x.dtype != np.float32 or x.size < LANES:
+        return reference.gelu_grad(gy, x, approximate)
+    gx = np.empty(x.shape, dtype=x.dtype)
+    _gelu_grad(plain(gy).reshape(-1), plain(x).reshape(-1), gx.reshape(-1))
+    return gx
+
+
+def softmax(x, axis):
+    """See :func:`minicnn.backend.reference.softmax`."""
+    if axis not in (-1, x.ndim - 1) or x.dtype != np.float32:
+        return reference.softmax(x, axis)
+    y = np.empty(x.shape, dtype=x.dtype)
+    _softmax(_rows(x), _rows(y))
+    return y
+
+
+def softmax_grad(gy, y, axis):
+    """See :func:`minicnn.backend.reference.softmax_grad`."""
+    if axis not in (-1, y.ndim - 1):
+        return reference.softmax_grad(gy, y, axis)
+    gx = np.empty(y.shape, dtype=y.dtype)
+    _softmax_grad(_rows(gy), _rows(y), _rows(gx))
+    return gx
+
+
+def _rows(x):
+    """(..., M) -> (rows, M)."""
+    return plain(x).reshape(-1, x.shape[-1])
+
+
+@jit(parallel=True)
+def _gelu(x, y):
+    for task in numba.prange((x.size + _PIECE - 1) // _PIECE):
+        for i in range(task * _PIECE, min((task + 1) * _PIECE, x.size), LANES):
+            at = min(i, x.size - LANES)  # the last lanes may be computed twice
+            value = load(x, at)
+            cdf, _ = _normal(value)
+            store(y, at, value * cdf)
+
+
+@jit(parallel=True)
+def _gelu_grad(gy, x, gx):
+    for task in numba.prange((x.size + _PIECE - 1) // _PIECE):
+        for i in range(task * _PIECE, min((task + 1) * _PIECE, x.size), LANES):
+            at = min(i, x.size - LANES)
+            value = load(x, at)
+            cdf, density = _normal(value)
+            store(gx, at, load(gy, at) * multiply_add(value, density, cdf))
+
+
+@jit()
+def _normal(x):
+    """Distribution function and density of the normal distribution.
+
+    Phi(-|x|) = e^(-x^2 / 2) t Q(t) with t = 1 / (1 + |x| / sqrt 8), and Q a polynomial fitted to a relative error of
+    4e-8 for |x| up to 13, where float32 ends.
+    """
+    size = maximum(x, fill(0.0) - x)
+    t = divide(fill(1.0), multiply_add(size, fill(1 / math.sqrt(8)), fill(1.0)))
+    q = fill(-0.0294002318)
+    q = multiply_add(q, t, fill(0.141629302))
+    q = multiply_add(q, t, fill(-0.242229573))
+    q = multiply_add(q, t, fill(0.137455863))
+    q = multiply_add(q, t, fill(-0.0122180028))
+    q = multiply_add(q, t, fill(0.100876249))
+    q = multiply_add(q, t, fill(0.121671138))
+    q = multiply_add(q, t, fill(0.141171069))
+    q = multiply_add(q, t, fill(0.141044168))
+    bell = _exp(x * x * fill(-0.5))
+    tail = bell * t * q
+    return where_greater(x, fill(0.0), fill(1.0) - tail, tail), bell * fill(1 / math.sqrt(2 * math.pi))
+
+
+@jit()
+def _exp(x):
+    """e^x for x up to 0: with x = n ln 2 + r, 2^n times the Taylor series of e^r."""
+    x = maximum(x, fill(-87.0))
+    n = round_even(x * fill(1 / math.log(2)))
+    r = multiply_add(n, fill(-0.693359375), x)  # ln 2 in two parts
+    r = multiply_add(n, fill(2.12194440e-4), r)
+    series = fill(1 / 5040)
+    series = multiply_add(series, r, fill(1 / 720))
+    series = multiply_add(series, r, fill(1 / 120))
+    series = multiply_add(series, r, fill(1 / 24))
+    series = multiply_add(series, r, fill(1 / 6))
+    series = multiply_add(series, r, fill(1 / 2))
+    series = multiply_add(series, r, fill(1.0))
+    series = multiply_add(series, r, fill(1.0))
+    return series * power_of_two(n)
+
+
+@jit(parallel=True, fastmath={"reassoc", "nsz", "contract"})
+def _softmax(x, y):
+    rows, m = x.shape
+    whole = m // LANES * LANES
+    for i in numba.prange(rows):
+        source, result = x[i], y[i]
+        highest = source[m - 1]
+        if whole:
+            largest = load(source, 0)
+            for k in range(LANES, whole, LANES):
+                largest = maximum(largest, load(source, k))
+            store(result, 0, largest)
+            for k in range(LANES):
+                highest = max(highest, result[k])
+        for k in range(whole, m):
+            highest = max(highest, source[k])
+        for k in range(0, whole, LANES):
+            store(result, k, _exp(load(source, k) - fill(highest)))
+        for k in range(whole, m):
+            result[k] = np.exp(source[k] - highest)
+        total = x.dtype.type(0)
+        for k in range(m):
+            total += result[k]
+        scale = x.dtype.type(1) / total
+        for k in range(m):
+            result[k] *= scale
+
+
+@jit(parallel=True, fastmath={"reassoc", "nsz", "contract"})
+def _softmax_grad(gy, y, gx):
+    rows, m = y.shape
+    for i in numba.prange(rows):
+        mean = y.dtype.type(0)
+        for k in range(m):
+            mean += gy[i, k] * y[i, k]
+        for k in range(m):
+            gx[i, k] = y[i, k] * (gy[i, k] - mean)

@@ -1,0 +1,130 @@
+"""What a training run is made of, from the command line: the options that stand for Config's fields, the recipe, data.
+
+The options are made from the fields, so that a name and its help text are written once.
+"""
+
+import copy
+import functools
+import inspect
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields, replace
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+
+from minicnn import data
+from minicnn.cli.options import UsageError
+from minicnn.training import Config, checkpoint, recipe
+from minicnn.training.trainer import stored_config
+
+Dataset = Annotated[
+    str, typer.Option(help="auto (CIFAR-10, else digits), cifar10, digits, or a folder of class folders.")
+]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help="Name of a set of options, or 'list' (default: lenet, or digits on digits).")
+]
+_PANELS = ("Run", "Data", "Model", "Optimisation", "Augmentation")
+_OWN_PANELS = {"dataset": "Data", "data_dir": "Data"}  # of the command's own options; the others are of the run
+
+
+def with_config(command: Callable[..., int], options: type = Config) -> Callable[..., int]:
+    """Give a command an option for every field of ``options``, of Config or what it inherits from.
+
+    Its argument ``given`` receives those that are on the command line, by the field's name. Its own options come first.
+    """
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> int:
+        given = {f.name: arguments.pop(f.name, None) for f in fields(options)}
+        return command(**arguments, given=_parsed(given))
+
+    signature = inspect.signature(command)
+    own = [_in_panel(p) for p in signature.parameters.values() if p.name != "given"]
+    listed = sorted([*own, *map(_option, fields(options))], key=lambda pair: _PANELS.index(pair[0]))
+    parameters = [parameter for _, parameter in listed]
+    run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": int}
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def choose(source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.Checkpoint | None) -> dict[str, Config]:
+    """Return the configurations to choose from, by recipe: one, but for "auto" also that of the digits."""
+    named = source.get("recipe")
+    recipes = (
+        [named] if named else {"auto": ["lenet", "digits"], "digits": ["digits"]}.get(source["dataset"], ["lenet"])
+    )
+    base = stored_config(stored.metadata) if stored is not None else None
+    try:
+        return {name: base.override(**given) if base else recipe(name, **given) for name in recipes}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def load(source: Mapping[str, str], configs: Mapping[str, Config]) -> tuple[data.Splits, str]:
+    """Load a data set, split as its configuration says. -> it, and the name of that configuration."""
+
+    def split(dataset: str, config: Config) -> data.Splits:
+        return data.load(dataset, source.get("data_dir") or None, **config.split_options())
+
+    name = next(iter(configs))
+    splits = split(source["dataset"], configs[name])
+    if splits.name == "digits" and len(configs) > 1:  # "auto" fell back, and the digits have another recipe
+        return replace(split("digits", configs["digits"]), note=splits.note), "digits"
+    return splits, name
+
+
+def _in_panel(parameter: inspect.Parameter) -> tuple[str, inspect.Parameter]:
+    kind, option = get_args(parameter.annotation)
+    option, panel = copy.copy(option), _OWN_PANELS.get(parameter.name, "Run")
+    option.rich_help_panel = panel
+    return panel, parameter.replace(annotation=Annotated[kind, option], kind=inspect.Parameter.KEYWORD_ONLY)
+
+
+def _option(field: Field[Any]) -> tuple[str, inspect.Parameter]:
+    """The option for a field, None where it is not given."""
+    panel, kind = field.metadata.get("panel", "Augmentation"), field.type
+    names: list[str] = []
+    if get_origin(kind) is Mapping:
+        kind, names = list[str], ["--" + field.name.removesuffix("s").replace("_", "-")]
+    elif kind not in (bool, int, float):  # a word, one of some words, or several numbers
+        kind = str
+    option = typer.Option(
+        *names,
+        help=field.metadata["help"],
+        metavar="NAME=VALUE" if names else None,
+        show_default=False,
+        rich_help_panel=panel,
+    )
+    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
+    return panel, inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _parsed(given: dict[str, Any]) -> dict[str, Any]:
+    """The values of the options that are given, as Config has them."""
+    given = {name: value for name, value in given.items() if value is not None and value != []}
+    if "milestones" in given:
+        given["milestones"] = _whole_numbers("milestones", given["milestones"])
+    if "model_options" in given:
+        given["model_options"] = dict(map(_named_value, given["model_options"]))
+    return given
+
+
+def _whole_numbers(name: str, words: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+(,\d+)*", words):
+        raise UsageError(f"{name}: expected whole numbers as 30,45, received {words!r}")
+    return tuple(int(word) for word in words.split(","))
+
+
+def _named_value(words: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as in TOML; a word that TOML does not know is text, as a shell takes the quotes away."""
+    name, equals, value = words.partition("=")
+    if not (equals and name.isidentifier()):
+        raise UsageError(f"model_option: expected NAME=VALUE as depth=20, received {words!r}")
+    if re.fullmatch(r"[A-Za-z][\w-]*", value) and value not in ("true", "false", "inf", "nan"):
+        return name, value
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"model_option: expected a TOML value for {name}, received {value!r}") from error
