@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 root = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (root / "minicnn" / "__init__.py").read_text(encoding="utf-8"))
-test = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14"]
+test = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "h5py>=3.10"]
 
 setup(
     name="minicnn",
@@ -29,13 +29,13 @@ setup(
         "rich>=13.7",
         "safetensors>=0.5",
         "scikit-learn>=1.5",
-        "scipy>=1.11",
         "threadpoolctl>=3.5",
         "typer>=0.12",
     ],
     extras_require={
         "cuda12": ["cupy-cuda12x[ctk]>=14.0"],
         "cuda13": ["cupy-cuda13x[ctk]>=14.0"],
+        "hdf5": ["h5py>=3.10"],
         "test": test,
         "bench": ["torch>=2.5"],
     },

@@ -169,6 +169,131 @@ def test_probability_bars_show_the_ten_highest(classes):
         plots.probability_bars(IMAGES[0], values[1:], classes)
 
 
+@pytest.mark.parametrize("number", [1, 8, 9])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_before_stands_above_after(number, channels):
+    before = IMAGES[:number, :channels]
+    figure = plots.before_after(before, 255 - before, AWKWARD[:number] if number < 9 else CLASSES[:9])
+    assert_apart(figure)
+    pairs = [axes.images[0].get_array() for axes in figure.axes]
+    assert len(pairs) == 2 * number
+    for index in range(number):
+        first, second = figure.axes[2 * index : 2 * index + 2]
+        assert first.get_position().y0 > second.get_position().y1
+        assert first.get_position().x0 == second.get_position().x0
+        expected = before[index, 0] if channels == 1 else before[index].transpose(1, 2, 0)
+        np.testing.assert_array_equal(pairs[2 * index], expected)
+        np.testing.assert_array_equal(pairs[2 * index + 1], 255 - expected)
+    with pytest.raises(ValueError, match="n captions"):
+        plots.before_after(before, before, ["x"] * (number + 1))
+
+
+def test_learning_rates_show_the_losses_their_mean_and_the_suggestion():
+    rates, losses = np.geomspace(1e-4, 1, 50), np.linspace(2.3, 1.2, 50)
+    losses[-3:] = 1e5, np.nan, np.inf
+    figure = plots.learning_rates(rates, losses, 0.031)
+    assert_apart(figure)
+    (axes,) = figure.axes
+    raw, smooth, marked = axes.lines
+    assert axes.get_xscale() == "log"
+    np.testing.assert_array_equal(raw.get_ydata(), losses[:-2])
+    weights = 0.9 ** np.arange(47, -1, -1)  # of the losses in the last exponential mean
+    assert smooth.get_ydata()[-1] == pytest.approx((weights * losses[:-2]).sum() / weights.sum())
+    assert list(marked.get_xdata()) == [0.031, 0.031]
+    assert "suggestion: 0.031" in [text.get_text() for text in texts(figure)]
+    assert axes.get_ylim()[0] < 1.2 and 2.3 < axes.get_ylim()[1] < 4
+    drawn(plots.learning_rates([0.1], [2.0], 0.1))
+    for bad in (([0.1], [np.nan]), ([0.1, 0.2], [1.0])):
+        with pytest.raises(ValueError, match="learning_rates expects"):
+            plots.learning_rates(*bad, 0.1)
+
+
+@pytest.mark.parametrize("number", [1, 2, 8, 20])
+def test_runs_lie_on_one_sheet(number):
+    histories = {f"a run with quite a long name {index}": history(index + 1) for index in range(number)}
+    figure = plots.runs(histories)
+    assert_apart(figure)
+    accuracy, loss, gap, rate = figure.axes
+    columns = list(histories.values())[-1]
+    for axes, expected in (
+        (accuracy, columns["validation_accuracy"]),
+        (loss, columns["validation_loss"]),
+        (gap, np.subtract(columns["train_accuracy"], columns["validation_accuracy"])),
+        (rate, columns["learning_rate"]),
+    ):
+        of_runs = [line for line in axes.lines if line.get_linestyle() != "None" and line.get_color() != plots.FAINT]
+        longest = [line.get_ydata() for line in of_runs if len(line.get_xdata()) == number]
+        np.testing.assert_array_equal(longest, [expected])
+    looks = {(line.get_color(), line.get_linestyle()) for line in loss.lines if line.get_linestyle() != "None"}
+    assert len(looks) == number
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(names) == number and names[0].endswith(f": {1 - 2 / 2.4:.1%} at epoch 1")
+
+
+def test_runs_need_accuracies_only_and_spread_rates_on_a_logarithmic_axis():
+    drawn(plots.runs({"a": {"validation_accuracy": [0.1, 0.4]}}))
+    rates = {name: {"validation_accuracy": [0.1], "learning_rate": [rate]} for name, rate in (("a", 1.0), ("b", 1e-3))}
+    assert plots.runs(rates).axes[3].get_yscale() == "log"
+    for nothing in ({}, {"a": {}}, {"a": {"validation_accuracy": []}}):
+        with pytest.raises(ValueError, match="one history at least"):
+            plots.runs(nothing)
+
+
+@pytest.mark.parametrize("number", [1, 6, 32, 80])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_filters_are_scaled_one_by_one(number, channels):
+    weights = np.random.default_rng(0).normal(size=(number, channels, 3, 2)).astype(np.float32)
+    weights[0] = 7  # without a scale
+    figure = plots.filters(weights)
+    assert_apart(figure)
+    assert len(figure.axes) == min(number, 64)
+    tiles = [axes.images[0].get_array() for axes in figure.axes]
+    assert (tiles[0] == 0.5).all()
+    for tile, filter in zip(tiles[1:], weights[1:], strict=False):
+        expected = filter.transpose(1, 2, 0) if channels == 3 else filter.mean(axis=0)
+        np.testing.assert_allclose(tile, (expected - expected.min()) / np.ptp(expected), rtol=1e-4, atol=1e-6)
+
+
+def test_feature_maps_are_scaled_one_by_one():
+    maps = np.arange(2 * 3 * 4.0).reshape(2, 3, 4) ** 2
+    figure = plots.feature_maps(maps, "Feature maps, layer $conv")
+    assert "Feature maps, layer $conv: 2 of 3 x 4, each on a scale of its own" in [t.get_text() for t in texts(figure)]
+    np.testing.assert_allclose(figure.axes[1].images[0].get_array(), (maps[1] - 144) / (529 - 144))
+    assert len(plots.feature_maps(np.ones((70, 2, 2))).axes) == 64
+    for draw, shape in ((plots.feature_maps, (0, 3, 3)), (plots.filters, (3, 3, 3))):
+        with pytest.raises(ValueError, match=r"Received: \("):
+            draw(np.ones(shape))
+
+
+@pytest.mark.parametrize("number", [1, 4, 9])
+def test_overlays_lay_heat_over_the_whole_picture(number):
+    heat = np.linspace(0, 1, number * 6).reshape(number, 2, 3)
+    captions = ["✓ cat 90%", "✗ dog 51%, is cat", *AWKWARD][:number]
+    figure = plots.overlays(IMAGES[:number], heat, captions, "Grad-CAM, layer $x")
+    assert_apart(figure)
+    assert len(figure.axes) == 2 * number
+    for index in range(number):
+        plain, under = figure.axes[2 * index : 2 * index + 2]
+        np.testing.assert_array_equal(plain.images[0].get_array(), IMAGES[index].transpose(1, 2, 0))
+        picture, layer = under.images
+        np.testing.assert_allclose(picture.get_array(), IMAGES[index].mean(axis=0))
+        np.testing.assert_array_equal(layer.get_array(), heat[index])
+        assert picture.get_extent() == [-0.5, 11.5, 7.5, -0.5] and list(layer.get_extent()) == picture.get_extent()
+    colours = {text.get_text(): to_hex(text.get_color()).upper() for text in texts(figure)}
+    assert colours["✓ cat 90%"] == plots.GREEN
+    with pytest.raises(ValueError, match="n captions"):
+        plots.overlays(IMAGES[:number], heat, captions[1:])
+
+
+def test_heat_of_nothing_leaves_the_picture_grey_and_full_heat_is_bright():
+    white = np.full((1, 3, 8, 8), 128, np.uint8)
+    cold, hot = (drawn(plots.overlays(white, np.full((1, 2, 2), level), ["x"])) for level in (0.0, 1.0))
+    middle = cold[cold.shape[0] // 3, cold.shape[1] * 3 // 4]
+    assert (middle == 128).all()
+    red, green, blue = hot[hot.shape[0] // 3, hot.shape[1] * 3 // 4].astype(int)
+    assert red > 200 and green > 150 and blue < 80
+
+
 def test_the_same_figure_gives_the_same_bytes_at_the_size_asked_for():
     first, second = (plots.to_png(plots.curves(history(3)), dpi=100) for _ in range(2))
     assert first == second

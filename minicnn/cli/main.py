@@ -13,19 +13,31 @@ from typing import Any
 import typer
 
 from minicnn.backend import BackendUnavailable
+from minicnn.cli.compare import compare
+from minicnn.cli.convert import convert
 from minicnn.cli.evaluate import evaluate
+from minicnn.cli.explain import explain
+from minicnn.cli.find_lr import find_lr
 from minicnn.cli.options import UsageError
 from minicnn.cli.predict import predict
 from minicnn.cli.publish import publish
+from minicnn.cli.show import show
+from minicnn.cli.study import study
 from minicnn.cli.train import train
 from minicnn.data import DatasetUnavailable, UnknownDataset
 from minicnn.training import TrainingError
 
 _COMMANDS: dict[str, Callable[..., int]] = {
     "train": train,
+    "find-lr": find_lr,
     "predict": predict,
     "evaluate": evaluate,
+    "explain": explain,
+    "compare": compare,
+    "study": study,
+    "show": show,
     "publish": publish,
+    "convert": convert,
 }
 _TYPERS_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError; the module that has it depends on typer's version
 _USAGE_ERRORS = (UsageError, UnknownDataset, DatasetUnavailable)
@@ -48,7 +60,8 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
 def _run(app: typer.Typer, words: list[str], command: str | None) -> int:
     debug = "--debug" in words
     try:
-        result = app(words, prog_name=f"{command}.py" if command else "minicnn", standalone_mode=False)
+        name = f"{command.replace('-', '_')}.py" if command else "minicnn"
+        result = app(words, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BrokenPipeError:  # the reader of the output has gone, and Python flushes once more at its exit

@@ -12,7 +12,8 @@ DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the data (default: MINICNN_DATA, or a cache folder).")
 ]
 BackendName = Annotated[str, typer.Option("--backend", help="auto (a GPU if there is one), numpy or cupy.")]
-Weights = Annotated[str, typer.Option("--weights", help="A .safetensors file, or the name of shipped weights.")]
+Weights = Annotated[str, typer.Option("--weights", help="A .safetensors or .h5 file, or the name of shipped weights.")]
+Tta = Annotated[bool, typer.Option("--tta", help="Answer with the mean for a picture and its mirror image.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads (0: all). Results do not depend on it.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from minicnn.cli.options import BackendName, Debug, Threads, UsageError, Weights, choose_backend
+from minicnn.cli.options import BackendName, Debug, Threads, Tta, UsageError, Weights, choose_backend
 from minicnn.data import ImageError, find_images, load_image
 from minicnn.training import pretrained
 from minicnn.training.evaluation import predict as probabilities_of
@@ -25,6 +26,7 @@ def predict(
     weights: Weights = "lenet-cifar10",
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    tta: Tta = False,
     backend: BackendName = "auto",
     threads: Threads = 0,
     debug: Debug = False,
@@ -39,18 +41,18 @@ def predict(
         raise UsageError("expected a picture: predict.py -image PATH [PATH ...]")
     chosen = choose_backend(backend, threads)
     trained = pretrained.load(weights, chosen)
-    answers: list[dict[str, Any]] = [{"path": path} for paths in map(_expanded, given) for path in paths]
+    answers: list[dict[str, Any]] = []
     readable, pictures = [], []
-    for answer in answers:
-        try:
-            pictures.append(load_image(answer["path"]))
-            readable.append(answer)
-        except ImageError as error:
-            answer["error"] = str(error)
-            print(f"error: {error}", file=sys.stderr)
+    for path, picture in read_pictures(given):
+        answers.append({"path": path})
+        if isinstance(picture, ImageError):
+            answers[-1]["error"] = str(picture)
+        else:
+            readable.append(answers[-1])
+            pictures.append(picture)
     for start in range(0, len(readable), _BATCH):
         images = trained.normalize(np.stack(pictures[start : start + _BATCH]), chosen)
-        rows = probabilities_of(trained.model, images)
+        rows = probabilities_of(trained.model, images, tta)
         for answer, row in zip(readable[start:], rows, strict=False):
             best = np.argsort(-row, kind="stable")[:top_k]
             answer["predictions"] = [{"class": trained.classes[i], "probability": float(row[i])} for i in best]
@@ -61,10 +63,16 @@ def predict(
     return 0 if len(readable) == len(answers) else 1
 
 
-def _expanded(path: Path) -> list[str]:
-    """The pictures in a folder; anything else, a folder without any included, is one path, to be read or refused."""
-    inside = find_images(path) if path.is_dir() else []
-    return [str(picture) for picture in inside] or [str(path)]
+def read_pictures(paths: Sequence[Path]) -> Iterator[tuple[str, np.ndarray | ImageError]]:
+    """Yield each path, the pictures in a folder for a folder, with its pixels, or with an error that is printed too."""
+    for path in paths:
+        inside = find_images(path) if path.is_dir() else []
+        for name in map(str, inside or [path]):  # a folder without any is a path that is refused
+            try:
+                yield name, load_image(name)
+            except ImageError as error:
+                print(f"error: {error}", file=sys.stderr)
+                yield name, error
 
 
 def _print(answers: list[dict[str, Any]]) -> None:

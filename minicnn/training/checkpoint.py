@@ -1,6 +1,7 @@
-"""Saving and loading named arrays with metadata as .safetensors: bit-exact, atomic, and nothing in a file is ever run.
+"""Saving and loading named arrays with metadata, bit-exact, atomic, and nothing in a file is ever run.
 
-The layout (https://huggingface.co/docs/safetensors): 8 bytes with the length of the header, the header as JSON
+Files are .safetensors, or HDF5 for the sake of other programs (:mod:`minicnn.training.hdf5`). The former
+(https://huggingface.co/docs/safetensors) are 8 bytes with the length of the header, the header as JSON
 {name: {"dtype", "shape", "data_offsets"}, "__metadata__": {str: str}}, then the arrays' bytes without gaps.
 """
 
@@ -17,10 +18,13 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from minicnn.files import atomic_write
+from minicnn.training import hdf5
 
+SUFFIXES = (".safetensors", ".h5", ".hdf5")
 FORMAT = 1  # the version of what minicnn stores; a reader refuses a newer one
 MAX_HEADER = 2 * 1024 * 1024  # bytes: some 20,000 arrays, and parsed in well under a second
 _KEY = "minicnn"
+_READS = "minicnn reads .safetensors and HDF5 only"
 _DTYPES = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -35,12 +39,11 @@ _DTYPES = {
     "F32": "float32",
     "F64": "float64",
 }
-_FOREIGN_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npz", ".npy", ".h5", ".hdf5", ".keras"}
+_FOREIGN_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npz", ".npy", ".keras"}
 _FOREIGN_STARTS = {
     b"PK": "a zip archive (.pt, .npz or .keras)",
     b"\x80": "a pickle",
     b"\x93NUMPY": "an .npy file",
-    b"\x89HDF": "an HDF5 file",
     b"\x1f\x8b": "a gzip archive",
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
@@ -61,14 +64,15 @@ class Checkpoint:
 
 
 def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Writes `arrays` (bool, integer or float; any shape, any strides) and JSON-able `metadata` to a .safetensors file.
+    """Writes `arrays` (bool, integer or float; any shape, any strides) and JSON-able `metadata`, as the suffix says.
 
-    Atomic: a crash or a full disk leaves the old file or the new one. Raises ValueError for another suffix or a header
-    over 2 MiB, TypeError for a dtype or metadata that the format cannot hold, OSError when writing fails.
+    Atomic: a crash or a full disk leaves the old file or the new one. Raises ValueError for another suffix than
+    .safetensors, .h5 and .hdf5 or a header over 2 MiB (HDF5: metadata over 60 kB), TypeError for a dtype or metadata
+    that the format cannot hold, OSError when writing fails. HDF5 without the package h5py is a ValueError too.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"save expects a path that ends in .safetensors. Received: {path}")
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"save expects a path that ends in {', '.join(SUFFIXES)}. Received: {path}")
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray) or array.dtype.name not in _DTYPES.values():
             kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
@@ -80,31 +84,34 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadat
     # safetensors copies an array's memory as it lies, so anything but native C order would be stored scrambled
     plain = {name: np.asarray(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()}
     try:
-        content = safetensors.numpy.save(plain, metadata={_KEY: text})
-    except SafetensorError as error:
+        encode = _encode if path.suffix == SUFFIXES[0] else hdf5.encode
+        atomic_write(path, encode(plain, _KEY, text))
+    except (ValueError, SafetensorError) as error:
         raise ValueError(f"cannot write {path}: {error}") from error
-    if int.from_bytes(content[:8], "little") > MAX_HEADER:
-        raise ValueError(f"cannot write {path}: the names and metadata take more than {MAX_HEADER} bytes; store less")
-    atomic_write(path, content)
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
-    """Reads a .safetensors file of any program; every field is checked before an array is made.
+    """Reads a .safetensors or HDF5 file of any program; every field is checked before an array is made.
 
     Raises FileNotFoundError, and CheckpointError for a file that is damaged, of another kind (pickles and archives
-    are never opened), or written by a newer minicnn. Needs memory of twice the file's size at most.
+    are never opened), written by a newer minicnn, or HDF5 where h5py is not installed. Needs memory of twice the
+    file's size at most.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no weight file {path}: check the path")
     if not path.is_file():
-        raise CheckpointError(f"{path} is not a file; minicnn reads .safetensors files")
+        raise CheckpointError(f"{path} is not a file; minicnn reads .safetensors and HDF5 files")
     if path.suffix.lower() in _FOREIGN_SUFFIXES:
         raise CheckpointError(
             f"{path}: a {path.suffix} file is not opened, as it can run code; convert it to .safetensors"
         )
     with path.open("rb") as file:
         try:
+            if file.read(len(hdf5.SIGNATURE)) == hdf5.SIGNATURE:
+                arrays, text = hdf5.decode(path, _KEY, _DTYPES.values())
+                return Checkpoint(arrays, {} if text is None else _decode(text))
+            file.seek(0)
             metadata = _check(file, os.fstat(file.fileno()).st_size)
             file.seek(0)
             return Checkpoint(safetensors.numpy.load(file.read()), metadata)
@@ -124,12 +131,19 @@ def compare_keys(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tu
     return differences
 
 
+def _encode(arrays: Mapping[str, np.ndarray], key: str, text: str) -> bytes:
+    content = safetensors.numpy.save(dict(arrays), metadata={key: text})
+    if int.from_bytes(content[:8], "little") > MAX_HEADER:
+        raise ValueError(f"the names and metadata take more than {MAX_HEADER} bytes; store less")
+    return content
+
+
 def _check(file: BinaryIO, size: int) -> dict[str, Any]:
     """Proves that the header describes exactly the `size` bytes of the file; returns minicnn's metadata."""
     start = file.read(32)
     if start[8:9] != b"{":
         kind = next((kind for magic, kind in _FOREIGN_STARTS.items() if start.startswith(magic)), None)
-        raise ValueError(f"it is {kind}; minicnn reads .safetensors only" if kind else "it is not a .safetensors file")
+        raise ValueError(f"it is {kind}; {_READS}" if kind else f"it is not a .safetensors file; {_READS}")
     length = int.from_bytes(start[:8], "little")
     if length > min(size - 8, MAX_HEADER):
         raise ValueError(f"its header of {length} bytes is longer than the file ({size}) or than {MAX_HEADER}")

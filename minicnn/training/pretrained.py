@@ -48,7 +48,7 @@ def card(name: str) -> dict[str, Any]:
 
 
 def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
-    """Return shipped weights by name, or those of a .safetensors file, in a model on ``backend``.
+    """Return shipped weights by name, or those of a .safetensors or HDF5 file, in a model on ``backend``.
 
     Raises:
         FileNotFoundError: neither a name nor a file.

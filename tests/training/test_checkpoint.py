@@ -107,7 +107,7 @@ def test_what_cannot_be_stored_is_refused_before_writing(tmp_path):
         save(tmp_path / "a.safetensors", {}, {"model": object()})
     with pytest.raises(ValueError, match="store less"):
         save(tmp_path / "a.safetensors", {}, {"history": "x" * MAX_HEADER})
-    with pytest.raises(ValueError, match=r"ends in .safetensors. Received: .*a\.pt"):
+    with pytest.raises(ValueError, match=r"ends in .safetensors, .h5, .hdf5. Received: .*a\.pt"):
         save(tmp_path / "a.pt", {}, {})
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,165 @@
+"""compare: runs beside each other, as a table and on one sheet."""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from minicnn import files, plots
+from minicnn.cli.options import Debug, UsageError
+
+Row = dict[str, Any]
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # of a row of the table: the heading, and how it is written
+    "run": ("run", str),
+    "recipe": ("recipe", str),
+    "model": ("model", str),
+    "epochs": ("epochs", str),
+    "best_epoch": ("best", str),
+    "train_seconds": ("time", _time),
+    "images_per_second": ("images/s", "{:,.0f}".format),
+    "parameters": ("parameters", "{:,}".format),
+    "macs": ("MACs", "{:,}".format),
+    "validation_accuracy": ("validation", "{:.2%}".format),
+    "test_accuracy": ("test", "{:.2%}".format),
+    "precision": ("precision", "{:.4f}".format),
+    "recall": ("recall", "{:.4f}".format),
+    "f1": ("F1", "{:.4f}".format),
+}
+_WORDS = 3  # the first columns are words, the others numbers
+
+
+def compare(
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="Folders of runs.")] = None,
+    out: Annotated[Path, typer.Option(help="The sheet with the curves, a .png file.")] = Path("compare.png"),
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON list.")] = False,
+    debug: Debug = False,
+) -> int:
+    """Print a table of runs, and draw their curves on one sheet.
+
+    Accuracies are those of the best epoch; precision, recall and F1 are means over the classes, on the test images.
+    What a run does not have, as one that was stopped has no test accuracy, is a "-".
+    """
+    if not runs:
+        raise UsageError("expected folders of runs: compare.py RUN [RUN ...]")
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out: expected a .png file, received {out}")
+    rows, histories = read_runs(runs)
+    drawn = draw(histories, out)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print(table(rows, markdown))
+        if not markdown:
+            print(f"wrote {out}" if drawn else "no run has finished an epoch, so there is nothing to draw")
+    return 0
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[Row], dict[str, dict[str, list[float]]]]:
+    """Return the row of each run, None for what it does not have, and the columns of the histories by its name.
+
+    Runs go by the names of their folders, or by the paths where these are alike.
+
+    Raises:
+        UsageError: a folder that is not of a run.
+        ValueError: a file of a run that cannot be read.
+    """
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = list(map(str, folders))
+    rows, histories = [], {}
+    for name, folder in zip(names, folders, strict=True):
+        if not (folder / "config.json").is_file():
+            what = "has no config.json, so it holds no run" if folder.is_dir() else "is not a folder"
+            raise UsageError(f"{folder} {what}; expected a folder that train.py wrote")
+        history = _history(folder / "history.csv")
+        rows.append({"run": name} | _row(_json(folder / "config.json"), _json(folder / "metrics.json"), history))
+        histories[name] = history
+    return rows, histories
+
+
+def table(rows: Sequence[Row], markdown: bool = False) -> str:
+    """Return the rows as aligned text or as a Markdown table; columns that no row fills are left out."""
+    columns = {key: column for key, column in _COLUMNS.items() if any(row[key] is not None for row in rows)}
+    cells = [[heading for heading, _ in columns.values()]]
+    for row in rows:
+        cells.append(["-" if row[key] is None else written(row[key]) for key, (_, written) in columns.items()])
+    words = sum(key in columns for key in list(_COLUMNS)[:_WORDS])
+    if markdown:
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells]
+        lines.insert(1, "|" + "---|" * words + "---:|" * (len(columns) - words))
+        return "\n".join(lines)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    aligned = [[*map(str.ljust, line[:words], widths), *map(str.rjust, line[words:], widths[words:])] for line in cells]
+    return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+
+def draw(histories: Mapping[str, dict[str, list[float]]], path: Path) -> bool:
+    """Draw the runs that have finished an epoch; -> whether there is one."""
+    shown = {name: history for name, history in histories.items() if history}
+    if shown:
+        files.check_writable(path.parent)
+        files.atomic_write(path, plots.to_png(plots.runs(shown)))
+    return bool(shown)
+
+
+def _row(config: Row, metrics: Row, history: Mapping[str, list[float]]) -> Row:
+    accuracies, losses = history.get("validation_accuracy", []), history.get("validation_loss", [])
+    best = max(range(len(accuracies)), key=lambda i: (accuracies[i], -losses[i]), default=None)
+    seconds = metrics.get("train_seconds", sum(history["seconds"]) if "seconds" in history else None)
+    rates = sorted(history.get("images_per_second", []))
+    test = metrics.get("test", {})
+    return {
+        "recipe": metrics.get("recipe", config.get("recipe")),
+        "model": metrics.get("model", config.get("config", {}).get("model")),
+        "epochs": len(accuracies) or None,
+        "best_epoch": metrics.get("best_epoch", None if best is None else best + 1),
+        "train_seconds": seconds,
+        "images_per_second": metrics.get("images_per_second", rates[len(rates) // 2] if rates else None),
+        "parameters": metrics.get("parameters"),
+        "macs": metrics.get("macs"),
+        "validation_accuracy": metrics.get("validation_accuracy", None if best is None else accuracies[best]),
+        "test_accuracy": test.get("accuracy"),
+        **{name: test.get("macro", {}).get(name) for name in ("precision", "recall", "f1")},
+    }
+
+
+def _json(path: Path) -> Row:
+    """The mapping in a file, {} where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: expected a mapping")
+    return content
+
+
+def _history(path: Path) -> dict[str, list[float]]:
+    """The columns of a history, {} of a run that has not finished an epoch."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            heading, *lines = csv.reader(file)
+        columns = [[float(cell) for cell in column] for column in zip(*lines, strict=True)]
+        history = dict(zip(heading, columns, strict=True))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    missing = {"validation_accuracy", "validation_loss"} - history.keys()
+    if missing or not all(map(math.isfinite, history["validation_accuracy"])):
+        raise ValueError(f"{path} is damaged: expected finite {', '.join(sorted(missing)) or 'validation_accuracy'}")
+    return history

@@ -1,0 +1,79 @@
+"""explain: where a trained network looks on pictures of yours, and what it sees there."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from minicnn import files, plots
+from minicnn.cli.options import BackendName, Debug, Threads, UsageError, Weights, check_holds_no_run, choose_backend
+from minicnn.cli.predict import read_pictures
+from minicnn.cli.reports import explanations, write_pictures
+from minicnn.data import ImageError
+from minicnn.tensor import Tensor
+from minicnn.training import pretrained
+from minicnn.training.evaluation import predict
+from minicnn.training.explain import check_layer
+
+_MOST = 24  # pictures on one sheet
+
+
+def explain(
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH...", help="Pictures, or folders of them.")] = None,
+    image: Annotated[list[Path] | None, typer.Option("-image", "--image", help="The same, by option.")] = None,
+    weights: Weights = "lenet-cifar10",
+    layer: Annotated[
+        str, typer.Option(help="Layer to show (default: feature maps of the first convolution, Grad-CAM of the last).")
+    ] = "",
+    class_name: Annotated[str, typer.Option("--class", help="Class to look for (default: the most probable).")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/explanations"),
+    backend: BackendName = "auto",
+    threads: Threads = 0,
+    debug: Debug = False,
+) -> int:
+    """Draw what a model sees on up to 24 pictures.
+
+    grad_cam.png: which parts speak for the class; feature_maps.png: the first picture behind a layer; filters.png: of
+    the first convolution; probabilities-N.png: the most probable classes of picture N. A picture that cannot be read is
+    reported, the others are explained, the exit code is 1.
+    """
+    given = [*(image or []), *(paths or [])]
+    if not given:
+        raise UsageError("expected a picture: explain.py -image PATH [PATH ...]")
+    check_holds_no_run(out)
+    chosen = choose_backend(backend, threads)
+    trained = pretrained.load(weights, chosen)
+    if class_name and class_name not in trained.classes:
+        close = get_close_matches(class_name, trained.classes, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UsageError(f"--class: expected one of {', '.join(trained.classes)}, received {class_name!r}{hint}")
+    read = list(read_pictures(given))
+    readable = [(path, picture) for path, picture in read if not isinstance(picture, ImageError)]
+    if not readable:
+        return 1
+    if len(readable) > _MOST:
+        raise UsageError(f"expected at most {_MOST} pictures for one sheet, received {len(readable)}")
+    images = np.stack([picture for _, picture in readable])
+    inputs = Tensor(trained.normalize(images, chosen))
+    if layer:
+        try:
+            check_layer(trained.model, inputs, layer)
+        except ValueError as error:
+            raise UsageError(f"--{error}") from error
+    files.check_writable(out)
+    rows = predict(trained.model, inputs.data)
+    shown = np.full(len(rows), trained.classes.index(class_name)) if class_name else rows.argmax(axis=1)
+    answers = [f"{trained.classes[index]} {row[index]:.0%}" for index, row in zip(shown, rows, strict=True)]
+    captions = [f"{answer}, {Path(path).name}" for answer, (path, _) in zip(answers, readable, strict=True)]
+    pictures = explanations(trained.model, inputs, images, shown, captions, layer)
+    if not pictures:
+        raise ValueError(f"{weights}: expected a model with a convolution, received {trained.name}; name a --layer")
+    for number, (picture, row) in enumerate(zip(images, rows, strict=True), 1):
+        pictures[f"probabilities-{number}"] = plots.probability_bars(picture, row, trained.classes)
+    write_pictures(out, pictures)
+    for number, (answer, (path, _)) in enumerate(zip(answers, readable, strict=True), 1):
+        print(f"{number}\t{path}\t{answer}")
+    print(f"wrote {', '.join(f'{name}.png' for name in pictures)} into {out}")
+    return 0 if len(readable) == len(read) else 1

@@ -1,0 +1,61 @@
+"""study: recipes trained one after another, and compared."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from minicnn import files
+from minicnn.cli.compare import draw, read_runs, table
+from minicnn.cli.configuration import Dataset, with_config
+from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError
+from minicnn.cli.train import train
+from minicnn.training import recipe
+
+_DEFAULT = ("stage-baseline", "stage-bn", "stage-dropout", "stage-augment")
+
+
+@with_config
+def study(
+    given: dict[str, Any],
+    recipes: Annotated[
+        list[str] | None, typer.Argument(metavar="RECIPE...", help=f"In this order (default: {' '.join(_DEFAULT)}).")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the study, with one run in it for each recipe.")] = Path(
+        "runs/study"
+    ),
+    dataset: Dataset = "",
+    data_dir: DataDir = None,
+    backend: BackendName = "auto",
+    threads: Threads = 0,
+    debug: Debug = False,
+) -> int:
+    """Train recipes one after another, draw their curves on one sheet, study.png, and write their table, study.md.
+
+    A run that is finished is left as it is, and one that was stopped goes on: the same command again continues a study.
+    The options of train are for all recipes alike.
+    """
+    names = list(dict.fromkeys(recipes or _DEFAULT))
+    try:
+        for name in names:  # all of them, before the first is trained
+            recipe(name, **given)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    files.check_writable(out)
+    for number, name in enumerate(names, 1):
+        folder = out / name
+        if (folder / "metrics.json").exists():
+            print(f"{name} ({number} of {len(names)}): finished before")
+            continue
+        print(f"{name} ({number} of {len(names)})")
+        resume = (folder / "last.safetensors").exists()
+        run = {"dataset": dataset, "data_dir": data_dir, "backend": backend, "threads": threads}
+        code = train.__wrapped__(given, "" if resume else name, out=folder, resume=resume, **run)  # type: ignore[attr-defined]
+        if code:
+            return code
+    rows, histories = read_runs([out / name for name in names])
+    draw(histories, out / "study.png")
+    files.atomic_write(out / "study.md", table(rows, markdown=True) + "\n")
+    print(table(rows))
+    print(f"wrote study.png and study.md into {out}")
+    return 0

@@ -1,0 +1,72 @@
+"""What all pictures share: colours, fonts, frames, and the way to a PNG file.
+
+The colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart;
+right and wrong differ by a mark as well.
+"""
+
+import io
+import unicodedata
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+INK, FAINT, GRID = "#222222", "#767676", "#E4E4E4"
+BLUES = LinearSegmentedColormap.from_list("counts", ["#FFFFFF", "#9CC9E6", BLUE, "#003A5C"])
+WIDTH = 9.0  # inches, the width of every figure but the large confusion matrices
+_OTHER_SCRIPTS = ("Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei", "Hiragino Sans", "Arial Unicode MS")
+
+
+def to_png(figure: Figure, dpi: int = 150) -> bytes:
+    """The figure as the bytes of a PNG file, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def new_figure(width: float, height: float) -> Figure:
+    layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09, wspace=0.02)
+    return Figure(figsize=(width, height), layout=layout, facecolor="white")
+
+
+def draw_picture(axes: Axes, image: np.ndarray, frame: str = GRID) -> None:
+    axes.set_axis_on()
+    if len(image) == 1:
+        axes.imshow(image[0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    else:
+        axes.imshow(np.moveaxis(image, 0, -1), interpolation="nearest")  # (3, H, W) -> (H, W, 3)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color(frame)
+    axes.spines[:].set_linewidth(2 if frame != GRID else 1)
+
+
+def short(name: str, limit: int) -> str:
+    """The name on one line, cut to about `limit` columns; wide characters count as two."""
+    name = " ".join(str(name).split())
+    width, short = 0, ""
+    for character in name:
+        width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if width > limit:
+            return short[:-1].rstrip() + "…"
+        short += character
+    return short
+
+
+def fonts() -> list[str]:
+    """The font that comes with matplotlib, then those found here that have other scripts."""
+    installed = set(fontManager.get_font_names())
+    return ["DejaVu Sans", *(font for font in _OTHER_SCRIPTS if font in installed)]
+
+
+def plain(axes: Axes) -> None:
+    """Lines on a faint grid, without ticks and box."""
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#BBBBBB")
+    axes.tick_params(labelsize=8.5, which="both", length=0, colors=INK)
