@@ -1,9 +1,9 @@
 """What a model is made of: layers, output shapes, parameters and multiply-accumulates."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from minicnn.nn import Conv2d, Linear, Module, init
+from minicnn.nn import Conv2d, Linear, Module, MultiheadAttention, init
 from minicnn.nn.module import evaluating
 from minicnn.tensor import Tensor
 
@@ -21,21 +21,12 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
         parameters = sum(p.numel() for p in module.parameters())
         rows.append((names[id(module)], type(module).__name__, output.shape[1:], parameters, _macs(module, output)))
 
-    leaves = dict.fromkeys(module for module in model.modules() if not any(True for _ in module.children()))
-    ends = [leaf.register_forward_hook(note) for leaf in leaves]
-    like: Tensor = next(model.parameters(), init.empty())
-    try:
-        with evaluating(model):
-            output = model(Tensor(like.backend.xp.zeros((1, *input_shape), dtype=like.dtype)))
-    finally:
-        for end in ends:
-            end()
-
+    output = _pass(model, input_shape, note)
     parameters = sum(p.numel() for p in model.parameters())
-    macs = sum(row[4] for row in rows)
+    work = sum(row[4] for row in rows)
     cells = [("layer", "type", "output shape", "parameters", "MACs")]
-    cells += [(name or "-", kind, str(shape), f"{count:,}", f"{work:,}") for name, kind, shape, count, work in rows]
-    cells.append(("total", type(model).__name__, str(output.shape[1:]), f"{parameters:,}", f"{macs:,}"))
+    cells += [(name or "-", kind, str(shape), f"{count:,}", f"{each:,}") for name, kind, shape, count, each in rows]
+    cells.append(("total", type(model).__name__, str(output.shape[1:]), f"{parameters:,}", f"{work:,}"))
     widths = [max(len(row[i]) for row in cells) for i in range(5)]
     lines = []
     for row in cells:
@@ -47,10 +38,41 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
     return text
 
 
+def macs(model: Module, input_shape: Sequence[int]) -> int:
+    """Return the multiply-accumulates of one input of ``input_shape``, (3, 32, 32) say; see :func:`summary`."""
+    counts: list[int] = []
+    _pass(model, input_shape, lambda module, output: counts.append(_macs(module, output)))
+    return sum(counts)
+
+
+def _pass(model: Module, input_shape: Sequence[int], note: Callable[[Module, Tensor], None]) -> Tensor:
+    """Run one input of zeros through ``model``; ``note`` is called with every layer that it passes, and its output."""
+    ends = [layer.register_forward_hook(note) for layer in dict.fromkeys(_layers(model))]
+    like: Tensor = next(model.parameters(), init.empty())
+    try:
+        with evaluating(model):
+            return model(Tensor(like.backend.xp.zeros((1, *input_shape), dtype=like.dtype)))
+    finally:
+        for end in ends:
+            end()
+
+
+def _layers(module: Module) -> Iterator[Module]:
+    """Yield the modules that make a row each: attention, and what holds no others."""
+    children = () if isinstance(module, MultiheadAttention) else tuple(module.children())
+    for child in children:
+        yield from _layers(child)
+    if not children:
+        yield module
+
+
 def _macs(module: Module, output: Tensor) -> int:
-    """Multiply-accumulates of one input; only convolutions and linear layers are counted."""
+    """Multiply-accumulates of one input; only convolutions, linear layers and attention (to itself) are counted."""
     if isinstance(module, Conv2d):
         return math.prod(output.shape[1:]) * math.prod(module.weight.shape[1:])
     if isinstance(module, Linear):
         return math.prod(output.shape[1:]) * module.in_features
+    if isinstance(module, MultiheadAttention):  # four projections, q k^T and its product with v
+        length, channels = output.shape[1:]
+        return 4 * length * channels**2 + 2 * length**2 * channels
     return 0

@@ -15,6 +15,7 @@ from minicnn.cli.options import (
     DataDir,
     Debug,
     Threads,
+    Tta,
     UsageError,
     Weights,
     check_holds_no_run,
@@ -30,6 +31,7 @@ def evaluate(
     data_dir: DataDir = None,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 500,
+    tta: Tta = False,
     backend: BackendName = "auto",
     threads: Threads = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and pictures.")] = None,
@@ -53,7 +55,7 @@ def evaluate(
         files.check_writable(out)
     part = getattr(splits, split)
     loader = data.Loader(part, batch_size, mean=trained.mean, std=trained.std, backend=chosen)
-    report = test_reports(out, trained.model, loader)
+    report = test_reports(out, trained.model, loader, tta)
     if out is not None:
         files.atomic_write(out / "metrics.json", json.dumps(report, indent=2) + "\n")
     if as_json:

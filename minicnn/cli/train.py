@@ -2,37 +2,36 @@
 
 import json
 import platform
-import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 import minicnn
-from minicnn import data, files, models
+from minicnn import data, files
+from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
 from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError, check_holds_no_run, choose_backend
 from minicnn.cli.reports import test_reports, write_curves
-from minicnn.training import Config, Trainer, checkpoint, recipe, recipe_names
+from minicnn.summary import macs
+from minicnn.training import Config, Trainer, checkpoint, recipe_card, recipe_names
 from minicnn.training.progress import Output, Progress
-from minicnn.training.trainer import stored_config
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
+@with_config
 def train(
-    recipe_name: Annotated[
-        str, typer.Option("--recipe", help="Name of a set of options, or 'list' (default: lenet, or digits on digits).")
-    ] = "",
-    dataset: Annotated[
-        str, typer.Option(help="auto (CIFAR-10, else digits), cifar10, digits, or a folder of class folders.")
-    ] = "",
+    given: dict[str, Any],
+    recipe_name: RecipeName = "",
+    dataset: Dataset = "",
     data_dir: DataDir = None,
     backend: BackendName = "auto",
     threads: Threads = 0,
@@ -42,34 +41,6 @@ def train(
     eager: Annotated[
         bool, typer.Option("--eager", help="Run every operation at once instead of a compiled plan.")
     ] = False,
-    model: Annotated[str | None, typer.Option(help=f"{', '.join(models.names())}.")] = None,
-    relu_logits: Annotated[bool | None, typer.Option(help="A ReLU on the logits.", show_default=False)] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times that every training image is seen.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images of one step.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate (the highest of its schedule).")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Of the past steps of sgd.")] = None,
-    nesterov: Annotated[bool | None, typer.Option(help="Nesterov's momentum.", show_default=False)] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Pull of the weights towards 0.")] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="constant, step, multi-step, cosine, one-cycle or plateau.")
-    ] = None,
-    warmup: Annotated[int | None, typer.Option(help="Epochs of linear warm-up.")] = None,
-    step_size: Annotated[int | None, typer.Option(help="Epochs between the steps of 'step'.")] = None,
-    gamma: Annotated[float | None, typer.Option(help="Factor of 'step', 'multi-step' and 'plateau'.")] = None,
-    milestones: Annotated[str | None, typer.Option(help="Epochs of 'multi-step', as 30,45.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Epochs that 'plateau' waits.")] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
-    clip_norm: Annotated[float | None, typer.Option(help="Largest norm of the gradient (0: off).")] = None,
-    clip_value: Annotated[float | None, typer.Option(help="Largest element of the gradient (0: off).")] = None,
-    early_stop: Annotated[int | None, typer.Option(help="Stop after so many epochs without a best (0: off).")] = None,
-    normalize: Annotated[str | None, typer.Option(help="mean-std, or unit for [0, 1].")] = None,
-    flip: Annotated[float | None, typer.Option(help="Probability of a mirrored picture.")] = None,
-    shift: Annotated[int | None, typer.Option(help="Largest random shift, pixels.")] = None,
-    padding_mode: Annotated[str | None, typer.Option(help="What a shift uncovers: reflect or constant.")] = None,
-    validation: Annotated[int | None, typer.Option(help="Images to validate on (0: the data set's own).")] = None,
-    train_size: Annotated[int | None, typer.Option(help="Images to train on (0: all others).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of initial weights, data order, changes and split.")] = None,
     debug: Debug = False,
 ) -> int:
     """Train a model, choose the best epoch on validation data, and test it once.
@@ -77,9 +48,8 @@ def train(
     Weights, history, figures and pictures go into the folder of the run.
     Options that are not given are those of the recipe.
     """
-    given = {k: v for k, v in locals().items() if k in {f.name for f in fields(Config)} and v is not None}
     if recipe_name == "list":
-        print("\n".join(recipe_names()))
+        _list_recipes()
         return 0
     source = {"recipe": recipe_name, "dataset": dataset, "data_dir": str(data_dir.resolve()) if data_dir else ""}
     stored = None
@@ -89,9 +59,9 @@ def train(
     elif out is not None:
         check_holds_no_run(out)
     source["dataset"] = source.get("dataset") or "auto"
-    configs = _configs(source, given, None if recipe_name else stored)  # checked before any data loads
+    configs = choose(source, given, None if recipe_name else stored)  # checked before any data loads
     chosen = choose_backend(backend, threads)
-    splits, source["recipe"] = _load(source, configs)
+    splits, source["recipe"] = load(source, configs)
     if source["dataset"] in data.NAMES:
         source["dataset"] = splits.name
     else:
@@ -115,8 +85,34 @@ def train(
         if trainer.history:
             write_curves(folder, trainer.history)
         if code == 0 and trainer.finished:
-            _finish(trainer, folder, output)
+            _finish(trainer, folder, source["recipe"], output)
     return code
+
+
+def _list_recipes() -> None:
+    """Print the recipes with what was measured: a table on a terminal, plain columns elsewhere."""
+    rows = [("recipe", "model", "parameters", "accuracy", "time", "description")]
+    for card in map(recipe_card, recipe_names()):
+        measured = card.measured
+        parameters = f"{measured['parameters']:,}" if "parameters" in measured else "-"
+        accuracy = f"{measured['test_accuracy']:.2%}" if "test_accuracy" in measured else "-"
+        seconds = f"{measured['seconds'] / 60:,.0f} min" if "seconds" in measured else "-"
+        rows.append((card.name, card.config.model, parameters, accuracy, seconds, card.description))
+    output = Output()
+    if output.is_terminal:
+        table = Table(*rows[0])
+        for row in rows[1:]:
+            table.add_row(*row)
+        for column in table.columns[2:5]:
+            column.justify = "right"
+        output.print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (
+            cell.rjust(w) if 2 <= i < 5 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        output.say("  ".join(cells).rstrip())
 
 
 def _run_in(folder: Path | None) -> checkpoint.Checkpoint:
@@ -125,46 +121,10 @@ def _run_in(folder: Path | None) -> checkpoint.Checkpoint:
     return checkpoint.load(folder / "last.safetensors")
 
 
-def _configs(
-    source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.Checkpoint | None
-) -> dict[str, Config]:
-    """The configurations to choose from, by recipe: one, but for "auto" also that of the digits."""
-    named = source.get("recipe")
-    recipes = (
-        [named] if named else {"auto": ["lenet", "digits"], "digits": ["digits"]}.get(source["dataset"], ["lenet"])
-    )
-    base = stored_config(stored.metadata) if stored is not None else None
-    try:
-        if "milestones" in given:
-            given = given | {"milestones": _whole_numbers("milestones", given["milestones"])}
-        return {name: replace(base, **given) if base else recipe(name, **given) for name in recipes}
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def _whole_numbers(name: str, words: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"\d+(,\d+)*", words):
-        raise ValueError(f"{name}: expected whole numbers as 30,45, received {words!r}")
-    return tuple(int(word) for word in words.split(","))
-
-
-def _load(source: Mapping[str, str], configs: Mapping[str, Config]) -> tuple[data.Splits, str]:
-    """Load a data set, split as its configuration says. -> it, and the name of that configuration."""
-
-    def load(dataset: str, config: Config) -> data.Splits:
-        return data.load(dataset, source.get("data_dir") or None, **config.split_options())
-
-    name = next(iter(configs))
-    splits = load(source["dataset"], configs[name])
-    if splits.name == "digits" and len(configs) > 1:  # "auto" fell back, and the digits have another recipe
-        return replace(load("digits", configs["digits"]), note=splits.note), "digits"
-    return splits, name
-
-
 def _fit(trainer: Trainer, folder: Path, stop_after: int, source: Mapping[str, str]) -> int:
     """Train until the end, a signal, or ``stop_after`` epochs; save after each epoch and at the stop. -> exit code."""
     first = len(trainer.history)
-    with Progress(trainer.config.epochs, trainer.steps_per_epoch) as progress, _signals() as caught:
+    with Progress(trainer.config.epochs, trainer.batches_per_epoch) as progress, _signals() as caught:
 
         def on_step(step: int, loss: float, accuracy: float, rate: float) -> bool:
             progress.step(len(trainer.history) + 1, step, loss, accuracy, rate)
@@ -201,22 +161,29 @@ def _signals() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def _finish(trainer: Trainer, folder: Path, output: Output) -> None:
+def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) -> None:
     """Test the best weights once, and write what came out."""
     best = checkpoint.load(folder / "best.safetensors")
-    trainer.model.load_state_dict(best.arrays)
-    report = test_reports(folder, trainer.model, trainer.loader("test"))
+    model, loader, history = trainer.averaged, trainer.loader("test"), trainer.history
+    model.load_state_dict(best.arrays)
+    report = test_reports(folder, model, loader, trainer.config.tta)
+    seconds = sum(row["seconds"] for row in history)
     summary = {
+        "recipe": recipe_name,
+        "model": trainer.config.model,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "macs": macs(model, loader.dataset.images.shape[1:]),
+        "epochs": len(history),
         "best_epoch": best.metadata["epoch"],
         "validation_accuracy": best.metadata["validation_accuracy"],
-        "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "train_seconds": sum(r["seconds"] for r in trainer.history),
+        "train_seconds": seconds,
+        "images_per_second": sum(row["images_per_second"] * row["seconds"] for row in history) / seconds,
         "test": report,
     }
     files.atomic_write(folder / "metrics.json", json.dumps(summary, indent=2) + "\n")
     output.say(
         f"test: {report['accuracy']:.2%} of {report['images']:,} images right (epoch {summary['best_epoch']}, best of "
-        f"{len(trainer.history)} on validation data), macro F1 {report['macro']['f1']:.4f}"
+        f"{len(history)} on validation data), macro F1 {report['macro']['f1']:.4f}"
     )
     output.say(f"wrote {folder}")
 

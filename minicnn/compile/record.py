@@ -23,11 +23,11 @@ _IN_PLACE = {
     "lerp_into": (0,),
     "sgd_step": (0, 2),
     "adam_step": (0, 2, 3),
-    "scale_into": (0,),
+    "clip_norm": (0,),
     "clip_values": (0,),
 }
 """Kernels that write into their arguments, and into which."""
-_TO_PYTHON = {"all_finite", "label_range", "squared_norm"}
+_TO_PYTHON = {"all_finite", "label_range"}
 """Kernels that return a Python number: their result cannot be recorded."""
 
 

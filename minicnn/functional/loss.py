@@ -16,16 +16,18 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy of softmax(input) with integer labels.
+    """Cross-entropy of softmax(input) with integer labels, or with the probabilities t of all classes.
 
-    loss_n = -sum_k weight_k ((1 - s) [k = target_n] + s / K) log softmax(input_n)_k, s = ``label_smoothing``
-    (Szegedy et al., 2016). Finite, with a finite gradient, for any finite logits.
+    loss_n = -sum_k weight_k ((1 - s) t_nk + s / K) log softmax(input_n)_k, s = ``label_smoothing``
+    (Szegedy et al., 2016); t_nk = [k = target_n] for labels. Finite, with a finite gradient, for any finite logits.
 
     Args:
         input: logits (N, K), N from 1.
-        target: labels (N,) of an integer dtype in [0, K): tensor or array.
+        target: labels (N,) of an integer dtype in [0, K), or t (N, K) in the dtype of the logits, taken as they are;
+            tensor or array. No gradient flows to it.
         weight: (K,), one factor a class.
-        reduction: "mean" (divided by the sum of the targets' weights), "sum", or "none" -> (N,).
+        reduction: "mean" (over the images; with labels divided by the sum of the targets' weights), "sum", or
+            "none" -> (N,).
         label_smoothing: in [0, 1].
 
     Raises:
@@ -54,13 +56,18 @@ def cross_entropy(
         return loss
     if reduction == "sum":
         return loss.sum()
-    return loss.mean() if weight is None else loss.sum() / weight.detach()[labels].sum()
+    return loss.mean() if weight is None or labels.ndim == 2 else loss.sum() / weight.detach()[labels].sum()
 
 
 def _labels(logits: Tensor, target: Tensor | Any) -> Any:
-    """Checked labels as a new int64 array beside the logits."""
+    """Checked labels as a new int64 array beside the logits, or checked probabilities as a new array."""
     count, classes = logits.shape
     labels = logits.backend.asarray(target.data if isinstance(target, Tensor) else Tensor(target).data)
+    if labels.dtype.kind == "f" and labels.ndim == 2:
+        probabilities = Tensor(labels)
+        check_float("cross_entropy", input=logits, target=probabilities)
+        check_shape("cross_entropy", "target", probabilities, logits.shape)
+        return kernels_of(logits).copy(labels)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy: expected integer labels, received {labels.dtype}")
     if labels.shape != (count,):

@@ -8,7 +8,7 @@ from minicnn.tensor import Tensor
 
 
 class CrossEntropyLoss(Module):
-    """Cross-entropy of softmax(logits) with integer labels; see :func:`minicnn.functional.cross_entropy`."""
+    """Cross-entropy of softmax(logits) with labels or probabilities; see :func:`minicnn.functional.cross_entropy`."""
 
     def __init__(self, weight: Tensor | None = None, *, reduction: str = "mean", label_smoothing: float = 0.0) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Adam and AdamW."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minicnn.optim.optimizer import Optimizer
@@ -18,30 +18,32 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[Mapping[str, Any]],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, lr, ("mean", "square"))
-        for name, value in (("betas[0]", betas[0]), ("betas[1]", betas[1])):
-            self._check(name, value, below=1.0)
-        for name, value in (("eps", eps), ("weight_decay", weight_decay)):
-            self._check(name, value)
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        self._add_slots("mean", "square")
 
-    def _update(self, k: Any, index: int, parameter: Any, gradient: Any) -> None:
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        for position in (0, 1):
+            self._check(f"betas[{position}]", options["betas"][position], below=1.0)
+        for name in ("eps", "weight_decay"):
+            self._check(name, options[name])
+
+    def _update(self, k: Any, index: int, parameter: Any, gradient: Any, group: dict[str, Any]) -> None:
         k.adam_step(
             parameter,
             gradient,
             self._state["mean"][index],
             self._state["square"][index],
             live(lambda: self.steps),
-            live(lambda: self.lr),
-            *self.betas,
-            self.eps,
-            self.weight_decay,
+            live(lambda: group["lr"]),
+            *group["betas"],
+            group["eps"],
+            group["weight_decay"],
             self.decoupled,
         )
 
@@ -53,7 +55,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[Mapping[str, Any]],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,

@@ -1,23 +1,24 @@
 """Gradient clipping."""
 
-import math
 from collections.abc import Iterable
 
-from minicnn.tensor import Tensor
+from minicnn.tensor import Tensor, kernels_of
 
 
-def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float:
+def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     """Scale all gradients in place so that their joint 2-norm is at most ``max_norm``; return the norm before.
 
-    A norm that is not finite scales nothing: the caller sees it in the returned value.
+    The norm is a float64 tensor without axes. One that is not finite scales nothing: the caller sees it there.
     """
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm_: expected max_norm above 0, received {max_norm}")
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = math.sqrt(sum(g.backend.kernels.squared_norm(g.data) for g in gradients))
-    if math.isfinite(norm) and norm > max_norm:
-        for g in gradients:
-            g.backend.kernels.scale_into(g.data, max_norm / (norm + 1e-6))
+    if not gradients:
+        return Tensor(0.0)
+    k = kernels_of(gradients[0])
+    norm = Tensor(k.total_norm([g.data for g in gradients]))
+    for g in gradients:
+        k.clip_norm(g.data, norm.data, max_norm)
     return norm
 
 

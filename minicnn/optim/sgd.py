@@ -1,6 +1,6 @@
 """Stochastic gradient descent."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minicnn.optim.optimizer import Optimizer
@@ -16,30 +16,35 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[Mapping[str, Any]],
         lr: float = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
-        super().__init__(params, lr, ("velocity",) if momentum else ())
-        for name, value in (("momentum", momentum), ("weight_decay", weight_decay)):
-            self._check(name, value)
-        if nesterov and (momentum == 0 or dampening != 0):
-            raise ValueError("SGD: nesterov expects a momentum and no dampening")
-        self.momentum, self.dampening, self.weight_decay, self.nesterov = momentum, dampening, weight_decay, nesterov
+        super().__init__(
+            params, lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov
+        )
+        if any(group["momentum"] for group in self.param_groups):
+            self._add_slots("velocity")
 
-    def _update(self, k: Any, index: int, parameter: Any, gradient: Any) -> None:
-        velocity = self._state["velocity"][index] if self.momentum else None
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        for name in ("momentum", "weight_decay"):
+            self._check(name, options[name])
+        if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
+            raise ValueError("SGD: nesterov expects a momentum and no dampening")
+
+    def _update(self, k: Any, index: int, parameter: Any, gradient: Any, group: dict[str, Any]) -> None:
+        velocity = self._state["velocity"][index] if group["momentum"] else None
         k.sgd_step(
             parameter,
             gradient,
             velocity,
             live(lambda: self.steps == 1),
-            live(lambda: self.lr),
-            self.momentum,
-            self.dampening,
-            self.weight_decay,
-            self.nesterov,
+            live(lambda: group["lr"]),
+            group["momentum"],
+            group["dampening"],
+            group["weight_decay"],
+            group["nesterov"],
         )

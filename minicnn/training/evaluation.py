@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from minicnn.data import Loader
 from minicnn.nn import Module
 from minicnn.nn.module import evaluating
 from minicnn.tensor import Tensor
+
+_TINY = 1e-30  # of float32; keeps a logarithm finite
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,24 @@ class Evaluation:
         return float((self.predictions == self.labels).mean())
 
 
-def evaluate(model: Module, loader: Loader, forward: Callable[[Tensor], Tensor] | None = None) -> Evaluation:
+def evaluate(
+    model: Module,
+    loader: Loader,
+    forward: Callable[[Tensor], Tensor] | None = None,
+    tta: bool = False,
+    batches: int = 0,
+) -> Evaluation:
     """Run ``model`` in evaluation mode over one epoch of ``loader``; the modes of its modules are restored.
 
-    ``forward`` computes the logits instead of the model itself, as ``minicnn.compile(model)`` does.
+    ``forward`` computes the logits instead of the model itself, as ``minicnn.compile(model)`` does. ``tta``: the
+    probabilities are the mean of those for a picture and for its mirror image, and the loss is theirs. ``batches``: how
+    many to look at, 0 for all.
     """
+    answer = _answer(forward or model, tta)
     loss, labels, probabilities = 0.0, [], []
     with evaluating(model):
-        for images, target in loader.epoch(0):
-            logits = (forward or model)(Tensor(images))
+        for images, target in islice(loader.epoch(0), batches or None):
+            logits = answer(Tensor(images))
             loss += F.cross_entropy(logits, target, reduction="sum").item()
             labels.append(to_numpy(target))
             probabilities.append(to_numpy(F.softmax(logits, 1).data))
@@ -49,7 +61,20 @@ def evaluate(model: Module, loader: Loader, forward: Callable[[Tensor], Tensor] 
     return Evaluation(loss / len(all_labels), all_labels, np.concatenate(probabilities))
 
 
-def predict(model: Module, images: Any) -> np.ndarray:
-    """Return the class probabilities, float32 (N, K), of normalised images (N, 3, H, W) on the model's backend."""
+def predict(model: Module, images: Any, tta: bool = False) -> np.ndarray:
+    """Return the class probabilities, float32 (N, K), of normalised images (N, 3, H, W) on the model's backend.
+
+    ``tta``: the mean of those for a picture and for its mirror image.
+    """
     with evaluating(model):
-        return F.softmax(model(Tensor(images)), 1).numpy()
+        return F.softmax(_answer(model, tta)(Tensor(images)), 1).numpy()
+
+
+def _answer(forward: Callable[[Tensor], Tensor], tta: bool) -> Callable[[Tensor], Tensor]:
+    """``forward``, or what has the mean of its probabilities for both images as softmax: their logarithm."""
+
+    def mean(images: Tensor) -> Tensor:
+        plain, mirrored = (F.softmax(forward(x), 1) for x in (images, images[..., ::-1]))
+        return ((plain + mirrored) / 2 + _TINY).log()
+
+    return mean if tta else forward

@@ -2,25 +2,25 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
 
-import minicnn.functional as F
-from minicnn import models, optim, random
+from minicnn import models, random
 from minicnn.autograd import no_grad
 from minicnn.backend import Backend
 from minicnn.compile import compile
-from minicnn.data import Augment, Loader, Splits
+from minicnn.data import Loader, Splits
 from minicnn.nn import Module
 from minicnn.optim.schedules import ReduceOnPlateau
-from minicnn.recording import inspect
 from minicnn.tensor import Tensor
 from minicnn.training.checkpoint import CheckpointError, compare_keys
 from minicnn.training.config import Config
 from minicnn.training.evaluation import evaluate
+from minicnn.training.update import Update
 
 _EVALUATION_BATCH = 500
 
@@ -33,6 +33,8 @@ class Trainer:
     """A model, its optimizer and data, and how far training has come. Steps are compiled unless ``eager``.
 
     Attributes:
+        model: the model that is trained; ``averaged``: the one that is validated and saved, itself or with ``ema``
+            another.
         history: one row a finished epoch: epoch (from 1), train_loss, train_accuracy, validation_loss,
             validation_accuracy, learning_rate (of its last step), seconds, images_per_second.
         best: the row with the highest validation accuracy; of equals the one with the lowest validation loss.
@@ -41,9 +43,10 @@ class Trainer:
     def __init__(self, config: Config, splits: Splits, backend: Backend, eager: bool = False) -> None:
         self.config, self.splits, self.backend = config, splits, backend
         random.manual_seed(config.seed)
-        self.model: Module = models.create(config.model, len(splits.train.classes), **config.model_options())
+        self.model: Module = models.create(config.model, len(splits.train.classes), **config.model_options)
         self.model.to(backend)
-        self.optimizer = config.make_optimizer(self.model.parameters())
+        self._update = Update(self.model, config, eager)
+        self.optimizer, self.averaged = self._update.optimizer, self._update.averaged
         self.mean, self.std = (splits.mean, splits.std) if config.normalize == "mean-std" else ((0.0,) * 3, (1.0,) * 3)
         self.train_loader = Loader(
             splits.train,
@@ -51,15 +54,14 @@ class Trainer:
             mean=self.mean,
             std=self.std,
             shuffle=True,
-            augment=Augment(config.flip, config.shift, config.padding_mode),  # type: ignore[arg-type]
+            augment=config.augmentation,
             seed=config.seed,
             backend=backend,
         )
-        self.steps_per_epoch = len(self.train_loader)
-        self.schedule = config.make_schedule(self.steps_per_epoch)
-        # the norm of the gradient comes to Python, so that a step which clips it cannot be recorded
-        self._update = self._eager_update if eager or config.clip_norm else compile(self._eager_update)
-        self._forward = self.model if eager else compile(self.model)
+        batches = len(self.train_loader)
+        self.batches_per_epoch = min(batches, config.limit_batches) if config.limit_batches else batches
+        self.schedule = config.make_schedule(self._steps(self.batches_per_epoch))
+        self._forward = self.averaged if eager else compile(self.averaged)
         self.history: list[dict[str, float]] = []
         self._batch = 0  # batches done in the epoch under way
         self._loss, self._correct, self._seen = 0.0, 0, 0  # sums over them
@@ -83,31 +85,37 @@ class Trainer:
         return bool(patience and self.best and len(self.history) - self.best["epoch"] >= patience)
 
     @np.errstate(over="ignore", invalid="ignore")  # what is not finite becomes a TrainingError
-    def run_epoch(self, on_step: Callable[[int, float, float, float], bool] | None = None) -> bool:
+    def run_epoch(self, on_batch: Callable[[int, float, float, float], bool] | None = None) -> bool:
         """Train to the end of the epoch under way, validate, and add a row to ``history``.
 
-        ``on_step(step, loss, accuracy, images_per_second)`` is called after every step; when it returns True, the
-        epoch is left at that step. Returns whether the epoch was finished.
+        ``on_batch(batch, loss, accuracy, images_per_second)`` is called after every batch; when it returns True, the
+        epoch is left there. Returns whether the epoch was finished.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss, or the norm of a gradient that is clipped, is not finite.
         """
         epoch = len(self.history)
         started, before, seen = time.perf_counter(), self._seconds, self._seen
         self.model.train()
-        for images, labels in self.train_loader.epoch(epoch, self._batch):
-            self._step(epoch, images, labels)
+        for images, labels in self.batches(epoch, self._batch):
+            loss, correct = self.learn(epoch, self._batch, images, labels)
+            self._batch += 1
+            self._seen += len(labels)
+            self._loss += loss * len(labels)
+            self._correct += correct
             elapsed = time.perf_counter() - started
             self._seconds = before + elapsed
-            if on_step is not None:
+            if on_batch is not None:
                 rate = (self._seen - seen) / elapsed
-                stop = on_step(self._batch, self._loss / self._seen, self._correct / self._seen, rate)
-                if stop and self._batch < self.steps_per_epoch:
+                stop = on_batch(self._batch, self._loss / self._seen, self._correct / self._seen, rate)
+                if stop and self._batch < self.batches_per_epoch:
                     return False
-        validation = evaluate(self.model, self.loader("validation"), self._forward)
+        config, held_out = self.config, self.loader("validation")
+        validation = evaluate(self.averaged, held_out, self._forward, config.tta, config.limit_batches)
         if not math.isfinite(validation.loss):
-            images, _ = next(self.loader("validation").epoch(0))
-            raise self._diverged(f"epoch {epoch + 1}: the validation loss is {validation.loss}", images)
+            images, _ = next(held_out.epoch(0))
+            what = f"epoch {epoch + 1}: the validation loss is {validation.loss}"
+            raise self._diverged(what, self.averaged, images)
         row = {
             "epoch": epoch + 1,
             "train_loss": self._loss / self._seen,
@@ -129,47 +137,58 @@ class Trainer:
         data = getattr(self.splits, part)
         return Loader(data, _EVALUATION_BATCH, mean=self.mean, std=self.std, backend=self.backend)
 
-    def _step(self, epoch: int, images: Any, labels: Any) -> None:
-        self.optimizer.lr = self.schedule(epoch * self.steps_per_epoch + self._batch)
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+        """Return the batches of a training epoch (from 0), from number ``start`` on."""
+        count, loader = self.batches_per_epoch - start, self.train_loader
+        if self.config.overfit_batch:
+            return repeat(next(loader.epoch(0, augment=False)), count)
+        return islice(loader.epoch(epoch, start, augment=epoch + 1 >= self.config.augment_from), count)
 
-        def check(loss: Any) -> None:
-            if not math.isfinite(loss.item()):
-                where = f"step {self._batch + 1} of epoch {epoch + 1}"
-                raise self._diverged(f"{where}: the loss is {loss.item()}", images)
+    def learn(self, epoch: int, batch: int, images: Any, labels: Any) -> tuple[float, int]:
+        """Train on a batch, the one with this number in this epoch (from 0).
 
-        self._check_loss = check
-        loss, logits = self._update(Tensor(images), Tensor(labels))
-        value = loss.item()
-        self._batch += 1
-        self._seen += len(labels)
-        self._loss += value * len(labels)
-        self._correct += int((logits.argmax(1).data == labels).sum())
+        -> its loss, and how many images it had right: their most probable class is that of the target.
 
-    def _eager_update(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward, backward and one step of the optimizer; -> loss and logits."""
-        config = self.config
-        logits = self.model(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-        inspect(loss.data, lambda array: self._check_loss(array))
-        self.optimizer.zero_grad()
-        loss.backward()
-        if config.clip_value:
-            optim.clip_grad_value_(self.optimizer.params, config.clip_value)
-        if config.clip_norm:
-            optim.clip_grad_norm_(self.optimizer.params, config.clip_norm)
-        self.optimizer.step()
-        return loss, logits
+        Raises:
+            TrainingError: the loss, or the norm of a gradient that is clipped, is not finite.
+        """
+        self.optimizer.lr = self.schedule(epoch * self._steps(self.batches_per_epoch) + batch // self.config.accumulate)
 
-    def _diverged(self, what: str, images: Any) -> TrainingError:
+        def check(name: str, array: Any) -> None:
+            value = array.item()
+            if not math.isfinite(value):
+                what = f"step {batch + 1} of epoch {epoch + 1}: the {name} is {value}"
+                raise self._diverged(what, self.model, images)
+
+        self._update.check = check
+        first = batch - batch % self.config.accumulate
+        after = min(first + self.config.accumulate, self.batches_per_epoch)
+        share = len(labels) / self._images(first, after)
+        loss, logits = self._update(Tensor(images), Tensor(labels), share, last=batch + 1 == after)
+        truth = labels if labels.ndim == 1 else labels.argmax(1)
+        return loss.item(), int((logits.argmax(1).data == truth).sum())
+
+    def _steps(self, batches: int) -> int:
+        """Return how many steps so many batches make."""
+        return -(-batches // self.config.accumulate)
+
+    def _images(self, first: int, after: int) -> int:
+        """Return how many images the batches first, …, after - 1 of an epoch have."""
+        size, records = self.config.batch_size, len(self.splits.train)
+        if self.config.overfit_batch:
+            return min(size, records) * (after - first)
+        return min(size * after, records) - size * first
+
+    def _diverged(self, what: str, model: Module, images: Any) -> TrainingError:
         return TrainingError(
-            f"{what}; {self._first_not_finite(images)}; "
+            f"{what}; {self._first_not_finite(model, images)}; "
             f"lower the learning rate ({self.optimizer.lr:g} now) or clip the gradient"
         )
 
-    def _first_not_finite(self, images: Any) -> str:
+    def _first_not_finite(self, model: Module, images: Any) -> str:
         """Say which parameter or which layer's output, in the order of the computation, is the first not finite."""
         found: list[str] = []
-        names = {id(module): name for name, module in self.model.named_modules()}
+        names = {id(module): name for name, module in model.named_modules()}
 
         def note(module: Module, output: Tensor) -> None:
             broken = [n for n, p in module.named_parameters() if not self.backend.kernels.all_finite(p.data)]
@@ -178,21 +197,24 @@ class Trainer:
             elif not self.backend.kernels.all_finite(output.data):
                 found.append(f"the first layer whose output is not finite is {names[id(module)]}")
 
-        leaves = [module for module in self.model.modules() if not any(True for _ in module.children())]
+        leaves = [module for module in model.modules() if not any(True for _ in module.children())]
         ends = [leaf.register_forward_hook(note) for leaf in leaves]
         try:
             with no_grad():
-                self.model(Tensor(images))
+                model(Tensor(images))
         finally:
             for end in ends:
                 end()
-        return found[0] if found else "every layer is finite, the loss itself is not"
+        return found[0] if found else "the output of every layer is finite"
 
     # Saving
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays and JSON-ready metadata from which :meth:`restore` goes on bit for bit."""
         arrays = {f"model.{name}": tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        arrays |= {f"sum.{i}": total.numpy() for i, total in enumerate(self._update.sums)}
+        if self.averaged is not self.model:
+            arrays |= {f"average.{name}": tensor.numpy() for name, tensor in self.averaged.state_dict().items()}
         optimizer: dict[str, Any] = {}
         for name, value in self.optimizer.state_dict().items():
             if hasattr(value, "shape"):
@@ -247,9 +269,16 @@ class Trainer:
             raise CheckpointError(f"cannot resume: the state is damaged ({error!r})") from error
 
     def _take_over(self, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-        self.model.load_state_dict({name[6:]: a for name, a in arrays.items() if name.startswith("model.")})
-        slots = {name[10:]: a for name, a in arrays.items() if name.startswith("optimizer.")}
-        self.optimizer.load_state_dict({**metadata["optimizer"], **slots})
+        parts: dict[str, dict[str, Any]] = {part: {} for part in ("model", "average", "sum", "optimizer")}
+        for name, array in arrays.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = array
+        self.model.load_state_dict(parts["model"])
+        if self.averaged is not self.model:
+            self.averaged.load_state_dict(parts["average"])
+        for i, total in enumerate(self._update.sums):
+            total.copy_(self.backend.asarray(parts["sum"][str(i)]))
+        self.optimizer.load_state_dict({**metadata["optimizer"], **parts["optimizer"]})
         if isinstance(self.schedule, ReduceOnPlateau):
             self.schedule.load_state_dict(metadata["schedule"])
         random.set_state(metadata["random"])
@@ -260,11 +289,11 @@ class Trainer:
 
     def weights(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the model's arrays, and what is needed to use them on a picture."""
-        arrays = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        arrays = {name: tensor.numpy() for name, tensor in self.averaged.state_dict().items()}
         metadata = {
             "kind": "weights",
             "model": self.config.model,
-            "options": self.config.model_options(),
+            "options": dict(self.config.model_options),
             "classes": list(self.splits.train.classes),
             "mean": list(self.mean),
             "std": list(self.std),

@@ -31,6 +31,34 @@ def test_cross_entropy_agrees_with_torch(reduction, smoothing, weight, dtype, ba
         )  # fmt: skip
 
 
+PROBABILITIES = np.random.default_rng(2).dirichlet(np.ones(5), 7)
+
+
+@pytest.mark.parametrize("reduction, smoothing, weight", OPTIONS)
+def test_cross_entropy_with_probabilities_agrees_with_torch(
+    reduction, smoothing, weight, dtype, backend_name, like_torch, torch
+):
+    options = {"reduction": reduction, "label_smoothing": smoothing}
+    target, factors = PROBABILITIES.astype(dtype), None if weight is None else weight.astype(dtype)
+
+    def ours(x):
+        return F.cross_entropy(x, target, None if weight is None else Tensor(factors), **options)
+
+    def theirs(x):
+        factor = None if weight is None else torch.tensor(factors)
+        return torch.nn.functional.cross_entropy(x, torch.tensor(target), factor, **options)
+
+    like_torch(ours, theirs, LOGITS, dtype=dtype)
+
+
+def test_one_hot_probabilities_are_labels(backend_name):
+    one_hot = np.eye(5)[LABELS]
+    for smoothing in (0.0, 0.1):
+        expected = F.cross_entropy(Tensor(LOGITS), LABELS, label_smoothing=smoothing).item()
+        found = F.cross_entropy(Tensor(LOGITS), Tensor(one_hot), label_smoothing=smoothing).item()
+        assert found == pytest.approx(expected, rel=1e-14)
+
+
 @pytest.mark.parametrize("reduction, smoothing, weight", OPTIONS)
 def test_cross_entropy_passes_gradcheck(reduction, smoothing, weight, backend_name):
     weight = None if weight is None else Tensor(weight)
@@ -78,6 +106,8 @@ ERRORS = {
     "bool": ((X, LABELS > 2), {}, TypeError, "expected integer labels, received bool"),
     "count": ((X, LABELS[:6]), {}, ValueError, r"expected labels of shape \(7,\), received \(6,\)"),
     "one-hot": ((X, np.eye(7, 5, dtype=int)), {}, ValueError, r"expected labels of shape \(7,\), received \(7, 5\)"),
+    "probabilities": ((X, PROBABILITIES[:, :4]), {}, ValueError, r"target of shape \(7, 5\), received \(7, 4\)"),
+    "precision": ((X, PROBABILITIES.astype(np.float32)), {}, TypeError, "target as float64 .* received float32"),
     "logits": ((X[0], LABELS), {}, ValueError, r"expected logits \(N, K\), received shape \(5,\)"),
     "empty": ((X[:0], LABELS[:0]), {}, ValueError, r"expected logits \(N, K\), received shape \(0, 5\)"),
     "reduction": ((X, LABELS), {"reduction": "avg"}, ValueError, "'mean', 'sum' or 'none', received 'avg'"),

@@ -59,6 +59,44 @@ def test_steps_agree_with_torch(name, options, dtype, backend_name, torch, close
             close(mine.numpy(), other.detach().numpy(), 1e-12 if dtype == "float64" else 2e-5)
 
 
+GROUPS = [  # options of all, and of each group
+    ("SGD", {"lr": 0.1, "momentum": 0.9}, [{"weight_decay": 0.1}, {"momentum": 0.0, "lr": 0.02}]),
+    ("SGD", {"lr": 0.1, "weight_decay": 0.1, "momentum": 0.5}, [{"nesterov": True}, {"weight_decay": 0.0}]),
+    ("Adam", {"lr": 0.05, "weight_decay": 0.1}, [{"betas": (0.5, 0.7)}, {"weight_decay": 0.0, "eps": 1e-2}]),
+    ("AdamW", {"lr": 0.05}, [{"weight_decay": 0.3, "lr": 0.2}, {"weight_decay": 0.0}]),
+]
+
+
+@pytest.mark.parametrize("name, options, groups", GROUPS)
+def test_groups_agree_with_torch(name, options, groups, dtype, backend_name, torch, close):
+    ours = [Tensor(a, requires_grad=True) for a in start(dtype)]
+    theirs = [torch.tensor(a, requires_grad=True) for a in start(dtype)]
+    made = []
+    for package, parameters in ((optim, ours), (torch.optim, theirs)):
+        parts = ([parameters[0]], iter(parameters[1:]))
+        given = [{"params": part, **group} for part, group in zip(parts, groups, strict=True)]
+        made.append(getattr(package, name)(given, **options))
+    optimizer, twin = made
+    for step, arrays in enumerate(gradients(dtype)):
+        if step == STEPS // 2:  # as a schedule does: all rates by one factor
+            optimizer.lr = options["lr"] * 0.3
+            for group in twin.param_groups:
+                group["lr"] *= 0.3
+        take_steps(optimizer, ours, [arrays])
+        for parameter, gradient in zip(theirs, arrays, strict=True):
+            parameter.grad = torch.tensor(gradient)
+        twin.step()
+    assert optimizer.lr == options["lr"] * 0.3
+    for mine, other in zip(ours, theirs, strict=True):
+        close(mine.numpy(), other.detach().numpy(), 1e-12 if dtype == "float64" else 2e-5)
+    state = optimizer.state_dict()
+    assert not any(isinstance(value, dict | list) for value in state.values())
+    optimizer.load_state_dict(state | {"lr": 1.0})
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
+        [group.get("lr", options["lr"]) / options["lr"] for group in groups]
+    )
+
+
 def test_sgd_by_hand(backend_name):
     """w = 1, g = 2: v = 2, w = 0.8; then v = 0.9 * 2 + 2 = 3.8, w = 0.42."""
     w = Tensor(np.array([1.0]), requires_grad=True)
@@ -164,6 +202,14 @@ ERRORS = {
     "decay": (lambda: optim.SGD([W], weight_decay=-1), ValueError, "expected weight_decay .* received -1"),
     "nesterov": (lambda: optim.SGD([W], nesterov=True), ValueError, "nesterov expects a momentum and no dampening"),
     "beta": (lambda: optim.Adam([W], betas=(0.9, 1.0)), ValueError, r"betas\[1\] in \[0, 1.0\), received 1.0"),
+    "group without": (
+        lambda: optim.SGD([{"lr": 1.0}]),
+        ValueError,
+        "SGD: expected groups of params and of lr, momentum",
+    ),
+    "unknown": (lambda: optim.Adam([{"params": [W], "momentum": 1}]), ValueError, "received one of params, momentum"),
+    "in a group": (lambda: optim.SGD([{"params": [W], "weight_decay": -1}]), ValueError, "weight_decay .* received -1"),
+    "in two groups": (lambda: optim.SGD([{"params": [W]}] * 2), ValueError, "SGD: a parameter appears twice"),
     "eps": (lambda: optim.Adam([W], eps=-1), ValueError, "expected eps .* received -1"),
 }
 

@@ -1,10 +1,11 @@
 """The options of a run: limits, schedules and optimizers."""
 
+import dataclasses
 import math
 
 import pytest
 
-from minicnn import Tensor, optim
+from minicnn import Tensor, data, nn, optim, random
 from minicnn.training import Config
 
 
@@ -22,7 +23,15 @@ from minicnn.training import Config
         ("momentum", -0.1, r"expected momentum in \[0, inf\), received -0.1"),
         ("momentum", math.nan, "expected momentum .* received nan"),
         ("weight_decay", math.inf, "expected weight_decay .* received inf"),
-        ("flip", 1.5, "flip: expected a number from 0 to 1, received 1.5"),
+        ("flip", 1.5, "flip must be a probability. Received: 1.5"),
+        ("accumulate", 0, "accumulate: expected a whole number from 1, received 0"),
+        ("ema", 1, "ema: expected a number from 0 to less than 1, received 1"),
+        ("ema", math.nan, "ema: expected a number from 0 to less than 1, received nan"),
+        ("limit_batches", -1, "limit_batches: expected a whole number from 0, received -1"),
+        ("augment_from", 1.5, "augment_from: expected a whole number from 0, received 1.5"),
+        ("tta", 1, "tta: expected true or false, received 1"),
+        ("model_options", ["depth"], r"model_options: expected names and values, received \['depth'\]"),
+        ("model_options", {"deep": 3}, "model lenet: .*deep"),
         ("label_smoothing", math.nan, "label_smoothing: expected a number from 0 to 1, received nan"),
         ("clip_norm", -1.0, "clip_norm: expected a number from 0, received -1.0"),
         ("clip_value", math.inf, "clip_value: expected a number from 0, received inf"),
@@ -35,7 +44,7 @@ from minicnn.training import Config
         ("optimizer", "adm", "did you mean 'adam'?"),
         ("schedule", "onecycle", "did you mean 'one-cycle'?"),
         ("normalize", "zscore", "normalize: expected one of mean-std, unit, received 'zscore'"),
-        ("padding_mode", "reflekt", "did you mean 'reflect'?"),
+        ("padding_mode", "reflekt", "padding_mode must be 'reflect', .* Received: 'reflekt'"),
     ],
 )
 def test_a_value_out_of_range_is_refused(name, value, message):
@@ -72,12 +81,53 @@ def test_optimizers():
     weight = [Tensor([1.0])]
     sgd = Config(lr=0.3, momentum=0.7, nesterov=True, weight_decay=0.01).make_optimizer(weight)
     assert type(sgd) is optim.SGD
-    assert (sgd.lr, sgd.momentum, sgd.nesterov, sgd.weight_decay, sgd.dampening) == (0.3, 0.7, True, 0.01, 0)
+    (group,) = sgd.param_groups
+    assert group == {
+        "params": weight, "lr": 0.3, "momentum": 0.7, "nesterov": True, "weight_decay": 0.01, "dampening": 0.0
+    }  # fmt: skip
     for name, kind in (("adam", optim.Adam), ("adamw", optim.AdamW)):
         adam = Config(optimizer=name, lr=0.3, weight_decay=0.01).make_optimizer(weight)
-        assert type(adam) is kind and (adam.lr, adam.weight_decay) == (0.3, 0.01)
+        (group,) = adam.param_groups
+        assert type(adam) is kind and (group["lr"], group["weight_decay"]) == (0.3, 0.01)
+
+
+def test_bias_and_norm_may_go_without_decay():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    options = {"weight_decay": 0.1, "decay_bias_and_norm": False}
+    for name in ("sgd", "adam", "adamw"):
+        optimizer = Config(optimizer=name, **options).make_optimizer(model.parameters())
+        decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+        expected = {"0.weight": 0.1, "2.weight": 0.1}
+        for parameter_name, parameter in model.named_parameters():
+            assert decays[id(parameter)] == expected.get(parameter_name, 0.0), parameter_name
 
 
 def test_zero_leaves_the_data_sets_own_split():
     assert Config(seed=3).split_options() == {"seed": 3, "validation": None, "train_size": None}
     assert Config(validation=7, train_size=9).split_options() == {"seed": 0, "validation": 7, "train_size": 9}
+
+
+def test_options_of_the_model_are_replaced_one_by_one():
+    config = Config(model="lenet", model_options={"relu_logits": True})
+    assert config.override(lr=0.1).model_options == {"relu_logits": True}
+    assert config.override(model_options={"relu_logits": False}).model_options == {"relu_logits": False}
+    assert config.override(model="lenet").model_options == {"relu_logits": True}
+    assert config.override(model="resnet20").model_options == {}  # they are of another model
+
+
+def test_making_a_configuration_draws_no_random_number():
+    before = random.get_state()
+    Config(model_options={"relu_logits": True})
+    assert random.get_state() == before
+
+
+def test_every_field_says_what_it_does():
+    for field in dataclasses.fields(Config):
+        assert field.metadata["help"].endswith("."), field.name
+
+
+def test_the_augmentation_is_part_of_it():
+    config = Config(flip=0.5, shift=2, mixup=0.3)
+    assert config.augmentation == data.Augment(flip=0.5, shift=2, mixup=0.3)
+    assert dataclasses.replace(config, flip=0.0).augmentation.flip == 0
+    assert Config().augmentation == data.Augment()

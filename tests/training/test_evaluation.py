@@ -59,3 +59,34 @@ def test_predict_returns_probabilities():
     images[1, 2] = 3
     expected = np.exp([[0, 0, 0], [0, 0, 3]]) / np.array([[3], [2 + np.exp(3)]])
     np.testing.assert_allclose(predict(Channels(), images), expected, rtol=1e-6)
+
+
+class Left(nn.Module):
+    """The mean of each channel over the left half is its logit."""
+
+    def forward(self, input):
+        return input[..., : input.shape[-1] // 2].mean((2, 3))
+
+
+def test_the_mean_of_a_picture_and_its_mirror_image(splits, backend_name):
+    loader = Loader(splits.test, 7, mean=(0, 0, 0), std=(0.02, 0.02, 0.02), backend=backend.default())
+    result = evaluate(Left(), loader, tta=True)
+    halves = [splits.test.images[..., part].mean((2, 3)) / 5.1 for part in (slice(16), slice(16, None))]
+    expected = np.mean([np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in halves], 0)
+    np.testing.assert_allclose(result.probabilities, expected, rtol=1e-4)
+    assert result.loss == pytest.approx(-np.log(expected[np.arange(20), splits.test.labels]).mean(), rel=1e-4)
+    images = np.concatenate([x for x, _ in loader.epoch(0)])
+    np.testing.assert_allclose(predict(Left(), images, tta=True), expected, rtol=1e-4)
+    assert evaluate(Left(), loader).loss != pytest.approx(result.loss, rel=1e-3)
+
+
+def test_probabilities_of_0_stay_finite():
+    """Logits of +-1e4: the loss of a wrong answer is that of the smallest probability, 1e-30."""
+
+    class Sure(nn.Module):
+        def forward(self, input):
+            return input.mean((2, 3)) * 1e4
+
+    images = np.zeros((1, 3, 4, 4), np.float32)
+    images[:, 0] = 1
+    np.testing.assert_allclose(predict(Sure(), images, tta=True), [[1, 0, 0]], atol=1e-29)

@@ -14,6 +14,8 @@ RUNS = {
     "one-cycle": {"schedule": "one-cycle", "nesterov": True, "weight_decay": 1e-3, "flip": 0.5, "shift": 2},
     "plateau": {"schedule": "plateau", "patience": 0, "gamma": 0.3, "optimizer": "adam", "lr": 0.01},
     "multi-step": {"schedule": "multi-step", "milestones": (1, 3), "optimizer": "adamw", "clip_norm": 0.5},
+    "averaged": {"ema": 0.9, "accumulate": 3, "clip_norm": 0.5, "weight_decay": 0.1, "decay_bias_and_norm": False},
+    "mixed": {"mixup": 0.3, "cutmix": 0.3, "augment_from": 2, "tta": True, "ema": 0.99, "optimizer": "adam"},
     "smoothed": {"schedule": "cosine", "warmup": 1, "label_smoothing": 0.1, "clip_value": 0.01, "seed": 5},
 }
 
@@ -50,7 +52,7 @@ def test_stop_and_resume_is_one_run_bit_for_bit(tiny, trainer, tmp_path, name, s
     second.restore(stored.arrays, stored.metadata)
     assert identity(second) == stopped
     assert identity(finish(second)) == identity(whole)
-    assert len(whole.history) == 4 and second.optimizer.steps == 4 * 3
+    assert len(whole.history) == 4 and second.optimizer.steps == 4 * (1 if "accumulate" in options else 3)
 
 
 def test_stopping_at_the_last_step_still_finishes_the_epoch(trainer):
@@ -91,7 +93,7 @@ def test_history_and_best(trainer):
 
 def test_a_last_batch_of_one_image_passes_batch_norm(tiny, trainer):
     run = trainer(model="tiny", epochs=1)
-    assert run.steps_per_epoch == 3 and len(run.splits.train) % 32 == 1
+    assert run.batches_per_epoch == 3 and len(run.splits.train) % 32 == 1
     assert math.isfinite(finish(run).history[0]["train_loss"])
 
 
@@ -136,8 +138,8 @@ def test_normalize_unit_is_zero_to_one(trainer):
     assert next(trainer().train_loader.epoch(0))[0].min() == pytest.approx(-0.4 / 0.25)
 
 
-def test_relu_logits_reaches_the_model(trainer):
-    run = trainer(relu_logits=True)
+def test_options_reach_the_model(trainer):
+    run = trainer(model_options={"relu_logits": True})
     assert run.model(Tensor(next(run.train_loader.epoch(0))[0])).numpy().min() == 0
     assert run.weights()[1]["options"] == {"relu_logits": True}
 

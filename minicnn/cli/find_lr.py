@@ -1,0 +1,55 @@
+"""find-lr: the learning rate to start with."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from minicnn import files, plots
+from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
+from minicnn.cli.options import BackendName, DataDir, Debug, Threads, check_holds_no_run, choose_backend
+from minicnn.training import Trainer
+from minicnn.training.lr_finder import learning_rate_test, smoothed, suggestion
+
+
+@with_config
+def find_lr(
+    given: dict[str, Any],
+    recipe_name: RecipeName = "",
+    dataset: Dataset = "",
+    data_dir: DataDir = None,
+    backend: BackendName = "auto",
+    threads: Threads = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results (default: a new one in runs/).")] = None,
+    steps: Annotated[int, typer.Option(min=10, help="Batches to train on at most.")] = 200,
+    debug: Debug = False,
+) -> int:
+    """Train for some batches while the learning rate rises from 1e-6 to 10, and suggest a rate (Smith, 2017).
+
+    The suggestion is where the loss falls the most steeply; find_lr.png and find_lr.csv show the whole course.
+    Options that are not given are those of the recipe.
+    """
+    source = {"recipe": recipe_name, "dataset": dataset or "auto", "data_dir": str(data_dir or "")}
+    if out is not None:
+        check_holds_no_run(out)
+    configs = choose(source, given, None)
+    chosen = choose_backend(backend, threads)
+    splits, name = load(source, configs)
+    config = configs[name]
+    whole = replace(config, batch_size=config.batch_size * config.accumulate, accumulate=1)  # a step of the same images
+    print(f"data: {splits.note}")
+    folder = out or files.new_run_folder(
+        "runs", f"find-lr-{splits.name}-{config.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
+    files.check_writable(folder)
+    rates, losses = learning_rate_test(Trainer(whole, splits, chosen), steps)
+    best = suggestion(rates, losses)
+    rows = zip(rates, losses, smoothed(losses), strict=True)
+    lines = ["learning_rate,loss,smoothed_loss", *(",".join(map(repr, row)) for row in rows)]
+    files.atomic_write(folder / "find_lr.csv", "\n".join(lines) + "\n")
+    files.atomic_write(folder / "find_lr.png", plots.to_png(plots.learning_rates(rates, losses, best)))
+    print(f"suggestion: --lr {best:.2g}, where the loss falls most steeply ({len(rates)} steps, up to {rates[-1]:.2g})")
+    print(f"wrote {folder}")
+    return 0

@@ -1,0 +1,97 @@
+"""One batch's part in training: forward, loss, backward, and what comes when a step's gradients are complete."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import minicnn.functional as F
+from minicnn import optim
+from minicnn.compile import compile
+from minicnn.nn import Module
+from minicnn.recording import inspect, live
+from minicnn.tensor import Tensor, kernels_of
+from minicnn.training.config import Config
+
+
+class Update:
+    """A training step of ``model``, compiled unless ``eager``.
+
+    With ``config.accumulate`` k, the gradients of k batches are added up before a step, each weighted with the batch's
+    share of their images: the step is that of one large batch, but for what layers see of it (batch norm).
+
+    With ``config.ema`` d, parameters and running statistics are averaged: after step t, average += (1 - d_t)
+    (value - average), d_t = min(d, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
+
+    Attributes:
+        optimizer: its learning rate is the caller's affair.
+        averaged: the model with the averaged weights; without averaging ``model`` itself.
+        sums: the gradients added up so far, one a parameter of the optimizer; [] without accumulation.
+        check: called with a name and an array of one element, the loss and (if it is clipped) the gradient's norm,
+            before weights change; it may raise.
+    """
+
+    check: Callable[[str, Any], None]
+
+    def __init__(self, model: Module, config: Config, eager: bool = False) -> None:
+        self.model, self.config = model, config
+        self.optimizer = config.make_optimizer(model.parameters())
+        self.averaged = copy.deepcopy(model) if config.ema else model
+        added = self.optimizer.params if config.accumulate > 1 else []
+        self.sums = [Tensor(p.backend.xp.zeros_like(p.data)) for p in added]
+        wrap: Callable[[Any], Any] = (lambda function: function) if eager else compile
+        self._whole, self._part, self._last = wrap(self._step), wrap(self._add_up), wrap(self._add_up_and_step)
+
+    def __call__(self, images: Tensor, labels: Tensor, share: float = 1.0, last: bool = True) -> tuple[Tensor, Tensor]:
+        """Learn from a batch; -> loss and logits.
+
+        images: (N, 3, H, W); labels: int64 (N,) or float32 (N, K) of probabilities. ``share``: of the batch in the
+        images of its step; ``last``: whether the step is complete with it. Both are for accumulation.
+        """
+        if self.config.accumulate == 1:
+            return self._whole(images, labels)
+        xp = images.backend.xp
+        return (self._last if last else self._part)(images, labels, Tensor(xp.full((), share, dtype=images.dtype)))
+
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        loss, logits = self._backward(images, labels)
+        self._finish()
+        return loss, logits
+
+    def _add_up(self, images: Tensor, labels: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        loss, logits = self._backward(images, labels, share)
+        for total, p in zip(self.sums, self.optimizer.params, strict=True):
+            if p.grad is not None:
+                kernels_of(total).accumulate(total.data, p.grad.data)
+        return loss, logits
+
+    def _add_up_and_step(self, images: Tensor, labels: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        loss, logits = self._add_up(images, labels, share)
+        for total, p in zip(self.sums, self.optimizer.params, strict=True):
+            p.grad = None if p.grad is None else total
+        self._finish()
+        for total in self.sums:
+            total.copy_(0.0)
+        return loss, logits
+
+    def _backward(self, images: Tensor, labels: Tensor, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        logits = self.model(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        inspect(loss.data, lambda array: self.check("loss", array))
+        self.optimizer.zero_grad()
+        loss.backward(share)
+        return loss, logits
+
+    def _finish(self) -> None:
+        """Clip the gradient, take the step, average."""
+        config = self.config
+        if config.clip_value:
+            optim.clip_grad_value_(self.optimizer.params, config.clip_value)
+        if config.clip_norm:
+            norm = optim.clip_grad_norm_(self.optimizer.params, config.clip_norm)
+            inspect(norm.data, lambda array: self.check("norm of the gradient", array))
+        self.optimizer.step()
+        if config.ema:
+            weight = live(lambda: 1 - min(config.ema, (1 + self.optimizer.steps) / (10 + self.optimizer.steps)))
+            values = self.model.state_dict()
+            for name, average in self.averaged.state_dict().items():
+                kernels_of(average).lerp_into(average.data, values[name].data, weight)
