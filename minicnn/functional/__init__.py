@@ -1,8 +1,9 @@
 """Differentiable functions of tensors, spelled as in ``torch.nn.functional``; each forward beside its gradient."""
 
 from minicnn.functional.activation import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
+from minicnn.functional.attention import scaled_dot_product_attention
 from minicnn.functional.conv import conv2d
-from minicnn.functional.joining import cat, stack
+from minicnn.functional.joining import broadcast_to, cat, stack
 from minicnn.functional.linear import flatten, linear
 from minicnn.functional.loss import cross_entropy, mse_loss
 from minicnn.functional.normalization import batch_norm, dropout, layer_norm
@@ -12,6 +13,7 @@ __all__ = [
     "adaptive_avg_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "broadcast_to",
     "cat",
     "conv2d",
     "cross_entropy",
@@ -26,6 +28,7 @@ __all__ = [
     "max_pool2d",
     "mse_loss",
     "relu",
+    "scaled_dot_product_attention",
     "sigmoid",
     "softmax",
     "stack",

@@ -1,4 +1,4 @@
-"""Joining tensors."""
+"""Joining and repeating tensors."""
 
 from collections.abc import Sequence
 
@@ -34,3 +34,16 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         raise ValueError("stack: expected at least one tensor, received none")
     (axis,) = axes("stack", tensors[0].ndim + 1, dim)
     return cat([t.reshape(*t.shape[:axis], 1, *t.shape[axis:]) for t in tensors], axis)
+
+
+def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
+    """Repeat a tensor along new axes and those of length 1, without a copy."""
+    before, after = input.shape, tuple(shape)
+    if len(before) > len(after) or any(
+        m not in (1, n) for m, n in zip(reversed(before), reversed(after), strict=False)
+    ):
+        raise ValueError(f"broadcast_to: expected a shape that {before} broadcasts to, received {after}")
+    k = kernels_of(input)
+    return Tensor.from_op(
+        k.broadcast_to(input.data, after), (input,), (lambda gy: k.sum_to(gy, before),), view_of=input
+    )

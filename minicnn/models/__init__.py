@@ -7,6 +7,7 @@ from typing import Any
 from minicnn.models.lenet import LeNet
 from minicnn.models.resnet import resnet18, resnet20, resnet32, resnet34, resnet50, resnet56
 from minicnn.models.vgg import VGG
+from minicnn.models.vit import ViT
 from minicnn.nn import Module
 
 _MODELS: dict[str, Callable[..., Module]] = {
@@ -18,6 +19,7 @@ _MODELS: dict[str, Callable[..., Module]] = {
     "resnet34": resnet34,
     "resnet50": resnet50,
     "resnet56": resnet56,
+    "vit": ViT,
 }
 
 

@@ -18,6 +18,8 @@ class Subsample(nn.Module):
     It is a 1 x 1 convolution by a matrix of zeros and ones, which is not trained.
     """
 
+    selection: Tensor
+
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.stride = stride

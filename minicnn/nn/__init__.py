@@ -2,6 +2,7 @@
 
 from minicnn.nn import init
 from minicnn.nn.activation import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from minicnn.nn.attention import MultiheadAttention
 from minicnn.nn.container import ModuleList, Sequential
 from minicnn.nn.conv import Conv2d
 from minicnn.nn.linear import Flatten, Identity, Linear
@@ -30,6 +31,7 @@ __all__ = [
     "MaxPool2d",
     "Module",
     "ModuleList",
+    "MultiheadAttention",
     "Parameter",
     "ReLU",
     "Sequential",

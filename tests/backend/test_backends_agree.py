@@ -226,8 +226,16 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "sgd_step": list(sgd()),
     "sigmoid": [(np.asarray(x * 20),) for x in ELEMENTWISE],
     "sigmoid_grad": [(gy, positive(*y.shape)) for gy, y in PAIRS],
-    "softmax": [(real(3, 4), 1), (real(3, 4, 2), 0), (real(300, 10) * 100, 1), (real(4, 30, 67), 2), (specials(9, 9), 1)],
-    "softmax_grad": [(real(*s), reference.softmax(real(*s), axis), axis) for s, axis in (((3, 4), 1), ((4, 300, 67), 2))],
+    "softmax": [
+        (real(3, 4), 1),
+        (real(3, 4, 2), 0),
+        (real(300, 10) * 100, 1),
+        (real(4, 30, 67), 2),
+        (specials(9, 9), 1),
+    ],
+    "softmax_grad": [
+        (real(*s), reference.softmax(real(*s), axis), axis) for s, axis in (((3, 4), 1), ((4, 300, 67), 2))
+    ],
     "sqrt": [(positive(3, 4),), (positive(),)],
     "sqrt_grad": [(real(3, 4), positive(3, 4))],
     "subtract": BROADCAST,

@@ -20,7 +20,6 @@ FILES = {
     *("config.json", "history.csv", "metrics.json", "best.safetensors", "last.safetensors"),
     *("curves.png", "confusion_matrix.png", "samples.png", "mistakes.png"),
     *("filters.png", "feature_maps.png", "grad_cam.png"),
-    *("filters.png", "feature_maps.png", "grad_cam.png"),
 }
 EPOCHS = ("--epochs", 3)
 

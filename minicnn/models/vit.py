@@ -1,0 +1,92 @@
+"""The vision transformer (Dosovitskiy et al., 2021) for 32 x 32 colour pictures."""
+
+import minicnn.functional as F
+from minicnn import nn
+from minicnn.nn import init
+from minicnn.tensor import Tensor
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)): the norms come first (Xiong et al., 2020)."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attention = nn.MultiheadAttention(dim, heads, dropout)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, tokens, dim) -> the same shape."""
+        x = self.norm1(input)
+        x = input + self.dropout(self.attention(x, x, x))
+        return x + self.dropout(self.mlp(self.norm2(x)))
+
+
+class ViT(nn.Module):
+    """Patches as tokens, with learned positions; blocks of attention and MLP; a linear head on one vector.
+
+    With the defaults 810,890 parameters for 10 classes. Matrices start Xavier uniform and biases at 0; positions and
+    class token start normal with deviation 0.02.
+
+    Args:
+        num_classes: number of logits.
+        depth: number of blocks.
+        dim: channels of a token, a multiple of ``heads``.
+        heads: attentions side by side in a block.
+        mlp_ratio: hidden channels of the MLP by ``dim``.
+        dropout: probability, on the weights of attention, in the MLP and on what a block adds.
+        pool: "mean" of the tokens, or "class" for a token of its own that reads the others.
+        patch_size: height and width of a patch in pixels, a divisor of 32.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        depth: int = 6,
+        dim: int = 128,
+        heads: int = 4,
+        mlp_ratio: float = 2.0,
+        dropout: float = 0.0,
+        pool: str = "mean",
+        patch_size: int = 4,
+    ) -> None:
+        super().__init__()
+        for name, value in (("depth", depth), ("dim", dim), ("heads", heads), ("patch_size", patch_size)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"ViT: expected {name} as an integer from 1, received {value!r}")
+        if dim % heads:
+            raise ValueError(f"ViT: expected dim as a multiple of heads, received {dim} and {heads}")
+        if 32 % patch_size:
+            raise ValueError(f"ViT: expected patch_size as a divisor of 32, received {patch_size}")
+        if not isinstance(mlp_ratio, int | float) or not 1 <= mlp_ratio * dim < float("inf"):
+            raise ValueError(f"ViT: expected mlp_ratio as a number from 1 / dim, received {mlp_ratio!r}")
+        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+            raise ValueError(f"ViT: expected dropout as a number in [0, 1), received {dropout!r}")
+        if pool not in ("mean", "class"):
+            raise ValueError(f"ViT: expected pool 'mean' or 'class', received {pool!r}")
+        tokens = (32 // patch_size) ** 2 + (pool == "class")
+        self.patches = nn.Conv2d(3, dim, patch_size, patch_size)
+        self.class_token = nn.Parameter(init.empty(1, 1, dim).data) if pool == "class" else None
+        self.positions = nn.Parameter(init.empty(1, tokens, dim).data)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.Sequential(*(Block(dim, heads, int(mlp_ratio * dim), dropout) for _ in range(depth)))
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, num_classes)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 3:
+                init.normal_(parameter, std=0.02)
+            elif parameter.ndim == 2:
+                init.xavier_uniform_(parameter)
+            elif name.endswith("bias"):
+                init.zeros_(parameter)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, 3, 32, 32) -> logits (N, num_classes)."""
+        x = F.flatten(self.patches(input), 2).transpose(1, 2)  # (N, 3, 32, 32) -> (N, dim, 64) -> (N, 64, dim)
+        if self.class_token is not None:
+            x = F.cat([F.broadcast_to(self.class_token, (len(x), 1, x.shape[2])), x], 1)  # -> (N, 65, dim)
+        x = self.blocks(self.dropout(x + self.positions))
+        x = self.norm(x).mean(1) if self.class_token is None else self.norm(x[:, 0])  # -> (N, dim)
+        return self.head(x)  # -> (N, num_classes)

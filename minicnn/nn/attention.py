@@ -1,0 +1,63 @@
+"""Multi-head attention."""
+
+import minicnn.functional as F
+from minicnn.nn import init
+from minicnn.nn.linear import Linear
+from minicnn.nn.module import Module, Parameter
+from minicnn.tensor import Tensor
+
+
+class MultiheadAttention(Module):
+    """``num_heads`` attentions side by side, each on its share of the channels (Vaswani et al., 2017).
+
+    With the three parts of in_proj: q, k, v = query Wq^T + bq, key Wk^T + bk, value Wv^T + bv, and on each head's
+    ``embed_dim / num_heads`` columns of them softmax(q k^T / sqrt(columns)) v; ``out_proj`` mixes the heads.
+
+    in_proj_weight: (3 embed_dim, embed_dim), Xavier uniform at first; in_proj_bias: (3 embed_dim,), zeros, or None;
+    out_proj: a Linear whose bias starts as zeros.
+
+    Args:
+        embed_dim: channels of inputs and output.
+        num_heads: a divisor of ``embed_dim``.
+        dropout: probability with which a weight of the softmax is dropped in training.
+        bias: whether the projections add one.
+        batch_first: only True: (N, L, embed_dim).
+    """
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, batch_first: bool = True
+    ) -> None:
+        super().__init__()
+        if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
+            raise ValueError(
+                "MultiheadAttention: expected embed_dim as a multiple of num_heads, both from 1, "
+                f"received {embed_dim} and {num_heads}"
+            )
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"MultiheadAttention: expected dropout in [0, 1], received {dropout}")
+        if not batch_first:
+            raise ValueError(f"MultiheadAttention: expected batch_first=True, received {batch_first}")
+        self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, dropout
+        self.in_proj_weight = Parameter(init.xavier_uniform_(init.empty(3 * embed_dim, embed_dim)).data)
+        self.in_proj_bias = Parameter(init.zeros_(init.empty(3 * embed_dim)).data) if bias else None
+        self.out_proj = Linear(embed_dim, embed_dim, bias)
+        if self.out_proj.bias is not None:
+            init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """query: (N, L, embed_dim); key, value: (N, S, embed_dim) -> (N, L, embed_dim), without the weights."""
+        q, k, v = (self._heads(x, part) for part, x in enumerate((query, key, value)))
+        dropout_p = self.dropout if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)  # (N, num_heads, L, columns)
+        return self.out_proj(F.flatten(x.transpose(1, 2), 2))
+
+    def _heads(self, x: Tensor, part: int) -> Tensor:
+        """Project by one part of in_proj: (N, L, embed_dim) -> (N, num_heads, L, columns)."""
+        if x.ndim != 3:
+            raise ValueError(f"MultiheadAttention: expected (N, L, {self.embed_dim}), received shape {x.shape}")
+        rows = slice(part * self.embed_dim, (part + 1) * self.embed_dim)
+        x = F.linear(x, self.in_proj_weight[rows], None if self.in_proj_bias is None else self.in_proj_bias[rows])
+        return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
+
+    def extra_repr(self) -> str:
+        return f"{self.embed_dim}, {self.num_heads}, dropout={self.dropout}"

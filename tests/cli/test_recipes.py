@@ -1,0 +1,33 @@
+"""Every recipe on the digits, as it stands but for its length."""
+
+import json
+
+import pytest
+
+from minicnn import models
+from minicnn.training import recipe, recipe_names
+
+FEW = ("--dataset", "digits", "--backend", "numpy", "--train-size", "64", "--validation", "40", "--batch-size", "16")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_trains_and_tests(name, command, tmp_path):
+    phases = ("--augment-from", 2) if recipe(name).augment_from else ()
+    length = ("--epochs", 2, "--limit-batches", 1, *phases)
+    code, out, err = command("train", "--recipe", name, *FEW, *length, "--out", tmp_path / "run")
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    model = models.create(recipe(name).model, **recipe(name).model_options)
+    assert (metrics["recipe"], metrics["epochs"], metrics["test"]["images"]) == (name, 2, 360)
+    assert metrics["parameters"] == sum(p.numel() for p in model.parameters())
+    assert out.splitlines()[-1] == f"wrote {tmp_path / 'run'}"
+
+
+@pytest.mark.parametrize("name", ["custom-cnn", "resnet20", "stage-augment", "two-phase"])
+def test_a_recipe_learns(name, train, tmp_path):
+    # a fifth of the digits, some steps: chance is 0.1
+    options = ("--batch-size", 16, "--epochs", 8, "--flip", 0, "--ema", 0, "--out", tmp_path / "run")
+    phases = ("--augment-from", 6) if recipe(name).augment_from else ()
+    code, _, err = train("--recipe", name, *options, *phases)
+    assert code == 0, err
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["accuracy"] > 0.6
