@@ -18,6 +18,7 @@ import minicnn
 import minicnn.functional as F
 from minicnn import backend
 from minicnn.backend import reference
+from minicnn.compile.record import record
 
 FOLDER = Path(__file__).parent
 shared = SimpleNamespace(**runpy.run_path(str(FOLDER / "kernel_cases.py")))
@@ -102,3 +103,29 @@ def test_network_trains_as_on_the_reference(cupy, cuda, monkeypatch):
             assert type(model[0].weight.data) is backend.default().xp.ndarray
     assert losses["cupy"] == pytest.approx(losses["reference"], rel=1e-5)
     assert losses["cupy"][2] < losses["cupy"][0]
+
+
+@needs_compiler
+def test_a_step_is_recorded_as_on_the_cpu(cupy, cuda, monkeypatch):
+    """The list of kernel calls is all that a CUDA graph would need: the same on both, and nothing has been changed."""
+    monkeypatch.setitem(backend._loaded, "cupy", backend.Backend("cupy", cupy, cuda))
+    calls = {}
+    for name in ("numpy", "cupy"):
+        with backend.use(name):
+            model = minicnn.models.create("lenet")
+            optimizer = minicnn.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+            def step(images, labels, model=model, optimizer=optimizer):
+                loss = F.cross_entropy(model(images), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                return loss
+
+            weight = backend.to_numpy(model.conv1.weight.data).copy()
+            inputs = [np.ones((2, 3, 32, 32), np.float32), np.zeros(2, np.int64)]
+            program = record(step, [backend.default().asarray(a) for a in inputs])
+            calls[name] = [(call.kernel, [v.shape for v in call.reads()]) for call in program.calls]
+            np.testing.assert_array_equal(backend.to_numpy(model.conv1.weight.data), weight)
+    assert calls["cupy"] == calls["numpy"]
+    assert [kernel for kernel, _ in calls["cupy"]].count("sgd_step") == 10
