@@ -1,23 +1,40 @@
-"""Keras' side of the cases, on TensorFlow and the CPU, as its users write it: channels last, ``compile``, one batch.
+"""Keras' side of the cases, on TensorFlow and the CPU, as its users write it.
 
-``train_on_batch`` and ``predict_on_batch`` run a graph traced at their first call.
+Pictures are (N, H, W, C). ``train_on_batch`` and ``predict_on_batch`` run a graph that their first call traces. XLA is
+left as ``compile`` sets it by default: off without a GPU, where it makes training slower.
 """
 
+import contextlib
+import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 from cases import CASES, LEARNING_RATE, MOMENTUM, SGEMM, batch, initial
 from worker import Workload
 
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what is written to stderr: TensorFlow greets before it reads how much it shall say."""
+    stderr = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
 os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 for pool in ("INTRAOP", "INTEROP"):
-    os.environ[f"TF_NUM_{pool}_THREADS"] = os.environ["OMP_NUM_THREADS"]
-
-import keras  # noqa: E402 (reads the environment when it is imported)
-import numpy as np  # noqa: E402
-from keras import layers  # noqa: E402
+    os.environ[f"TF_NUM_{pool}_THREADS"] = os.environ.get("OMP_NUM_THREADS", "0")
+with _silence():
+    import keras
+    from keras import layers
 
 
 def lenet() -> keras.Model:
@@ -60,32 +77,33 @@ def build(case: str, batch_size: int, backend: str) -> Workload:
     model = MODELS[CASES[case].model]()
     _start_alike(model)
     facts = {"logits": model(x[:8], training=False).numpy().tolist()}
-    model.compile(
-        keras.optimizers.SGD(LEARNING_RATE, MOMENTUM), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile={"0": False, "1": True, "auto": "auto"}[os.environ.get("JIT", "auto")],
-    )  # fmt: skip
-    step = (lambda: model.train_on_batch(x, target)) if CASES[case].train else (lambda: model.predict_on_batch(x))
-    return Workload({"step": step, "sgemm": lambda: keras.ops.matmul(_square(), _square())}, facts=facts)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(LEARNING_RATE, MOMENTUM), loss)
+
+    def train() -> object:
+        return model.train_on_batch(x, target)
+
+    def infer() -> object:
+        return model.predict_on_batch(x)
+
+    tasks = {"step": train if CASES[case].train else infer}
+    tasks["sgemm"] = lambda: keras.ops.matmul(_square(), _square())
+    return Workload(tasks, facts=facts)
 
 
 def _start_alike(model: keras.Model) -> None:
     """Give every parameter the values of its twins, whose convolutions are (O, C, KH, KW) and pictures (N, C, H, W)."""
-    flattened = None  # (H, W, C) of the pictures whose pixels the next layer takes
     position = 0
+    sides = (1, 1)  # height and width of what the layer before has flattened
     for layer in model.layers:
-        if isinstance(layer, layers.Flatten):
-            flattened = layer.input.shape[1:]
         for variable in layer.trainable_variables:
-            shape = variable.shape
-            if len(shape) == 4:  # (KH, KW, C, O)
-                value = initial(position, "weight", (shape[3], shape[2], *shape[:2])).transpose(2, 3, 1, 0)
-            elif len(shape) == 2:  # (features, O)
-                value = initial(position, "weight", shape[::-1]).T
-                if flattened:
-                    h, w, c = flattened
-                    value = value.reshape(c, h, w, -1).transpose(1, 2, 0, 3).reshape(shape)
-                    flattened = None
+            *inputs, outputs = variable.shape
+            if inputs:  # (KH, KW, C, O), or (H * W * C, O)
+                window = inputs[:2] if len(inputs) == 3 else sides
+                shape = (outputs, math.prod(inputs) // math.prod(window), *window)
+                value = initial(position, "weight", shape).transpose(2, 3, 1, 0).reshape(variable.shape)
             else:
-                value = initial(position, "bias" if variable.name in ("bias", "beta") else "weight", shape)
-            variable.assign(np.ascontiguousarray(value))
+                value = initial(position, "bias" if variable.name in ("bias", "beta") else "weight", (outputs,))
+            variable.assign(value)
             position += 1
+        sides = layer.input.shape[1:3] if isinstance(layer, layers.Flatten) else (1, 1)

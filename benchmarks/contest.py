@@ -14,15 +14,41 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-_PACKAGES = ("minicnn", "numpy", "numba", "llvmlite", "torch", "cupy-cuda12x", "cupy-cuda13x")
+_PACKAGES = (
+    "minicnn", "numpy", "numba", "llvmlite", "torch", "keras", "tensorflow", "tensorflow-cpu", "cupy-cuda12x",
+    "cupy-cuda13x",
+)  # fmt: skip
 _THREAD_POOLS = ("OMP", "MKL", "OPENBLAS", "NUMBA")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A framework that minicnn is compared with; its cases are in ``cases_NAME``, NAME its key in ``PEERS``.
+
+    Attributes:
+        label: what readers call it.
+        package: what it is imported as, and what it runs on if that is another.
+        remedy: how to install it.
+    """
+
+    label: str
+    package: str
+    remedy: str
+
+
+PEERS = {
+    "torch": Peer("PyTorch", "torch", 'pip install -e ".[bench]"'),
+    "keras": Peer("Keras", "tensorflow", "pip install tensorflow"),
+}
 
 
 class Worker:
@@ -36,6 +62,7 @@ class Worker:
         # a user's wait policy could let idle threads spin through the turns of the others
         environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
         environment |= {f"{pool}_NUM_THREADS": str(threads) for pool in _THREAD_POOLS}
+        self._started = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("worker.py")), module, json.dumps(options)],
             stdin=subprocess.PIPE,
@@ -52,6 +79,10 @@ class Worker:
     def milliseconds(self, task: str, seconds: float) -> float:
         """Mean time of one call of ``task`` over a turn of ``seconds``."""
         return 1000 * self._ask(task=task, seconds=seconds)["seconds_per_call"]
+
+    def wait(self, task: str) -> float:
+        """Seconds from the start of the process to the end of its first call of ``task``."""
+        return self._ask(task=task, seconds=0.0)["first_call_ended"] - self._started
 
     def peak_mib(self) -> float:
         """Most memory that the process, or on a GPU its pool of device memory, has held."""
@@ -81,6 +112,21 @@ def take_turns(workers: Sequence[Worker], task: str, rounds: int, seconds: float
     """Time ``task`` on all workers in ``rounds`` after one that is thrown away: a list of ms a call for each."""
     table = [[worker.milliseconds(task, seconds) for worker in workers] for _ in range(rounds + 1)]
     return [list(column) for column in zip(*table[1:], strict=True)]
+
+
+def require_same_work(case: str, workers: Sequence[Worker]) -> None:
+    """End with one line and exit code 1 unless all have answered with the logits of the first."""
+    first, *others = (worker.ready["logits"] for worker in workers)
+    for logits in others:
+        difference = _relative_difference(first, logits)
+        if not difference < 1e-3:
+            sys.exit(f"{case}: the models do not do the same work; their logits differ by {difference:.1e} relative")
+
+
+def _relative_difference(a: list[list[float]], b: list[list[float]]) -> float:
+    """Largest difference of two tables of one shape, relative to the largest element of ``b``."""
+    pairs = [pair for rows in zip(a, b, strict=True) for pair in zip(*rows, strict=True)]
+    return max(abs(x - y) for x, y in pairs) / max(abs(y) for _, y in pairs)
 
 
 def parser(description: str, rounds: int, seconds: float) -> argparse.ArgumentParser:
@@ -120,10 +166,15 @@ def _positive(text: str) -> float:
     return value
 
 
-def require_torch() -> None:
-    """End with one line and exit code 2 where PyTorch is not installed."""
-    if importlib.util.find_spec("torch") is None:
-        print('PyTorch is not installed, and it is the peer: pip install -e ".[bench]"', file=sys.stderr)
+def is_installed(peer: str) -> bool:
+    """Whether the peer of this name can be imported."""
+    return importlib.util.find_spec(PEERS[peer].package) is not None
+
+
+def require(peer: str) -> None:
+    """End with one line and exit code 2 where the peer of this name is not installed."""
+    if not is_installed(peer):
+        print(f"{PEERS[peer].label} is not installed, and it is the peer: {PEERS[peer].remedy}", file=sys.stderr)
         raise SystemExit(2)
 
 

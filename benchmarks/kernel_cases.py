@@ -1,7 +1,7 @@
 """The sizes at which kernels are timed, their arguments, and the work they do.
 
 LeNet's sizes at batch 128, and one wider: 64 channels of 16 x 16. LeNet has no normalisation, no dropout and no Adam;
-those are timed on arrays of its sizes.
+those are timed on arrays of its sizes. What vision transformers add: 64 tokens of 128 numbers, 256 inside, 4 heads.
 """
 
 import math
@@ -75,6 +75,21 @@ def measurements() -> Iterator[Measurement]:
             ("batch_norm_statistics", 1), ("batch_norm", 2), ("batch_norm_grad", 3),
         ):  # fmt: skip
             yield Measurement(kernel, size, a, passes * x.nbytes, "GB/s")
+    tokens = normal(N, 64, 128)
+    a = SimpleNamespace(
+        x=tokens, gy=normal(*tokens.shape), weight=normal(128), bias=normal(128),
+        mean=tokens.mean(-1, keepdims=True), inverse_std=1 / tokens.std(-1, keepdims=True),
+    )  # fmt: skip
+    yield Measurement("layer_norm", "64x128", a, 2.0 * tokens.nbytes, "GB/s")
+    yield Measurement("layer_norm_grad", "64x128", a, 3.0 * tokens.nbytes, "GB/s")
+    a = SimpleNamespace(x=normal(N, 64, 256), gy=normal(N, 64, 256))
+    yield Measurement("gelu", "64x256", a, 2.0 * a.x.nbytes, "GB/s")
+    yield Measurement("gelu_grad", "64x256", a, 3.0 * a.x.nbytes, "GB/s")
+    scores = normal(N, 4, 64, 64)
+    powers = np.exp(scores)
+    a = SimpleNamespace(x=scores, y=powers / powers.sum(-1, keepdims=True), gy=normal(*scores.shape))
+    yield Measurement("softmax", "4x64x64", a, 2.0 * scores.nbytes, "GB/s")
+    yield Measurement("softmax_grad", "4x64x64", a, 3.0 * scores.nbytes, "GB/s")
     for count in _PARAMETERS:
         a = SimpleNamespace(parameter=normal(count), gradient=normal(count), state=[normal(count), normal(count) ** 2])
         yield Measurement("sgd_step", f"{count:,} parameters", a, 5.0 * a.parameter.nbytes, "GB/s")
@@ -83,8 +98,10 @@ def measurements() -> Iterator[Measurement]:
         images=rng.integers(0, 256, (1024, 3, 32, 32), dtype=np.uint8), index=rng.permutation(1024)[:N],
         flip=rng.random(N) < 0.5, dy=rng.integers(-2, 3, N), dx=rng.integers(-2, 3, N),
         mean=np.array([0.4914, 0.4822, 0.4465], np.float32), std=np.array([0.2470, 0.2435, 0.2616], np.float32),
+        matrix=np.eye(2, 3, dtype=np.float32) + rng.uniform(-0.1, 0.1, (N, 2, 3)).astype(np.float32),
     )  # fmt: skip
     yield Measurement("gather_images", "3x32x32", a, 5.0 * N * 3 * 32 * 32, "GB/s")
+    yield Measurement("warp_images", "3x32x32", a, 5.0 * N * 3 * 32 * 32, "GB/s")
 
 
 def converted(arguments: SimpleNamespace, convert: Any) -> SimpleNamespace:

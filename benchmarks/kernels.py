@@ -21,7 +21,7 @@ def main() -> None:
     names = sorted({measurement.kernel for measurement in sizes})
     options.add_argument("--kernel", choices=names, nargs="+", default=names, metavar="NAME", help="only these")
     arguments = options.parse_args()
-    contest.require_torch()
+    contest.require("torch")
     setting = {"threads": arguments.threads, "rounds": arguments.rounds, "seconds": arguments.seconds}
     with (
         contest.Worker("kernels_minicnn", arguments.threads, kernels="numpy") as ours,

@@ -26,6 +26,10 @@ def _calls(k: Any) -> dict[str, Callable[[SimpleNamespace], Any]]:
         "conv2d_grad_weight": lambda a: k.conv2d_grad_weight(a.gy, a.x, a.weight.shape, _ONE, a.padding, _ONE, 1),
         "dropout": lambda a: k.dropout(a.x, 1, 0.5),
         "gather_images": lambda a: k.gather_images(a.images, a.index, a.flip, a.dy, a.dx, a.mean, a.std, "reflect"),
+        "gelu": lambda a: k.gelu(a.x, "none"),
+        "gelu_grad": lambda a: k.gelu_grad(a.gy, a.x, "none"),
+        "layer_norm": lambda a: k.layer_norm(a.x, 1, a.weight, a.bias, 1e-5),
+        "layer_norm_grad": lambda a: k.layer_norm_grad(a.gy, a.x, 1, a.mean, a.inverse_std, a.weight),
         "linear": lambda a: k.linear(a.x, a.weight, a.bias),
         "linear_grad_input": lambda a: k.linear_grad_input(a.gy, a.weight),
         "linear_grad_weight": lambda a: k.linear_grad_weight(a.gy, a.x),
@@ -34,6 +38,9 @@ def _calls(k: Any) -> dict[str, Callable[[SimpleNamespace], Any]]:
         "max_pool2d_grad": lambda a: k.max_pool2d_grad(a.pooled, a.taps, a.x.shape, *_HALVES),
         "relu_grad": lambda a: k.relu_grad(a.gy, a.y),
         "sgd_step": lambda a: k.sgd_step(a.parameter, a.gradient, a.state[0], False, 1e-3, 0.9, 0.0, 0.0, False),
+        "softmax": lambda a: k.softmax(a.x, -1),
+        "softmax_grad": lambda a: k.softmax_grad(a.gy, a.y, -1),
+        "warp_images": lambda a: k.warp_images(a.images, a.index, a.matrix, a.mean, a.std, "reflect"),
     }
 
 

@@ -36,6 +36,16 @@ def _gather_images(a: SimpleNamespace) -> object:
     return (pictures * (1 / (255 * a.std)) - a.mean / a.std).permute(0, 3, 1, 2).contiguous()
 
 
+def _warp_images(a: SimpleNamespace) -> object:
+    size = a.images.shape[-1]
+    place = torch.arange(size, dtype=torch.float32)
+    down, across = torch.meshgrid(place, place, indexing="ij")
+    points = torch.stack((across, down, torch.ones_like(down)), -1)  # (H, W, 3)
+    grid = torch.einsum("hwk,njk->nhwj", points, a.matrix) * (2 / (size - 1)) - 1
+    pictures = F.grid_sample(a.images[a.index].float(), grid, "bilinear", "reflection", align_corners=True)
+    return pictures * (1 / (255 * a.std))[:, None, None] - (a.mean / a.std)[:, None, None]
+
+
 _CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     "adam_step": lambda a: a.adam.step(),
     "batch_norm": lambda a: F.batch_norm(a.x, a.mean, a.variance, a.weight, a.bias),
@@ -47,6 +57,12 @@ _CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     "conv2d_grad_weight": lambda a: _convolution_backward(a, False, True),
     "dropout": lambda a: F.dropout(a.x, 0.5),
     "gather_images": _gather_images,
+    "gelu": lambda a: F.gelu(a.x),
+    "gelu_grad": lambda a: _aten.gelu_backward(a.gy, a.x),
+    "layer_norm": lambda a: torch.native_layer_norm(a.x, (128,), a.weight, a.bias, 1e-5),
+    "layer_norm_grad": lambda a: _aten.native_layer_norm_backward(
+        a.gy, a.x, (128,), a.mean, a.inverse_std, a.weight, a.bias, (True, True, True)
+    ),
     "linear": lambda a: F.linear(a.x, a.weight, a.bias),
     "linear_grad_input": lambda a: a.gy @ a.weight,
     "linear_grad_weight": lambda a: a.gy.T @ a.x,
@@ -57,6 +73,9 @@ _CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     ),
     "relu_grad": lambda a: _aten.threshold_backward(a.gy, a.y, 0),
     "sgd_step": lambda a: a.sgd.step(),
+    "softmax": lambda a: a.x.softmax(-1),
+    "softmax_grad": lambda a: _aten._softmax_backward_data(a.gy, a.y, -1, torch.float32),
+    "warp_images": _warp_images,
 }
 
 

@@ -1,4 +1,4 @@
-"""The table and the chart of the results that ``compare.py``, ``startup.py`` and ``kernels.py`` have written.
+"""The table and the chart of what ``compare.py``, ``frameworks.py``, ``startup.py`` and ``kernels.py`` have written.
 
     python benchmarks/report.py [FOLDER]
 
@@ -14,6 +14,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+import contest
+import frameworks
 from compare import share_of_sgemm
 
 Record = dict[str, Any]
@@ -41,7 +43,11 @@ machine:
     python benchmarks/kernels.py --json benchmarks/results/kernels.json
     python benchmarks/report.py
 
-For a GPU add `--backend cupy` and give the files other names; PyTorch then needs a build for CUDA.
+For a GPU add `--backend cupy` and give the files other names; PyTorch then needs a build for CUDA. For Keras, after
+`pip install tensorflow`, add `--peer keras` to the cases of LeNet and the VGG-like network, with other names too; all
+three frameworks are compared by
+
+    python benchmarks/frameworks.py --json benchmarks/results/frameworks.json
 
 Each framework runs in a process of its own with the same number of threads, and they take turns. Times and speeds are
 medians over the rounds; a ratio is the median of the ratios within the rounds, in brackets the smallest and the
@@ -64,36 +70,40 @@ def main() -> None:
         print(message, file=sys.stderr)
         sys.exit(2)
     cases = sorted((r for r in records if "ratio" in r), key=lambda r: (r["case"], r["batch_size"]))
-    kernels, startups = ([r for r in records if key in r] for key in ("kernels", "startup"))
+    kernels, startups, beside = ([r for r in records if key in r] for key in ("kernels", "startup", "frameworks"))
     text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
-    text.write_text(markdown(cases, kernels, startups, picture.name), encoding="utf-8")
+    text.write_text(markdown(cases, kernels, startups, beside, picture.name), encoding="utf-8")
     print(text)
     if cases:
         chart(cases).savefig(picture, dpi=160, metadata={"Software": None})
         print(picture)
 
 
-def markdown(cases: list[Record], kernels: list[Record], startups: list[Record], picture: str) -> str:
-    """The cases by machine, then the wait for the first step, then the kernels."""
+def markdown(
+    cases: list[Record], kernels: list[Record], startups: list[Record], beside: list[Record], picture: str
+) -> str:
+    """The cases by machine and peer, then the frameworks, then the wait for the first step, then the kernels."""
     parts = [_REPRODUCE]
     if cases:
-        parts.append(f"![Speed relative to PyTorch]({picture})\n")
-    for (hardware, versions), records in _by_conditions(cases).items():
+        parts.append(f"![Speed relative to {_peers(cases)}]({picture})\n")
+    for (hardware, versions, peer), records in _by_conditions(cases).items():
+        label = contest.PEERS[peer].label
         rows = [
-            "| case | batch | minicnn img/s | PyTorch img/s | ratio | minicnn ms | PyTorch ms "
-            "| minicnn peak MiB | PyTorch peak MiB | of one thread | of sgemm | n | date |",
+            f"| case | batch | minicnn img/s | {label} img/s | ratio | minicnn ms | {label} ms "
+            f"| minicnn peak MiB | {label} peak MiB | of one thread | of sgemm | n | date |",
             "|---|" + "---:|" * 11 + "---|",
         ]
         for r in records:
             spread = f"({min(r['ratios']):.2f}-{max(r['ratios']):.2f})"
             rows.append(
-                f"| {r['case']} | {r['batch_size']} | {r['minicnn_img_s']:,.0f} | {r['torch_img_s']:,.0f} "
-                f"| **{r['ratio']:.2f}** {spread} | {r['minicnn_ms']:.3f} | {r['torch_ms']:.3f} "
-                f"| {r['minicnn_peak_mib']:,.0f} | {r['torch_peak_mib']:,.0f} "
+                f"| {r['case']} | {r['batch_size']} | {r['minicnn_img_s']:,.0f} | {r[f'{peer}_img_s']:,.0f} "
+                f"| **{r['ratio']:.2f}** {spread} | {r['minicnn_ms']:.3f} | {r[f'{peer}_ms']:.3f} "
+                f"| {r['minicnn_peak_mib']:,.0f} | {r[f'{peer}_peak_mib']:,.0f} "
                 f"| {_or_dash(r['gain_of_threads'])} | {_or_dash(r['gflops'] and share_of_sgemm(r))} "
                 f"| {r['processes']} x {r['rounds']} x {r['seconds']:g} s | {r['date']} |"
             )
         parts.append(f"## {hardware}\n\n{versions}\n\n" + "\n".join(rows) + "\n")
+    parts += [f"## Frameworks\n\n{frameworks.table(r)}\n" for r in beside]
     for r in startups:
         rows = ["| process start to first step | seconds |", "|---|---:|"]
         rows += [f"| {name} | {seconds:.2f} |" for name, seconds in r["startup"].items()]
@@ -125,20 +135,30 @@ def chart(cases: list[Record]) -> Figure:
     groups = _by_conditions(cases)
     heights = [0.9 + 0.36 * len(records) for records in groups.values()]
     figure = Figure(figsize=(13.0, sum(heights) + 0.9), layout="constrained")
-    figure.suptitle("minicnn beside PyTorch", x=0.01, ha="left", fontsize=14, fontweight="bold", color=_INK)
+    figure.suptitle(f"minicnn beside {_peers(cases)}", x=0.01, ha="left", fontsize=14, fontweight="bold", color=_INK)
     rows = figure.subplots(len(groups), 4, squeeze=False, height_ratios=heights, width_ratios=[2.6, 1, 1, 1])
-    for row, ((hardware, _), records) in zip(rows, groups.items(), strict=True):
-        _speeds(row[0], f"{hardware}, PyTorch {records[0]['versions']['torch']}", records)
-        memory = [r["minicnn_peak_mib"] / r["torch_peak_mib"] for r in records]
-        _figures(row[1], "peak memory, of PyTorch's", memory, 1.0)
+    for row, ((hardware, _, peer), records) in zip(rows, groups.items(), strict=True):
+        label = contest.PEERS[peer].label
+        _speeds(row[0], f"{hardware}, {label} {records[0]['versions'][peer]}", records, peer)
+        memory = [r["minicnn_peak_mib"] / r[f"{peer}_peak_mib"] for r in records]
+        _figures(row[1], f"peak memory, of {label}'s", memory, 1.0)
         _figures(row[2], "speed, of one thread's", [r["gain_of_threads"] for r in records], records[0]["threads"])
         _figures(row[3], "FLOP/s, of sgemm's", [r["gflops"] and share_of_sgemm(r) for r in records], 1.0)
-    label = "images per second, of PyTorch's: median and range of the rounds; above 1, minicnn is faster"
+    label = f"images per second, of {_peers(cases)}'s: median and range of the rounds; above 1, minicnn is faster"
     rows[-1][0].set_xlabel(label, color=_FAINT, fontsize=9)
     return figure
 
 
-def _speeds(axes: Axes, heading: str, records: list[Record]) -> None:
+def _peers(cases: list[Record]) -> str:
+    """What minicnn is compared with in these cases."""
+    return " and ".join(dict.fromkeys(contest.PEERS[_peer(r)].label for r in cases))
+
+
+def _peer(r: Record) -> str:
+    return r.get("peer", "torch")  # the only one there was when a record did not say
+
+
+def _speeds(axes: Axes, heading: str, records: list[Record], peer: str) -> None:
     reach = max(1.0, *(max(r["ratios"]) for r in records))
     for position, r in enumerate(records):
         ahead = r["ratio"] >= 1
@@ -146,10 +166,10 @@ def _speeds(axes: Axes, heading: str, records: list[Record]) -> None:
         axes.plot([min(r["ratios"]), max(r["ratios"])], [position] * 2, color=_INK, linewidth=1.2, zorder=3)
         end = max(1.0, *r["ratios"]) + 0.015 * reach
         axes.text(end, position, f"{r['ratio']:.2f}", va="center", fontweight="bold", color=_INK, fontsize=10)
-        speeds = f"{r['minicnn_img_s']:,.0f} against {r['torch_img_s']:,.0f} img/s"
+        speeds = f"{r['minicnn_img_s']:,.0f} against {r[f'{peer}_img_s']:,.0f} img/s"
         axes.text(end + 0.16 * reach, position, speeds, va="center", color=_FAINT, fontsize=9, bbox=_BEHIND_TEXT)
     axes.axvline(1, color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=4)
-    axes.text(1, -0.62, "PyTorch", ha="center", va="bottom", color=_INK, fontsize=9)
+    axes.text(1, -0.62, contest.PEERS[peer].label, ha="center", va="bottom", color=_INK, fontsize=9)
     width = max(len(str(r["batch_size"])) for r in records)
     names = [f"{r['case']}, batch {r['batch_size']:{_DIGIT_SPACE}>{width}}" for r in records]
     axes.set_yticks(range(len(records)), names, color=_INK)
@@ -179,11 +199,11 @@ def _style(axes: Axes, heading: str, count: int) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _by_conditions(cases: list[Record]) -> dict[tuple[str, str], list[Record]]:
-    """The records in order, by what they were measured on."""
-    groups: dict[tuple[str, str], list[Record]] = {}
+def _by_conditions(cases: list[Record]) -> dict[tuple[str, str, str], list[Record]]:
+    """The records in order, by what they were measured on and the peer."""
+    groups: dict[tuple[str, str, str], list[Record]] = {}
     for r in cases:
-        groups.setdefault(_conditions(r), []).append(r)
+        groups.setdefault((*_conditions(r), _peer(r)), []).append(r)
     return groups
 
 

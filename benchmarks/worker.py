@@ -47,20 +47,29 @@ def main() -> None:
     module, options = sys.argv[1:]
     workload = importlib.import_module(module).build(**json.loads(options))
     print(json.dumps({"device": workload.device, **workload.facts}), file=answers, flush=True)
-    warm = set()
+    first_calls: dict[str, float] = {}  # when they ended
     for line in sys.stdin:
         request = json.loads(line)
         name = request["task"]
         if name is None:
             answer = {"peak_mib": (workload.device_peak_mib or _resident_peak_mib)()}
         else:
-            if name not in warm:
-                warm.add(name)
-                for _ in range(_WARM_UP_CALLS):
-                    workload.tasks[name]()
-            answer = {"seconds_per_call": _time(workload, name, request["seconds"])}
+            if name not in first_calls:
+                first_calls[name] = _warm_up(workload, name)
+            seconds = _time(workload, name, request["seconds"])
+            answer = {"seconds_per_call": seconds, "first_call_ended": first_calls[name]}
         _settle()
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def _warm_up(workload: Workload, name: str) -> float:
+    """Call the task until it is warm, and tell when its first call ended, on the clock of all processes."""
+    workload.tasks[name]()
+    workload.synchronize()
+    ended = time.monotonic()
+    for _ in range(_WARM_UP_CALLS - 1):
+        workload.tasks[name]()
+    return ended
 
 
 def _time(workload: Workload, name: str, seconds: float) -> float:
