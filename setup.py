@@ -29,6 +29,7 @@ setup(
         "rich>=13.7",
         "safetensors>=0.5",
         "scikit-learn>=1.5",
+        "scipy>=1.11",
         "threadpoolctl>=3.5",
         "typer>=0.12",
     ],

@@ -11,7 +11,7 @@ from minicnn.backend.cpu.data import gather_images, warp_images
 from minicnn.backend.cpu.elementwise import adam_step, dropout, relu_grad, sgd_step
 from minicnn.backend.cpu.jit import get_num_threads, set_num_threads
 from minicnn.backend.cpu.layer_norm import layer_norm, layer_norm_grad
-from minicnn.backend.cpu.linear import linear_grad_input, linear_grad_weight
+from minicnn.backend.cpu.linear import linear, linear_grad_input, linear_grad_weight
 from minicnn.backend.cpu.matmul import matmul
 from minicnn.backend.cpu.normalization import batch_norm, batch_norm_grad, batch_norm_statistics
 from minicnn.backend.cpu.pooling import max_pool2d, max_pool2d_grad
@@ -42,7 +42,6 @@ from minicnn.backend.reference import (
     leaky_relu,
     leaky_relu_grad,
     lerp_into,
-    linear,
     linear_grad_bias,
     log,
     log_softmax,
