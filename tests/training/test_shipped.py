@@ -10,7 +10,6 @@ from minicnn.data import load_image
 from minicnn.training import pretrained
 from minicnn.training.evaluation import predict
 
-
 LEAST = {  # test accuracy that each is shipped for
     "lenet-cifar10": 0.75,
     "resnet20-cifar10": 0.88,
