@@ -35,9 +35,12 @@ def explain(
 ) -> int:
     """Draw what a model sees on up to 24 pictures.
 
-    grad_cam.png: which parts speak for the class; feature_maps.png: the first picture behind a layer; filters.png: of
-    the first convolution; probabilities-N.png: the most probable classes of picture N. A picture that cannot be read is
-    reported, the others are explained, the exit code is 1.
+    grad_cam.png: which parts speak for the class.
+    feature_maps.png: the first picture behind a layer.
+    filters.png: those of the first convolution.
+    probabilities-N.png: the most probable classes of picture N.
+
+    A picture that cannot be read is reported, the others are explained, the exit code is 1.
     """
     given = [*(image or []), *(paths or [])]
     if not given:
