@@ -1,1 +1,1 @@
-"""The commands: train, predict, evaluate."""
+"""The commands, one file each."""

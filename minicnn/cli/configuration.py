@@ -23,7 +23,11 @@ Dataset = Annotated[
     str, typer.Option(help="auto (CIFAR-10, else digits), cifar10, digits, or a folder of class folders.")
 ]
 RecipeName = Annotated[
-    str, typer.Option("--recipe", help="Name of a set of options, or 'list' (default: lenet, or digits on digits).")
+    str,
+    typer.Option(
+        "--recipe",
+        help="A set of options by name; train --recipe list shows them (default: lenet, or digits on digits).",
+    ),
 ]
 _PANELS = ("Run", "Data", "Model", "Optimisation", "Augmentation")
 _OWN_PANELS = {"dataset": "Data", "data_dir": "Data"}  # of the command's own options; the others are of the run

@@ -46,10 +46,11 @@ def find_lr(
     files.check_writable(folder)
     rates, losses = learning_rate_test(Trainer(whole, splits, chosen), steps)
     best = suggestion(rates, losses)
-    rows = zip(rates, losses, smoothed(losses), strict=True)
+    smooth = smoothed(losses)
+    rows = zip(rates, losses, smooth, strict=True)
     lines = ["learning_rate,loss,smoothed_loss", *(",".join(map(repr, row)) for row in rows)]
     files.atomic_write(folder / "find_lr.csv", "\n".join(lines) + "\n")
-    files.atomic_write(folder / "find_lr.png", plots.to_png(plots.learning_rates(rates, losses, best)))
+    files.atomic_write(folder / "find_lr.png", plots.to_png(plots.learning_rates(rates, losses, smooth, best)))
     print(f"suggestion: --lr {best:.2g}, where the loss falls most steeply ({len(rates)} steps, up to {rates[-1]:.2g})")
     print(f"wrote {folder}")
     return 0

@@ -31,12 +31,15 @@ def show(
 
     Options that are not given are those of the recipe.
     """
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out: expected a .png file, received {out}")
     source = {"recipe": recipe_name, "dataset": dataset or "auto", "data_dir": str(data_dir or "")}
     configs = choose(source, given if seed is None else given | {"seed": seed}, None)  # checked before any data loads
     chosen = choose_backend(backend, 0)
     splits, name = load(source, configs)
     config = configs[name]
-    scaling: dict[str, Any] = {"mean": splits.mean, "std": splits.std}
+    mean, std = config.scaling(splits)
+    scaling: dict[str, Any] = {"mean": mean, "std": std}
     loader = Loader(
         splits.train, count, shuffle=True, augment=config.augmentation, seed=config.seed, backend=chosen, **scaling
     )
@@ -46,6 +49,7 @@ def show(
     after, targets = next(loader.epoch(0, batch))
     captions = _captions(to_numpy(labels), to_numpy(targets), splits.train.classes)
     figure = plots.before_after(_bytes(before, **scaling), _bytes(after, **scaling), captions)
+    files.check_writable(out.parent)
     files.atomic_write(out, plots.to_png(figure))
     print(f"data: {splits.note}")
     print(f"wrote {out}: {len(before)} pictures of {splits.name}, recipe {name}")

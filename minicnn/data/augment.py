@@ -19,7 +19,7 @@ _LIMITS: dict[str, tuple[Any, float, str]] = {  # field: type, largest value, wo
     "saturation": (int | float, math.inf, "a number, 0 or more"),
     "sharpness": (int | float, math.inf, "a factor, 0 or more"),
     "erasing": (int | float, 1, "a probability"),
-    "cutout": (int, math.inf, "a number of pixels, 0 or more"),
+    "cutout": (int, 4096, "a number of pixels, from 0 to 4096"),
     "mixup": (int | float, math.inf, "a number, 0 or more"),
     "cutmix": (int | float, math.inf, "a number, 0 or more"),
 }

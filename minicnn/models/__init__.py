@@ -28,7 +28,7 @@ def names() -> tuple[str, ...]:
     return tuple(_MODELS)
 
 
-def create(name: str, num_classes: int = 10, **options: Any) -> Module:
+def create(name: str, /, num_classes: int = 10, **options: Any) -> Module:
     """Make a model with fresh weights.
 
     Raises:

@@ -15,6 +15,8 @@ class LeNet(nn.Module):
 
     def __init__(self, num_classes: int = 10, relu_logits: bool = False) -> None:
         super().__init__()
+        if not isinstance(relu_logits, bool):
+            raise ValueError(f"LeNet: expected relu_logits as true or false, received {relu_logits!r}")
         self.relu_logits = relu_logits
         self.conv1 = nn.Conv2d(3, 6, 5)
         self.conv2 = nn.Conv2d(6, 16, 5)

@@ -8,7 +8,8 @@ from minicnn.tensor import Tensor, kernels_of
 def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     """Scale all gradients in place so that their joint 2-norm is at most ``max_norm``; return the norm before.
 
-    The norm is a float64 tensor without axes. One that is not finite scales nothing: the caller sees it there.
+    The norm is a tensor without axes, float64 where there are gradients. One that is not finite scales nothing: the
+    caller sees it there.
     """
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm_: expected max_norm above 0, received {max_norm}")

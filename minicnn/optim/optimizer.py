@@ -42,6 +42,8 @@ class Optimizer:
             self._check("lr", options["lr"])
             self._check_options(options)
         self._lr = defaults["lr"]
+        if not self._lr and any(group["lr"] for group in self.param_groups):
+            raise ValueError(f"{self._name}: expected lr above 0 where a group has one of its own, received 0")
         self._ratios = [group["lr"] / self._lr if self._lr else 1.0 for group in self.param_groups]
         self.steps = 0
         self._state: dict[str, list[Any]] = {}

@@ -52,24 +52,21 @@ def curves(history: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def learning_rates(rates: Sequence[float], losses: Sequence[float], suggestion: float) -> Figure:
+def learning_rates(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggestion: float
+) -> Figure:
     """The loss while the learning rate rises step by step, as it was and smoothed, and the rate to train with.
 
     rates: above 0, on a logarithmic axis. losses: as many; those that are not finite are left out, and those far above
-    the first are cut off by the axis. The smooth line is the exponential mean of weight 0.9, corrected for its start
-    (Kingma and Ba, 2015).
+    the first are cut off by the axis. smoothed: the line through them, as many.
     """
     shown = np.isfinite(losses)
-    if len(rates) != len(losses) or not shown.any():
+    if not len(rates) == len(losses) == len(smoothed) or not shown.any():
         raise ValueError(
-            f"learning_rates expects as many rates as losses, and one finite loss. "
-            f"Received: {len(rates)} and {len(losses)}, {shown.sum()} finite"
+            f"learning_rates expects as many rates as losses and smoothed losses, and one finite loss. "
+            f"Received: {len(rates)}, {len(losses)} and {len(smoothed)}, {shown.sum()} finite"
         )
-    x, y = np.asarray(rates, np.float64)[shown], np.asarray(losses, np.float64)[shown]
-    smooth, mean = np.empty(len(y)), 0.0
-    for step, loss in enumerate(y):
-        mean = 0.9 * mean + 0.1 * loss
-        smooth[step] = mean / (1 - 0.9 ** (step + 1))
+    x, y, smooth = (np.asarray(column, np.float64)[shown] for column in (rates, losses, smoothed))
     figure = new_figure(6.4, 3.6)
     axes = figure.subplots()
     axes.plot(x, y, color=BLUE, linewidth=0.8, alpha=0.35, label="loss of a step", marker="o" if len(y) == 1 else None)

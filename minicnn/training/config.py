@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minicnn import models, optim, random
-from minicnn.data import Augment
+from minicnn.data import Augment, Splits
 from minicnn.optim import schedules
 from minicnn.tensor import Tensor
 
@@ -100,8 +100,13 @@ class Config(Augment):
             raise ValueError(f"ema: expected a number from 0 to less than 1, received {self.ema!r}")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup: expected fewer than the {self.epochs} epochs, received {self.warmup}")
-        if not isinstance(self.model_options, Mapping):
-            raise ValueError(f"model_options: expected names and values, received {self.model_options!r}")
+        if not isinstance(self.model_options, Mapping) or "num_classes" in self.model_options:
+            raise ValueError(
+                "model_options: expected names and values, without num_classes, which the data set has; "
+                f"received {self.model_options!r}"
+            )
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in self.model_options.items()}
+        object.__setattr__(self, "model_options", plain)  # as TOML and JSON have them
         self.make_optimizer([Tensor(np.zeros(1, np.float32))])  # these know their other limits
         self.make_schedule(1)
         if self.model_options:
@@ -149,6 +154,10 @@ class Config(Augment):
     def shaped_by_epochs(self) -> bool:
         """Whether the learning rate of a step depends on the number of epochs, which is then not to be changed."""
         return self.schedule in ("cosine", "one-cycle")
+
+    def scaling(self, splits: Splits) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and deviation of the channels, with which pictures are normalised."""
+        return (splits.mean, splits.std) if self.normalize == "mean-std" else ((0.0,) * 3, (1.0,) * 3)
 
     def split_options(self) -> dict[str, Any]:
         """Return the options with which :func:`minicnn.data.load` splits the data."""
@@ -211,7 +220,7 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check(name: str, value: Any, kind: Any, least: float = 0, most: float = math.inf) -> None:
-    if not isinstance(value, kind) or not (least <= value <= most and math.isfinite(value)):
+    if not isinstance(value, kind) or not (least <= value <= most and value < math.inf):
         number = "a whole number" if kind is int else "a number"
         limit = f"from {least:g} to {most:g}" if math.isfinite(most) else f"from {least:g}"
         raise ValueError(f"{name}: expected {number} {limit}, received {value!r}")

@@ -47,7 +47,7 @@ class Trainer:
         self.model.to(backend)
         self._update = Update(self.model, config, eager)
         self.optimizer, self.averaged = self._update.optimizer, self._update.averaged
-        self.mean, self.std = (splits.mean, splits.std) if config.normalize == "mean-std" else ((0.0,) * 3, (1.0,) * 3)
+        self.mean, self.std = config.scaling(splits)
         self.train_loader = Loader(
             splits.train,
             config.batch_size,

@@ -30,7 +30,7 @@ from minicnn.training import Config
         ("limit_batches", -1, "limit_batches: expected a whole number from 0, received -1"),
         ("augment_from", 1.5, "augment_from: expected a whole number from 0, received 1.5"),
         ("tta", 1, "tta: expected true or false, received 1"),
-        ("model_options", ["depth"], r"model_options: expected names and values, received \['depth'\]"),
+        ("model_options", ["depth"], r"model_options: expected names and values, .* received \['depth'\]"),
         ("model_options", {"deep": 3}, "model lenet: .*deep"),
         ("label_smoothing", math.nan, "label_smoothing: expected a number from 0 to 1, received nan"),
         ("clip_norm", -1.0, "clip_norm: expected a number from 0, received -1.0"),

@@ -108,8 +108,8 @@ def _normal(x):
 
 @jit()
 def _exp(x):
-    """e^x for x up to 0: with x = n ln 2 + r, 2^n times the Taylor series of e^r."""
-    x = maximum(x, fill(-87.0))
+    """e^x for x up to 0, and 0 below -87: with x = n ln 2 + r, 2^n times the Taylor series of e^r."""
+    given, x = x, maximum(x, fill(-87.0))
     n = round_even(x * fill(1 / math.log(2)))
     r = multiply_add(n, fill(-0.693359375), x)  # ln 2 in two parts
     r = multiply_add(n, fill(2.12194440e-4), r)
@@ -121,7 +121,7 @@ def _exp(x):
     series = multiply_add(series, r, fill(1 / 2))
     series = multiply_add(series, r, fill(1.0))
     series = multiply_add(series, r, fill(1.0))
-    return series * power_of_two(n)
+    return where_greater(fill(-87.0), given, fill(0.0), series * power_of_two(n))
 
 
 @jit(parallel=True, fastmath={"reassoc", "nsz", "contract"})
