@@ -15,6 +15,7 @@ LEAST = {  # test accuracy that each is shipped for
     "resnet20-cifar10": 0.88,
     "custom-cnn-cifar10": 0.85,
     "stage-augment-cifar10": 0.88,
+    "stage-baseline-cifar10": 0.7,
     "stage-bn-cifar10": 0.7,
     "stage-dropout-cifar10": 0.8,
     "two-phase-cifar10": 0.75,
