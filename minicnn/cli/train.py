@@ -96,8 +96,9 @@ def _list_recipes() -> None:
         measured = card.measured
         parameters = f"{measured['parameters']:,}" if "parameters" in measured else "-"
         accuracy = f"{measured['test_accuracy']:.2%}" if "test_accuracy" in measured else "-"
-        seconds = f"{measured['seconds'] / 60:,.0f} min" if "seconds" in measured else "-"
-        rows.append((card.name, card.config.model, parameters, accuracy, seconds, card.description))
+        seconds = measured.get("seconds")
+        wait = "-" if seconds is None else f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
+        rows.append((card.name, card.config.model, parameters, accuracy, wait, card.description))
     output = Output()
     if output.is_terminal:
         table = Table(*rows[0])
