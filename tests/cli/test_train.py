@@ -206,7 +206,7 @@ def test_a_signal_finishes_the_step_and_saves(script, command, tmp_path, number)
 
 def test_the_second_interrupt_stops_at_once_with_whole_files(train, tmp_path, monkeypatch):
     train("--epochs", 3, "--out", tmp_path, "--stop-after", 1)
-    before = arrays_of(tmp_path)
+    before, handler = arrays_of(tmp_path), signal.getsignal(signal.SIGINT)
 
     def interrupted(descriptor):
         for _ in range(2):
@@ -217,7 +217,7 @@ def test_the_second_interrupt_stops_at_once_with_whole_files(train, tmp_path, mo
         code, _, err = train("--epochs", 3, "--out", tmp_path, "--resume")
     assert (code, err) == (130, "")
     assert arrays_of(tmp_path) == before and not list(tmp_path.glob(".minicnn-*"))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_signals_are_collected_and_handlers_restored():
