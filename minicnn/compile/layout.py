@@ -105,11 +105,11 @@ class Layout:
 
     def _postpone(self) -> None:
         """Make the filters of a Winograd convolution just before it: they are larger than all weights."""
-        for node in self.nodes:
+        for index, node in enumerate(self.nodes):
             if node.kind == "filters":
-                (weight,), (filters,) = node.reads, node.writes
-                used = min(n.phase - 1 for n in self.nodes if filters in n.reads)
-                node.phase = min([used, *(n.phase for n in self.nodes if weight in n.writes)])
+                (weight,), (filters,), later = node.reads, node.writes, self.nodes[index + 1 :]
+                used = min(n.phase - 1 for n in later if filters in n.reads)
+                node.phase = min([used, *(n.phase for n in later if weight in n.writes)])
 
     def _join_steps(self) -> None:
         """Make one call of the steps that SGD takes in a phase, where its gradients lie in this memory."""

@@ -208,10 +208,8 @@ class Plan(Encoding):
 
         def run() -> None:
             total = parts.sum(axis=0) if sums.parts else parts
-            for first in range(0, outputs, 64):  # some rows at a time: less memory for the copy
-                rows = out[first : first + 64]
-                flat = total[:, first : first + len(rows)].reshape(16, -1)
-                np.matmul(flat.T, self.machine.FILTER, out=rows.reshape(-1, 9))
+            flat = total[:, :outputs].reshape(16, -1)
+            np.matmul(flat.T, self.machine.FILTER, out=out.reshape(-1, 9))
 
         return run
 
