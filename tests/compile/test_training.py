@@ -10,7 +10,7 @@ import pytest
 
 import minicnn
 import minicnn.functional as F
-from minicnn import Tensor, nn, random, recording
+from minicnn import Tensor, nn, optim, random, recording
 from minicnn.models import LeNet
 from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
@@ -161,3 +161,29 @@ def test_recording_does_not_move_statistics():
     x = 7 + np.random.default_rng(0).standard_normal((9, 3, 4, 5)).astype(np.float32)
     compiled(x)
     np.testing.assert_allclose(norm.running_mean.numpy(), 0.1 * x.mean((0, 2, 3)), rtol=1e-5)  # one step, not two
+
+
+def test_three_steps_in_one_plan_follow_eager():
+    """The filters that Winograd's convolution makes of a weight are those of its own step."""
+
+    def losses(compiled):
+        minicnn.manual_seed(0)
+        layers = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Flatten()]
+        model = nn.Sequential(*layers, nn.Linear(16 * 64, 5))
+        optimizer = optim.SGD(model.parameters(), 0.1, 0.9)
+
+        def steps(images, labels):
+            found = []
+            for _ in range(3):
+                found.append(F.cross_entropy(model(images), labels))
+                optimizer.zero_grad()
+                found[-1].backward()
+                optimizer.step()
+            return tuple(found)
+
+        run = minicnn.compile(steps) if compiled else steps
+        images = np.random.default_rng(1).standard_normal((16, 3, 8, 8), dtype=np.float32)
+        inputs = Tensor(images), Tensor(np.arange(16) % 5)
+        return [loss.item() for _ in range(2) for loss in run(*inputs)]
+
+    assert losses(True) == pytest.approx(losses(False), rel=1e-5)
