@@ -13,11 +13,10 @@ from minicnn.backend.cpu.lanes import (
     load,
     maximum,
     multiply_add,
-    power_of_two,
-    round_even,
     store,
     where_greater,
 )
+from minicnn.backend.cpu.pointwise import exp_parts
 
 _PIECE = 1 << 13  # elements of a task
 
@@ -108,20 +107,9 @@ def _normal(x):
 
 @jit()
 def _exp(x):
-    """e^x for x up to 0, and 0 below -87: with x = n ln 2 + r, 2^n times the Taylor series of e^r."""
-    given, x = x, maximum(x, fill(-87.0))
-    n = round_even(x * fill(1 / math.log(2)))
-    r = multiply_add(n, fill(-0.693359375), x)  # ln 2 in two parts
-    r = multiply_add(n, fill(2.12194440e-4), r)
-    series = fill(1 / 5040)
-    series = multiply_add(series, r, fill(1 / 720))
-    series = multiply_add(series, r, fill(1 / 120))
-    series = multiply_add(series, r, fill(1 / 24))
-    series = multiply_add(series, r, fill(1 / 6))
-    series = multiply_add(series, r, fill(1 / 2))
-    series = multiply_add(series, r, fill(1.0))
-    series = multiply_add(series, r, fill(1.0))
-    return where_greater(fill(-87.0), given, fill(0.0), series * power_of_two(n))
+    """e^x for x up to 0, and 0 below -87."""
+    power, rest = exp_parts(x)
+    return where_greater(fill(-87.0), x, fill(0.0), multiply_add(power, rest, power))
 
 
 @jit(parallel=True, fastmath={"reassoc", "nsz", "contract"})

@@ -77,8 +77,8 @@ def pointwise(code, memory, a, a_plane, a_row, b, b_plane, b_row, y, y_plane, y_
 
 
 @jit()
-def _expm1(x):
-    """e^x - 1 for x up to 0: with x = n ln 2 + r, 2^n (e^r - 1) + (2^n - 1), the bracket by its Taylor series."""
+def exp_parts(x):
+    """2^n and e^r - 1, where x = n ln 2 + r, for x up to 0: e^x is 2^n (e^r - 1) + 2^n. From -87 down as at -87."""
     x = maximum(x, fill(-87.0))
     n = round_even(x * fill(1.4426950408889634))
     r = multiply_add(n, fill(-0.693359375), x)  # ln 2 in two parts
@@ -89,9 +89,14 @@ def _expm1(x):
     series = multiply_add(series, r, fill(1 / 24))
     series = multiply_add(series, r, fill(1 / 6))
     series = multiply_add(series, r, fill(1 / 2))
-    series = multiply_add(series * r, r, r)
-    power = power_of_two(n)
-    return multiply_add(power, series, power - fill(1.0))
+    return power_of_two(n), multiply_add(series * r, r, r)
+
+
+@jit()
+def _expm1(x):
+    """e^x - 1 for x up to 0."""
+    power, rest = exp_parts(x)
+    return multiply_add(power, rest, power - fill(1.0))
 
 
 @jit()
