@@ -36,7 +36,9 @@ LEVELS = {  # of a file or folder below minicnn/
     "__init__": 6,
     "cli": 7,
 }
-OPTIONAL = {"cupy": "backend", "cupyx": "backend", "numba": "backend", "h5py": "training"}  # the room that knows it
+OPTIONAL = {  # the room that knows it
+    "cupy": "backend", "cupyx": "backend", "numba": "backend", "scipy": "backend", "h5py": "training",
+}  # fmt: skip
 WITHOUT_NUMPY = {"functional", "nn", "models"}
 
 

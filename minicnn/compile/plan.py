@@ -26,29 +26,24 @@ class Plan(Encoding):
             self.environment[value] = self._view(region)
         self.steps: list[Callable[[], None]] = []
         self.programs: list[np.ndarray] = []
-        self.images = np.zeros((1, 1, 1, 1), dtype=np.float32)
-        self.labels = np.zeros(1, dtype=np.int64)
         steps: dict[int, list[Any]] = {}
         for node in self.nodes:
             if node.kind != "same":
                 steps.setdefault(node.phase, []).extend(self._encoded(node))
         images = self.count * self.machine.LANES if self.lanes == 1 else self.batch  # the machine counts in its lanes
-        self.table = np.zeros(0, dtype=np.int64)
         for phase in sorted(steps):
             if phase % 2:
                 self.steps.append(self._runner(np.array(steps[phase], dtype=np.int64), images))
             else:
                 self.steps += steps[phase]
         self.table = np.array(self._table, dtype=np.int64)
-        self.numbers = np.array(self._numbers, dtype=np.float32)
+        numbers = np.array(self._numbers, dtype=np.float32)
+        labels = np.zeros(0, dtype=np.int64) if self.direct[1] is None else self.direct[1].array
+        self.context = self.machine.Context(self.memory, self.room, self.table, numbers, labels)
 
     def _runner(self, program: np.ndarray, count: int) -> Callable[[], None]:
         self.programs.append(program)
-
-        def run() -> None:
-            self.machine.run(program, self.memory, self.room, self.table, self.images, self.labels, self.numbers, count)
-
-        return run
+        return lambda: self.context.run(program, count)
 
     def _encoded(self, node: Node) -> list[Any]:
         """Return the rows of the machine's program, or the call, for a node."""
@@ -245,11 +240,10 @@ class Plan(Encoding):
         """Run on arrays of the recorded shapes and dtypes; return the results as new tensors."""
         for value, array in zip(self.program.inputs, arrays, strict=True):
             if value is self.direct[0]:
-                self.environment[value] = self.images = np.require(array, requirements=["C", "W"])
+                self.environment[value] = images = np.require(array, requirements=["C", "W"])
+                self.context.feed(images)
             else:
                 np.copyto(value.array, array)
-                if value is self.direct[1]:
-                    self.labels = value.array
         for action, _ in self.program.before:
             action()
         for place, key in self.keys:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.core import event, sigutils
-from numba.core.ccallback import CFunc
+from numba.core import event
 
 LANES = 8
 """Images in a block of the batch-interleaved layout: one 256-bit vector of float32."""
@@ -32,7 +31,7 @@ class _Announce(event.Listener):
         """Nothing to say."""
 
 
-_SOURCES = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(Path(__file__).parent.glob("*.py")))
+SOURCES = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(Path(__file__).parent.glob("*.py")))
 """What compiled code depends on: a function has others inlined that stand in other files."""
 
 
@@ -42,22 +41,20 @@ def jit(parallel: bool = False, fastmath: Any = False) -> Callable[[Callable], A
     return lambda function: _cached(numba.njit(**options)(function))
 
 
-def c_function(signature: Any, function: Callable) -> Any:
-    """Compile to a function that C could call by its ``address``, cached in the same way."""
-    compiled = _cached(CFunc(function, sigutils.normalize_signature(signature), {}, {"error_model": "numpy"}))
-    compiled.compile()
-    return compiled
-
-
 def _cached(compiled: Any) -> Any:
     try:
         compiled.enable_caching()
-        compiled._cache._cache_file._source_stamp = _SOURCES  # Numba would look at the function's own file alone
+        compiled._cache._cache_file._source_stamp = SOURCES  # Numba would look at the function's own file alone
     except RuntimeError as error:  # Numba found no folder for its cache
-        warnings.warn(
-            f"kernels are compiled anew in every process: {error}; name a folder in NUMBA_CACHE_DIR", stacklevel=3
-        )
+        warn_of_no_cache(error)
     return compiled
+
+
+def warn_of_no_cache(error: Exception) -> None:
+    """Say that compiled code is not kept."""
+    warnings.warn(
+        f"kernels are compiled anew in every process: {error}; name a folder in NUMBA_CACHE_DIR", stacklevel=4
+    )
 
 
 def plain(array: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ An operand in memory is a pair (at, step): at + block * step, or at + thread * r
 Other operands are sizes, strides, offsets into the table of offsets, and offsets into the numbers (float32).
 """
 
+import ctypes
 from functools import cache
 
 import numba
@@ -20,14 +21,15 @@ from numba.extending import intrinsic
 from minicnn.backend.cpu import blocks, pointwise, single, winograd
 from minicnn.backend.cpu.elementwise import sgd_step_flat
 from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, tile_for_matrix, up
-from minicnn.backend.cpu.jit import LANES, c_function, get_num_threads, jit
+from minicnn.backend.cpu.jit import LANES, get_num_threads
+from minicnn.backend.cpu.objects import c_function
 from minicnn.backend.cpu.pointwise import POINTWISE
 from minicnn.backend.cpu.tile import TILES
 from minicnn.backend.cpu.winograd import FILTER
 
 __all__ = [
-    "FILTER", "LANES", "ONE", "OPERATIONS", "PARTS", "POINTWISE", "TILES", "WIDTH", "Window", "get_num_threads", "run",
-    "sgd_steps", "sweeps", "tile_for", "tile_for_matrix", "up",
+    "FILTER", "LANES", "ONE", "OPERATIONS", "PARTS", "POINTWISE", "TILES", "WIDTH", "Context", "Window",
+    "get_num_threads", "sgd_steps", "sweeps", "tile_for", "tile_for_matrix", "up",
 ]  # fmt: skip
 
 WIDTH = 32
@@ -59,82 +61,86 @@ _floats, _integers = _pointer_to(types.float32), _pointer_to(types.int64)
 
 
 @intrinsic
-def _invoke(typing, address, context, part, thread):
-    """Call the function at ``address`` with three integers."""
+def _invoke(typing, address, program, length, context, count, part, parts, thread):
+    """Call the function at ``address`` with the seven integers."""
 
     def codegen(target, builder, signature, arguments):
         integer = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [integer] * 3)
+        kind = ir.FunctionType(ir.VoidType(), [integer] * 7)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
         return target.get_dummy_value()
 
-    return types.void(address, context, part, thread), codegen
+    return types.void(address, program, length, context, count, part, parts, thread), codegen
 
 
-def run(program, memory, room, table, images, labels, numbers, count):
-    """Run ``program`` over ``count`` images.
+class Context:
+    """What the programs of a plan work on: addresses and sizes, where compiled code finds them.
 
-    program: int64 (instructions, WIDTH); memory: float32, room: scratch of a thread at its end; table: int64; images:
-    float32 (N, C, H, W); labels: int64 (N,); numbers: float32.
+    memory: float32, room: scratch of a thread at its end; table: int64; numbers: float32; labels: int64 (N,).
     """
-    parts = min(-(-count // LANES), PARTS)
-    threads = min(parts, get_num_threads())
-    _run(_interpreter(), program, memory, room, table, images, labels, numbers, count, parts, threads)
+
+    def __init__(self, memory, room, table, numbers, labels):
+        self._arrays = (memory, table, numbers, labels)  # an address keeps nothing alive
+        entries = [entry for array in self._arrays for entry in (array.ctypes.data, array.size)]
+        self._entries = np.array([*entries, room, *[0] * 5], dtype=np.int64)
+        self._address = self._entries.ctypes.data
+
+    def feed(self, images):
+        """Take these from now on, float32 (N, C, H, W) and contiguous; the caller keeps them alive."""
+        self._entries[-5:] = images.ctypes.data, *images.shape
+
+    def run(self, program, count):
+        """Run ``program``, int64 (instructions, WIDTH), over ``count`` images."""
+        parts = min(-(-count // LANES), PARTS)
+        threads = min(parts, get_num_threads())
+        launch = c_function(_launch, parallel=True)
+        launch(_interpreter(), program.ctypes.data, program.shape[0], self._address, count, parts, threads)
 
 
-@jit()
 def sgd_steps(addresses, sizes, numbers, nesterov):
     """Take the steps of several parameters, float32.
 
     addresses: int64 (n, 3), where parameter, gradient and velocity (0: none) begin; sizes: int64 (n,), their elements;
     numbers: float32 (n, 5), whether it is the first step, lr, momentum, 1 - dampening, weight decay; nesterov: bool.
     """
-    for i in range(sizes.size):
-        w, gradient, velocity = addresses[i]
-        first, lr, momentum, share, weight_decay = numbers[i]
+    take = c_function(_steps_of_sgd)
+    take(addresses.ctypes.data, sizes.ctypes.data, numbers.ctypes.data, sizes.size, nesterov)
+
+
+def _steps_of_sgd(addresses, sizes, numbers, count, nesterov):
+    places, lengths = carray(_integers(addresses), (count, 3)), carray(_integers(sizes), count)
+    options = carray(_floats(numbers), (count, 5))
+    for i in range(count):
+        w, gradient, velocity = places[i]
+        first, lr, momentum, share, weight_decay = options[i]
         state = velocity if velocity else w  # without momentum it is only an argument of the right type
         sgd_step_flat(
-            carray(_floats(w), sizes[i]), carray(_floats(gradient), sizes[i]), carray(_floats(state), sizes[i]),
-            velocity != 0, first != 0, lr, momentum, share, weight_decay, nesterov,
+            carray(_floats(w), lengths[i]), carray(_floats(gradient), lengths[i]), carray(_floats(state), lengths[i]),
+            velocity != 0, first != 0, lr, momentum, share, weight_decay, nesterov != 0,
         )  # fmt: skip
 
 
-@jit(parallel=True)
-def _run(interpreter, program, memory, room, table, images, labels, numbers, count, parts, threads):
-    context = np.array(
-        [
-            program.ctypes.data, program.shape[0], memory.ctypes.data, memory.size, room, table.ctypes.data, table.size,
-            images.ctypes.data, images.shape[0], images.shape[1], images.shape[2], images.shape[3], labels.ctypes.data,
-            labels.size, numbers.ctypes.data, numbers.size, count, parts,
-        ],
-        dtype=np.int64,
-    )  # fmt: skip
+def _launch(interpreter, program, length, context, count, parts, threads):
     for thread in numba.prange(threads):
         for part in range(thread, parts, threads):
-            _invoke(interpreter, context.ctypes.data, part, thread)
+            _invoke(interpreter, program, length, context, count, part, parts, thread)
 
 
 @cache
 def _interpreter():
-    """Address of :func:`_interpret` as machine code: called by it, not linked, it is compiled once, not thrice."""
-    return c_function(types.void(types.int64, types.int64, types.int64), _interpret).address
+    """Address of :func:`_interpret` as machine code: called by the launcher, not linked, it is compiled only once."""
+    return ctypes.cast(c_function(_interpret), ctypes.c_void_p).value
 
 
-def _interpret(context, part, thread):
+def _interpret(program, length, context, count, part, parts, thread):
     """Run the program over the blocks of one part."""
-    c = carray(_integers(context), 18)
-    program, memory, table = (
-        carray(_integers(c[0]), (c[1], WIDTH)),
-        carray(_floats(c[2]), c[3]),
-        carray(_integers(c[5]), c[6]),
-    )
-    images, labels = carray(_floats(c[7]), (c[8], c[9], c[10], c[11])), carray(_integers(c[12]), c[13])
-    numbers, count, parts = carray(_floats(c[14]), c[15]), c[16], c[17]
+    c = carray(_integers(context), 14)
+    rows, table = carray(_integers(program), (length, WIDTH)), carray(_integers(c[2]), c[3])
+    memory, numbers, labels = carray(_floats(c[0]), c[1]), carray(_floats(c[4]), c[5]), carray(_integers(c[6]), c[7])
+    room, images = c[8], carray(_floats(c[9]), (c[10], c[11], c[12], c[13]))
     for block in range(part, (count + LANES - 1) // LANES, parts):
-        for i in range(program.shape[0]):
-            _execute(
-                program[i], memory, thread * c[4], table, images, labels, numbers, count, part, block, block >= parts
-            )
+        for i in range(length):
+            _execute(rows[i], memory, thread * room, table, images, labels, numbers, count, part, block, block >= parts)
 
 
 @numba.njit(inline="always")  # part of _interpret, not a function that is compiled for itself
