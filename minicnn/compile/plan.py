@@ -26,6 +26,7 @@ class Plan(Encoding):
             self.environment[value] = self._view(region)
         self.steps: list[Callable[[], None]] = []
         self.programs: list[np.ndarray] = []
+        self.context = self.machine.Context()
         steps: dict[int, list[Any]] = {}
         for node in self.nodes:
             if node.kind != "same":
@@ -39,11 +40,11 @@ class Plan(Encoding):
         self.table = np.array(self._table, dtype=np.int64)
         numbers = np.array(self._numbers, dtype=np.float32)
         labels = np.zeros(0, dtype=np.int64) if self.direct[1] is None else self.direct[1].array
-        self.context = self.machine.Context(self.memory, self.room, self.table, numbers, labels)
+        self.context.bind(self.memory, self.room, self.table, numbers, labels)
 
     def _runner(self, program: np.ndarray, count: int) -> Callable[[], None]:
         self.programs.append(program)
-        return lambda: self.context.run(program, count)
+        return self.context.runner(program, count)
 
     def _encoded(self, node: Node) -> list[Any]:
         """Return the rows of the machine's program, or the call, for a node."""

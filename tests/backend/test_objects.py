@@ -1,5 +1,6 @@
 """Functions kept as object files: they do what was compiled, and are compiled again when they must be."""
 
+import ctypes
 import subprocess
 import sys
 
@@ -91,6 +92,19 @@ def test_what_numba_does_not_have_is_named_instead_of_called(compilations, monke
     monkeypatch.setattr(objects, "_compiled", wanting)
     with pytest.raises(RuntimeError, match=r"double: Numba .* does not have numba_of_tomorrow"):
         doubled()
+
+
+def test_code_with_addresses_of_this_process_is_not_kept(compilations, tmp_path):
+    library = ctypes.CDLL(None)
+    library.abs.argtypes, library.abs.restype = [ctypes.c_int], ctypes.c_int
+    absolute = library.abs
+
+    def calls(number):
+        absolute(number)
+
+    with pytest.raises(RuntimeError, match="calls: its code contains addresses of this process"):
+        objects.c_function(calls)
+    assert not list(tmp_path.rglob("calls-*"))
 
 
 def test_a_plan_from_the_cache_runs_without_the_compiler():

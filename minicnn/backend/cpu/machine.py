@@ -74,27 +74,31 @@ def _invoke(typing, address, program, length, context, count, part, parts, threa
 
 
 class Context:
-    """What the programs of a plan work on: addresses and sizes, where compiled code finds them.
+    """What the programs of a plan work on: addresses and sizes, where compiled code finds them."""
 
-    memory: float32, room: scratch of a thread at its end; table: int64; numbers: float32; labels: int64 (N,).
-    """
+    def __init__(self):
+        self._entries = np.zeros(14, dtype=np.int64)
 
-    def __init__(self, memory, room, table, numbers, labels):
-        self._arrays = (memory, table, numbers, labels)  # an address keeps nothing alive
-        entries = [entry for array in self._arrays for entry in (array.ctypes.data, array.size)]
-        self._entries = np.array([*entries, room, *[0] * 5], dtype=np.int64)
-        self._address = self._entries.ctypes.data
+    def bind(self, memory, room, table, numbers, labels):
+        """Set what stays where it is: memory, float32, room: scratch of a thread at its end; table: int64; numbers:
+        float32; labels: int64 (N,)."""
+        arrays = self._arrays = (memory, table, numbers, labels)  # an address keeps nothing alive
+        self._entries[:9] = *(n for array in arrays for n in (array.ctypes.data, array.size)), room
 
     def feed(self, images):
         """Take these from now on, float32 (N, C, H, W) and contiguous; the caller keeps them alive."""
-        self._entries[-5:] = images.ctypes.data, *images.shape
+        self._entries[9:] = images.ctypes.data, *images.shape
 
-    def run(self, program, count):
-        """Run ``program``, int64 (instructions, WIDTH), over ``count`` images."""
-        parts = min(-(-count // LANES), PARTS)
-        threads = min(parts, get_num_threads())
+    def runner(self, program, count):
+        """Return a function that runs ``program``, int64 (instructions, WIDTH), over ``count`` images."""
         launch = c_function(_launch, parallel=True)
-        launch(_interpreter(), program.ctypes.data, program.shape[0], self._address, count, parts, threads)
+        parts = min(-(-count // LANES), PARTS)
+        arguments = (_interpreter(), program.ctypes.data, program.shape[0], self._entries.ctypes.data, count, parts)
+
+        def run(kept=(self, program)):
+            launch(*arguments, min(parts, get_num_threads()))
+
+        return run
 
 
 def sgd_steps(addresses, sizes, numbers, nesterov):

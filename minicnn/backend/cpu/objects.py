@@ -32,7 +32,7 @@ def c_function(function: Callable[..., None], parallel: bool = False) -> Any:
     """Compile ``function``, whose arguments are int64 and which returns nothing; return it as a function of ctypes.
 
     Raises:
-        RuntimeError: the code calls what this version of Numba does not have.
+        RuntimeError: the code calls what this version of Numba does not have, or holds addresses of this process.
     """
     path = _place(function)
     kept = _read(path) if path else None
@@ -57,7 +57,10 @@ def _compiled(function: Callable[..., None], parallel: bool) -> tuple[dict[str, 
     options = {"error_model": "numpy", "parallel": parallel}
     compiled: Any = CFunc(function, (kind.args, kind.return_type), {}, options)
     compiled.compile()
-    _, _, (code, bitcode) = compiled._library.serialize_using_object_code()
+    library = compiled._library
+    if library.has_dynamic_globals:
+        raise RuntimeError(f"{function.__name__}: its code contains addresses of this process")
+    _, _, (code, bitcode) = library.serialize_using_object_code()
     module = llvm.parse_bitcode(bitcode)
     names = [thing.name for thing in [*module.functions, *module.global_variables] if thing.is_declaration]
     return {"name": compiled.native_name, "calls": [n for n in names if not n.startswith("llvm.")]}, code
