@@ -196,6 +196,14 @@ class Encoding(Layout):
             self._number(floor),
         )
 
+    def _avg_pool(self, x: Block, y: Block, rows: Region, columns: Region) -> list[int]:
+        blocks = [self._inside(x), self._inside(y)]
+        return self._line("avg_pool", blocks, *self._strides(x), *x.size, rows.at, columns.at, self._plane(y))
+
+    def _avg_pool_grad(self, x: Block, y: Block, rows: Region, columns: Region) -> list[int]:
+        blocks = [self._inside(x), self._inside(y)]
+        return self._line("avg_pool_grad", blocks, self._plane(x), *self._strides(y), *y.size, rows.at, columns.at)
+
     def _moments(self, x: Block, partial: Region) -> list[int]:
         return self._line("moments", [self._inside(x), (partial.at, partial.size)], *self._strides(x), *self._flat(x))
 

@@ -105,11 +105,12 @@ class Layout:
 
     def _postpone(self) -> None:
         """Make the filters of a Winograd convolution just before it: they are larger than all weights."""
-        for index, node in enumerate(self.nodes):
-            if node.kind == "filters":
-                (weight,), (filters,), later = node.reads, node.writes, self.nodes[index + 1 :]
-                used = min(n.phase - 1 for n in later if filters in n.reads)
-                node.phase = min([used, *(n.phase for n in later if weight in n.writes)])
+        for node in [n for n in self.nodes if n.kind == "filters"]:
+            (weight,), (filters,), index = node.reads, node.writes, self.nodes.index(node)
+            later = [n for n in self.nodes[index + 1 :] if filters in n.reads or weight in n.writes]
+            node.phase = min(n.phase - (filters in n.reads) for n in later)
+            self.nodes.remove(node)
+            self.nodes.insert(self.nodes.index(later[0]), node)
 
     def _join_steps(self) -> None:
         """Make one call of the steps that SGD takes in a phase, where its gradients lie in this memory."""
@@ -152,24 +153,26 @@ class Layout:
         self._split_reshapes()
         self.zeros = 0
         shared = self._shared()
-        users: dict[Any, list[int]] = {}  # the phases in which a thing is used
+        users: dict[Any, list[int]] = {}  # the moments at which a thing is used: calls have each their own
         lines: dict[Any, list[int]] = {}  # and at which nodes
-        for index, node in enumerate(self.nodes):
+        moment, phase = 0, -1
+        for index, node in enumerate(sorted(self.nodes, key=lambda node: node.phase)):
+            moment += node.phase != phase or phase % 2 == 0
+            phase = node.phase
             for thing in (*node.reads, *node.writes):
                 place: Any = self.regions.get(thing) if isinstance(thing, Value) else shared.get(thing, thing)
-                users.setdefault(place, []).append(node.phase)
+                users.setdefault(place, []).append(moment)
                 lines.setdefault(place, []).append(index)
         blocks = [thing for thing in users if isinstance(thing, Block)]
         regions = [thing for thing in users if isinstance(thing, Region)]
         start = self.machine.up(max((b.channels for b in blocks), default=0) + 64, 16)
-        last = max(node.phase for node in self.nodes) + 1 if self.nodes else 0
         kept = [self.regions.get(value) for value in self.program.outputs]
         main, scratch = _Packing(start), _Packing(0)
         things: list[Any] = [*regions, *blocks]
         for thing in sorted(things, key=self._size, reverse=True):
             first, final = min(users[thing]), max(users[thing])
             if isinstance(thing, Region):
-                thing.at = main.place(self._size(thing), first, last if thing in kept else final)
+                thing.at = main.place(self._size(thing), first, moment + 1 if thing in kept else final)
             else:
                 frame = (thing.size, thing.halo) if any(thing.halo) else None
                 if first == final:

@@ -274,6 +274,20 @@ def _max_pool2d_grad(low: Lowering, call: Call) -> bool:
     return True
 
 
+def _avg_pool2d(low: Lowering, call: Call) -> bool:
+    """Of the pooling to one pixel, and its gradient, which is pooling from one pixel."""
+    x, rows, columns = call.arguments
+    (y,) = call.outputs
+    if not low.is_batch(x) or (1, 1) not in (x.shape[2:], y.shape[2:]):
+        return False
+    source, block = low.block(x), Block.of(y)
+    low.blocks[y] = block
+    factors = [low.weight(rows), low.weight(columns)]
+    kind = "avg_pool" if y.shape[2:] == (1, 1) else "avg_pool_grad"
+    low.add(kind, [source, *factors], [block], x=source, y=block, rows=factors[0], columns=factors[1])
+    return True
+
+
 def _cross_entropy(low: Lowering, call: Call) -> bool:
     logits, labels, weight, smoothing = call.arguments
     while labels.call is not None and labels.call.kernel == "copy":
@@ -325,6 +339,7 @@ RULES: dict[str, Callable[[Lowering, Call], bool]] = {
     "batch_norm_grad": _batch_norm_grad,
     "max_pool2d": _max_pool2d,
     "max_pool2d_grad": _max_pool2d_grad,
+    "avg_pool2d": _avg_pool2d,
     "cross_entropy": _cross_entropy,
     "cross_entropy_grad": _cross_entropy_grad,
 }

@@ -8,7 +8,17 @@ convolution reads.
 import numpy as np
 
 from minicnn.backend.cpu.jit import LANES, jit
-from minicnn.backend.cpu.lanes import fill, load, maximum, store, total, transpose, where_equal, where_greater
+from minicnn.backend.cpu.lanes import (
+    fill,
+    load,
+    maximum,
+    multiply_add,
+    store,
+    total,
+    transpose,
+    where_equal,
+    where_greater,
+)  # fmt: skip
 from minicnn.backend.cpu.tile import TILES, tile
 
 
@@ -183,6 +193,30 @@ def max_pool_grad(
                         place = target + u * gx_row + (j * stride[1] + v) * LANES
                         store(memory, place, load(memory, place) + where_equal(value, best, left, zero))
                         left = where_equal(value, best, zero, left)
+
+
+@jit()
+def avg_pool(memory, x, plane, row, size, rows, columns, y, y_plane):
+    """y = the sum of the pixels, each times the factors of its row and its column: one window. size: of x."""
+    for c in range(size[0]):
+        sums = fill(0.0)
+        for i in range(size[1]):
+            start, line = x + c * plane + i * row, fill(0.0)
+            for j in range(size[2]):
+                line = multiply_add(load(memory, start + j * LANES), fill(memory[columns + j]), line)
+            sums = multiply_add(line, fill(memory[rows + i]), sums)
+        store(memory, y + c * y_plane, sums)
+
+
+@jit()
+def avg_pool_grad(memory, gy, gy_plane, gx, plane, row, size, rows, columns):
+    """gx = gy times the factors of the row and the column. size: of gx."""
+    for c in range(size[0]):
+        gradient = load(memory, gy + c * gy_plane)
+        for i in range(size[1]):
+            start, line = gx + c * plane + i * row, gradient * fill(memory[rows + i])
+            for j in range(size[2]):
+                store(memory, start + j * LANES, line * fill(memory[columns + j]))
 
 
 @jit()

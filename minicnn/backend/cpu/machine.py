@@ -40,7 +40,8 @@ PARTS = 8
 OPERATIONS = (
     "interleave", "deinterleave", "products", "weight_gradient", "channel_sums", "max_pool", "max_pool_grad",
     "cross_entropy", "cross_entropy_grad", "moments", "norm_sums", "dropout", "winograd",
-    "winograd_gradient", "winograd_operands", "fetch", "put", "max_pool_single", "linear_single", *POINTWISE,
+    "winograd_gradient", "winograd_operands", "fetch", "put", "max_pool_single", "linear_single", "avg_pool",
+    "avg_pool_grad", *POINTWISE,
 )  # fmt: skip
 """Names of the operation codes."""
 _POINTWISE = len(OPERATIONS) - len(POINTWISE)
@@ -237,3 +238,7 @@ def _execute(r, memory, scratch, table, images, labels, numbers, count, part, bl
         )  # fmt: skip
     elif code == 18:
         single.linear(memory, a, r[9], b, r[10], c, r[11], numbers[r[12]])
+    elif code == 19:
+        blocks.avg_pool(memory, a, r[9], r[10], (r[11], r[12], r[13]), r[14], r[15], b, r[16])
+    elif code == 20:
+        blocks.avg_pool_grad(memory, a, r[9], b, r[10], r[11], (r[12], r[13], r[14]), r[15], r[16])
