@@ -1,7 +1,6 @@
 """Lay out: order the nodes, and give everything its place in one memory."""
 
 import math
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +55,17 @@ class _Packing:
 
 def _is_plain(array: Any) -> bool:
     return array.dtype == np.float32 and array.flags.c_contiguous
+
+
+def _with(node: Node, thing: Any, other: Any) -> Node:
+    """Return ``node`` with ``other`` in place of ``thing``."""
+    reads, writes = ([other if t is thing else t for t in things] for things in (node.reads, node.writes))
+    return replace(
+        node,
+        reads=reads,
+        writes=writes,
+        options={key: other if value is thing else value for key, value in node.options.items()},
+    )
 
 
 class Layout:
@@ -132,20 +142,25 @@ class Layout:
         self.nodes = nodes
 
     def _compute_again(self) -> None:
-        """Apply a batch norm again in every phase that needs its result: cheaper than to keep it in memory."""
-        written = Counter(w for node in self.nodes for w in node.writes)
-        for node in [n for n in self.nodes if n.kind == "affine"]:
-            y = node.options["y"]
-            if written[y] > 1 or y is node.options["a"]:
+        """Apply a batch norm, and add to it, again in every phase that needs the result: cheaper than to keep it."""
+        for y in [n.options["y"] for n in self.nodes if n.kind == "affine"]:
+            makers = [n for n in self.nodes if y in n.writes]
+            first, *more = makers
+            if first.kind != "affine" or any(n.kind != "add" or n.phase != first.phase for n in more):
                 continue
-            for phase in sorted({n.phase for n in self.nodes if y in n.reads} - {node.phase}):
+            sources = {thing for n in makers for thing in n.reads if isinstance(thing, Block) and thing is not y}
+            kept = min(max(n.phase for n in self.nodes if source in n.reads) for source in sources)
+            edited = max(n.phase for n in self.nodes for source in sources if source in n.writes)
+            phases = sorted({n.phase for n in self.nodes if y in n.reads} - {first.phase})
+            if edited > first.phase or (phases and phases[-1] > kept):
+                continue
+            for phase in phases:
                 users = [n for n in self.nodes if n.phase == phase and y in n.reads]
                 again = replace(y)
-                copy = Node("affine", node.reads, [again], node.options | {"y": again}, phase)
-                self.nodes.insert(self.nodes.index(users[0]), copy)
+                place = self.nodes.index(users[0])
+                self.nodes[place:place] = [_with(replace(n, phase=phase), y, again) for n in makers]
                 for user in users:
-                    user.reads = [again if thing is y else thing for thing in user.reads]
-                    user.options = {k: again if v is y else v for k, v in user.options.items()}
+                    self.nodes[self.nodes.index(user)] = _with(user, y, again)
 
     # Places
 
