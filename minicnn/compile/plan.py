@@ -95,14 +95,14 @@ class Plan(Encoding):
         addresses = np.array([[0 if a is None else a.ctypes.data for a in row] for row in arrays], dtype=np.int64)
         sizes = np.array([row[0].size for row in arrays], dtype=np.int64)
         numbers = np.empty((len(calls), 5), dtype=np.float32)
-        nesterov = calls[0].arguments[-1]
+        take = self.machine.sgd_steps(addresses, sizes, numbers, calls[0].arguments[-1])
 
         def run() -> None:
             for row, call in zip(numbers, calls, strict=True):
                 options = (a.value if isinstance(a, Live) else a for a in call.arguments[3:8])
                 first, lr, momentum, dampening, weight_decay = options
                 row[:] = first, lr, momentum, 1 - dampening, weight_decay
-            self.machine.sgd_steps(addresses, sizes, numbers, nesterov)
+            take()
 
         return run
 

@@ -58,6 +58,7 @@ def _pointer_to(kind):
     return pointer
 
 
+_number_of_threads = types.ExternalFunction("get_num_threads", types.int64())
 _floats, _integers = _pointer_to(types.float32), _pointer_to(types.int64)
 
 
@@ -91,25 +92,24 @@ class Context:
         self._entries[9:] = images.ctypes.data, *images.shape
 
     def runner(self, program, count):
-        """Return a function that runs ``program``, int64 (instructions, WIDTH), over ``count`` images."""
-        launch = c_function(_launch, parallel=True)
-        parts = min(-(-count // LANES), PARTS)
-        arguments = (_interpreter(), program.ctypes.data, program.shape[0], self._entries.ctypes.data, count, parts)
-
-        def run(kept=(self, program)):
-            launch(*arguments, min(parts, get_num_threads()))
-
-        return run
+        """Return what runs ``program``, int64 (instructions, WIDTH), over ``count`` images."""
+        launch, parts = c_function(_launch, parallel=True), min(-(-count // LANES), PARTS)
+        return _bound(launch, _interpreter(), program, program.shape[0], self._entries, count, parts)
 
 
 def sgd_steps(addresses, sizes, numbers, nesterov):
-    """Take the steps of several parameters, float32.
+    """Return what takes the steps of several parameters, float32.
 
     addresses: int64 (n, 3), where parameter, gradient and velocity (0: none) begin; sizes: int64 (n,), their elements;
     numbers: float32 (n, 5), whether it is the first step, lr, momentum, 1 - dampening, weight decay; nesterov: bool.
     """
-    take = c_function(_steps_of_sgd)
-    take(addresses.ctypes.data, sizes.ctypes.data, numbers.ctypes.data, sizes.size, nesterov)
+    return _bound(c_function(_steps_of_sgd), addresses, sizes, numbers, sizes.size, nesterov)
+
+
+def _bound(function, *arguments):
+    """Return a call of compiled code: arrays are passed by their addresses, and kept."""
+    integers = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
+    return lambda kept=arguments: function(*integers)
 
 
 def _steps_of_sgd(addresses, sizes, numbers, count, nesterov):
@@ -125,7 +125,8 @@ def _steps_of_sgd(addresses, sizes, numbers, count, nesterov):
         )  # fmt: skip
 
 
-def _launch(interpreter, program, length, context, count, parts, threads):
+def _launch(interpreter, program, length, context, count, parts):
+    threads = min(parts, _number_of_threads())
     for thread in numba.prange(threads):
         for part in range(thread, parts, threads):
             _invoke(interpreter, program, length, context, count, part, parts, thread)
