@@ -84,7 +84,10 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Row], dict[str, dict[str, l
             what = "has no config.json, so it holds no run" if folder.is_dir() else "is not a folder"
             raise UsageError(f"{folder} {what}; expected a folder that train.py wrote")
         history = _history(folder / "history.csv")
-        rows.append({"run": name} | _row(_json(folder / "config.json"), _json(folder / "metrics.json"), history))
+        config, metrics = folder / "config.json", folder / "metrics.json"
+        row = {"run": name} | _row(_json(config, "config"), _json(metrics, "test"), history)
+        _check_numbers(row, metrics)
+        rows.append(row)
         histories[name] = history
     return rows, histories
 
@@ -120,6 +123,7 @@ def _row(config: Row, metrics: Row, history: Mapping[str, list[float]]) -> Row:
     seconds = metrics.get("train_seconds", sum(history["seconds"]) if "seconds" in history else None)
     rates = sorted(history.get("images_per_second", []))
     test = metrics.get("test", {})
+    macro = test.get("macro", {})
     return {
         "recipe": metrics.get("recipe", config.get("recipe")),
         "model": metrics.get("model", config.get("config", {}).get("model")),
@@ -131,20 +135,26 @@ def _row(config: Row, metrics: Row, history: Mapping[str, list[float]]) -> Row:
         "macs": metrics.get("macs"),
         "validation_accuracy": metrics.get("validation_accuracy", None if best is None else accuracies[best]),
         "test_accuracy": test.get("accuracy"),
-        **{name: test.get("macro", {}).get(name) for name in ("precision", "recall", "f1")},
+        **{name: macro.get(name) if isinstance(macro, dict) else macro for name in ("precision", "recall", "f1")},
     }
 
 
-def _json(path: Path) -> Row:
-    """The mapping in a file, {} where there is none."""
+def _check_numbers(row: Row, path: Path) -> None:
+    for key in list(_COLUMNS)[_WORDS:]:
+        if row[key] is not None and not isinstance(row[key], int | float):
+            raise ValueError(f"{path} is damaged: expected {key} as a number, received {row[key]!r}")
+
+
+def _json(path: Path, inner: str) -> Row:
+    """The mapping in a file, {} where there is none; ``inner`` names a mapping in it."""
     if not path.is_file():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: expected a mapping")
+    if not isinstance(content, dict) or not isinstance(content.get(inner, {}), dict):
+        raise ValueError(f"{path} is damaged: expected a mapping, and {inner} as one in it")
     return content
 
 

@@ -38,7 +38,7 @@ def explain(
     grad_cam.png: which parts speak for the class.
     feature_maps.png: the first picture behind a layer.
     filters.png: those of the first convolution.
-    probabilities-N.png: the most probable classes of picture N.
+    probabilities-N.png: the most probable classes of picture N; those of an earlier call go.
 
     A picture that cannot be read is reported, the others are explained, the exit code is 1.
     """
@@ -75,6 +75,8 @@ def explain(
         raise ValueError(f"{weights}: expected a model with a convolution, received {trained.name}; name a --layer")
     for number, (picture, row) in enumerate(zip(images, rows, strict=True), 1):
         pictures[f"probabilities-{number}"] = plots.probability_bars(picture, row, trained.classes)
+    for earlier in out.glob("probabilities-*.png"):
+        earlier.unlink()
     write_pictures(out, pictures)
     for number, (answer, (path, _)) in enumerate(zip(answers, readable, strict=True), 1):
         print(f"{number}\t{path}\t{answer}")

@@ -119,7 +119,12 @@ def test_what_is_no_run(compare, run, tmp_path):
         ("history.csv", HISTORY.replace("0.25", "much")),
         ("metrics.json", "{"),
         ("metrics.json", "[]"),
+        ("metrics.json", '{"test": null}'),
+        ("metrics.json", '{"test": {"accuracy": "much"}}'),
+        ("metrics.json", '{"test": {"macro": [0.5]}}'),
+        ("metrics.json", '{"macs": {}}'),
         ("config.json", "\x00"),
+        ("config.json", '{"config": 3}'),
     ],
 )
 def test_damaged_files_are_named(compare, run, tmp_path, name, content):

@@ -37,6 +37,12 @@ def test_pictures_by_option_and_by_position(explain, picture, tmp_path):
         assert np.ptp(np.asarray(Image.open(path).convert("L"))) > 100
 
 
+def test_no_probabilities_of_an_earlier_call_are_left(explain, picture, tmp_path):
+    assert explain(picture("a.png"), picture("b.png"))[0] == explain(picture("a.png"))[0] == 0
+    left = (tmp_path / "runs" / "explanations").glob("probabilities-*")
+    assert [path.name for path in left] == ["probabilities-1.png"]
+
+
 def test_layer_and_class_change_the_picture(explain, picture):
     pictures = []
     for number, words in enumerate(((), ("--layer", "conv1"), ("--class", "3"), ("--class", "4"))):
