@@ -58,7 +58,7 @@ def _pointer_to(kind):
     return pointer
 
 
-_number_of_threads = types.ExternalFunction("get_num_threads", types.int64())
+_number_of_threads = types.ExternalFunction("get_num_threads", types.intc())
 _floats, _integers = _pointer_to(types.float32), _pointer_to(types.int64)
 
 
