@@ -58,7 +58,7 @@ def _pointer_to(kind):
     return pointer
 
 
-_number_of_threads = types.ExternalFunction("get_num_threads", types.intc())
+_number_of_threads = types.ExternalFunction("get_num_threads", types.intp())  # as Numba itself declares it
 _floats, _integers = _pointer_to(types.float32), _pointer_to(types.int64)
 
 
