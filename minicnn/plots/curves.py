@@ -118,6 +118,8 @@ def runs(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     if highest and max(highest) > 20 * min(highest) > 0:
         panels["Learning rate"].set_yscale("log")
         panels["Learning rate"].set_ylim(bottom=min(highest) / 1000)  # cosines end near 0
+    elif highest:
+        panels["Learning rate"].set_ylim(0, 1.08 * max(highest) or 1)
     for title in ("Validation accuracy", "Training less validation accuracy"):
         panels[title].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     panels["Training less validation accuracy"].axhline(0, color=FAINT, linewidth=0.8)
