@@ -91,6 +91,7 @@ class Layout:
         self.regions = lowering.regions
         self.direct = lowering.images, lowering.labels
         self._overshot = {node.options["region"] for node in self.nodes if node.kind == "matrix"}
+        self._see_through()
         self._schedule()
         self._postpone()
         self._join_steps()
@@ -98,6 +99,16 @@ class Layout:
         self._allocate()
 
     # Order
+
+    def _see_through(self) -> None:
+        """What reads a view that a call has made (a reshape, a slice) reads what is seen there, too."""
+        self.seen: dict[Any, list[Value]] = {}
+        for node in self.nodes:
+            node.reads = [*node.reads, *(value for thing in node.reads for value in self.seen.get(thing, []))]
+            if node.kind == "call":
+                values = [thing for thing in node.reads if isinstance(thing, Value)]
+                for output in node.options["call"].outputs:
+                    self.seen[output] = [v for v in values if np.may_share_memory(v.array, output.array)]
 
     def _schedule(self) -> None:
         """Even phases are calls from Python, odd ones programs of the machine; a node goes into the first it can."""
@@ -116,8 +127,8 @@ class Layout:
     def _postpone(self) -> None:
         """Make the filters of a Winograd convolution just before it: they are larger than all weights."""
         for node in [n for n in self.nodes if n.kind == "filters"]:
-            (weight,), (filters,), index = node.reads, node.writes, self.nodes.index(node)
-            later = [n for n in self.nodes[index + 1 :] if filters in n.reads or weight in n.writes]
+            (filters,), index = node.writes, self.nodes.index(node)
+            later = [n for n in self.nodes[index + 1 :] if filters in n.reads or any(w in n.writes for w in node.reads)]
             node.phase = min(n.phase - (filters in n.reads) for n in later)
             self.nodes.remove(node)
             self.nodes.insert(self.nodes.index(later[0]), node)
@@ -181,7 +192,7 @@ class Layout:
         blocks = [thing for thing in users if isinstance(thing, Block)]
         regions = [thing for thing in users if isinstance(thing, Region)]
         start = self.machine.up(max((b.channels for b in blocks), default=0) + 64, 16)
-        kept = [self.regions.get(value) for value in self.program.outputs]
+        kept = [self.regions.get(v) for output in self.program.outputs for v in (output, *self.seen.get(output, []))]
         main, scratch = _Packing(start), _Packing(0)
         things: list[Any] = [*regions, *blocks]
         for thing in sorted(things, key=self._size, reverse=True):

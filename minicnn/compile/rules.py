@@ -172,10 +172,10 @@ def _elu(low: Lowering, call: Call) -> bool:
 
 def _elu_grad(low: Lowering, call: Call) -> bool:
     gy, x, alpha = call.arguments
-    if gy not in low.blocks or low.activated.get((x, alpha)) not in low.blocks:
+    if low.activated.get((x, alpha)) not in low.blocks:
         return False
-    y = low.blocks[low.activated[x, alpha]]
-    low.pointwise("elu_grad", call.outputs[0], low.in_place(gy), low.blocks[gy], y, number=alpha)
+    g, y = low.block(gy), low.blocks[low.activated[x, alpha]]  # x may be gone: no call could take over
+    low.pointwise("elu_grad", call.outputs[0], low.in_place(gy), g, y, number=alpha)
     return True
 
 

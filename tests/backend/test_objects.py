@@ -27,12 +27,12 @@ def compilations(monkeypatch, tmp_path):
     seen, compiled = [], objects._compiled
     monkeypatch.setattr(objects, "_compiled", lambda *a: seen.append(a) or compiled(*a))
     yield seen
-    objects.c_function.cache_clear()
+    objects._loaded.cache_clear()
     objects._engine.cache_clear()
 
 
 def doubled():
-    objects.c_function.cache_clear()  # as a new process would
+    objects._loaded.cache_clear()  # as a new process would
     objects._engine.cache_clear()
     numbers = np.arange(1000, dtype=np.float32)
     objects.c_function(double)(numbers.ctypes.data, numbers.size)

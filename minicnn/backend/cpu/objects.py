@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import llvmlite
@@ -27,13 +28,21 @@ from numba.core.typing import signature
 from minicnn.backend.cpu.jit import SOURCES, warn_of_no_cache
 
 
-@cache
+_one_at_a_time = RLock()  # LLVM's linker may end a process in which two threads load the same code
+
+
 def c_function(function: Callable[..., None], parallel: bool = False) -> Any:
     """Compile ``function``, whose arguments are int64 and which returns nothing; return it as a function of ctypes.
 
     Raises:
         RuntimeError: the code calls what this version of Numba does not have, or holds addresses of this process.
     """
+    with _one_at_a_time:
+        return _loaded(function, parallel)
+
+
+@cache
+def _loaded(function: Callable[..., None], parallel: bool) -> Any:
     path = _place(function)
     kept = _read(path) if path else None
     if kept is None:
