@@ -3,6 +3,7 @@
 import ctypes
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
@@ -48,6 +49,14 @@ def test_a_function_is_compiled_once_and_loaded_from_then_on(compilations, tmp_p
     assert doubled()
     assert len(compilations) == 1 and kept(tmp_path).suffix == ".o"
     assert doubled() and len(compilations) == 1
+
+
+def test_threads_load_a_function_once(compilations):
+    objects._loaded.cache_clear()
+    objects._engine.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(lambda _: objects.c_function(double), range(4)))
+    assert len(set(map(id, loaded))) == len(compilations) == 1
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,10 @@ NETWORKS = {  # name: model, (C, H, W)
     "much padding": (chain(conv(3, 4, 1), conv(4, 6, 2, padding=2), nn.ReLU, nn.Flatten, fc(6 * 42, 10)), (3, 3, 4)),
     "groups": (chain(conv(3, 4, 3), nn.ReLU, conv(4, 6, 3, groups=2), nn.ReLU, nn.Flatten, fc(72, 10)), (3, 8, 7)),
     "elu": (chain(conv(3, 4, 3), nn.ELU, pool(2), nn.Flatten, fc(24, 10)), (3, 8, 7)),
+    "elu under avg pool": (
+        chain(conv(3, 4, 3), nn.ELU, lambda: nn.AvgPool2d(2), nn.Flatten, fc(24, 10)),
+        (3, 8, 7),
+    ),
     "avg pool": (
         chain(conv(3, 4, 3), nn.ReLU, lambda: nn.AvgPool2d(2), nn.Flatten, fc(24, 10)),
         (3, 8, 7),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import minicnn
+import minicnn.functional as F
 from minicnn import nn
 from minicnn.compile.layout import _Packing
 from minicnn.compile.lower import Block, Region
@@ -153,6 +154,40 @@ def test_halos_stay_zeros(name, task, count):
             assert not block.any(), thing
     assert framed or name == "lenet"  # which has no padding
     assert not plan.memory[:widest].any()  # the biases of layers without
+
+
+# Views
+
+VIEWS = {
+    "reshape": lambda x: x.reshape(-1, 8),
+    "getitem": lambda x: x[2:5],
+    "transpose": lambda x: x.transpose(0, 1),
+    "two": lambda x: x.reshape(-1, 8)[:100],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_what_a_view_sees_is_kept_as_long_as_the_view(view):
+    data = batches(3, (13, 3, 8, 8))
+    found = []
+    for compiled in (False, True):
+        run = Run(chain(conv(3, 16, 3, padding=1), lambda: nn.BatchNorm2d(16), nn.ReLU, nn.Flatten, fc(1024, 10)))
+        convolution, *layers = run.model
+
+        def step(images, labels, run=run, convolution=convolution, layers=layers):
+            x = y = convolution(images)
+            for layer in layers:
+                y = layer(y)
+            seen, loss = VIEWS[view](x), F.cross_entropy(y, labels)
+            loss = loss + (seen * seen * loss).mean()  # needs the view when the blocks are no longer needed
+            run.optimizer.zero_grad()
+            loss.backward()
+            run.optimizer.step()
+            return loss, seen
+
+        run.step = minicnn.compile(step) if compiled else step
+        found.append(run.train(data))
+    agree(found[1], found[0], 3e-4)
 
 
 # Batch norm again

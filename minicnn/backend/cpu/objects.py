@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from threading import RLock
+from threading import Lock
 from typing import Any
 
 import llvmlite
@@ -27,8 +27,7 @@ from numba.core.typing import signature
 
 from minicnn.backend.cpu.jit import SOURCES, warn_of_no_cache
 
-
-_one_at_a_time = RLock()  # LLVM's linker may end a process in which two threads load the same code
+_one_at_a_time = Lock()  # LLVM's linker may end a process in which two threads load the same code
 
 
 def c_function(function: Callable[..., None], parallel: bool = False) -> Any:
