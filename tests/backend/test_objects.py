@@ -86,7 +86,7 @@ def test_without_a_folder_it_warns_and_works(compilations, monkeypatch):
 
 def test_a_folder_that_takes_no_files_warns_and_works(compilations, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(objects, "_place", lambda function: tmp_path / "file" / "double.o")
+    monkeypatch.setattr(objects, "_place", lambda *_: tmp_path / "file" / "double.o")
     with pytest.warns(UserWarning, match="compiled anew in every process"):
         assert doubled()
 

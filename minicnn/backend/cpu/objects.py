@@ -42,7 +42,7 @@ def c_function(function: Callable[..., None], parallel: bool = False) -> Any:
 
 @cache
 def _loaded(function: Callable[..., None], parallel: bool) -> Any:
-    path = _place(function)
+    path = _place(function, parallel)
     kept = _read(path) if path else None
     if kept is None:
         kept = _compiled(function, parallel)
@@ -87,7 +87,7 @@ def _engine() -> Any:
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
 
 
-def _place(function: Callable[..., None]) -> Path | None:
+def _place(function: Callable[..., None], parallel: bool) -> Path | None:
     """Return the file for a function on this processor, in the folder that Numba would take."""
     try:
         folder = Path(FunctionCache(function).cache_path)
@@ -97,7 +97,8 @@ def _place(function: Callable[..., None]) -> Path | None:
     config = numba.config
     processor = (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(), config.CPU_NAME, config.CPU_FEATURES)
     versions = (sys.version, numba.__version__, llvmlite.__version__)
-    key = hashlib.sha256(repr((processor, versions)).encode()).hexdigest()
+    what = (function.__module__, function.__qualname__, parallel)
+    key = hashlib.sha256(repr((processor, versions, what)).encode()).hexdigest()
     return folder / f"{function.__name__}-{key[:16]}.o"
 
 
