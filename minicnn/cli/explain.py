@@ -76,7 +76,8 @@ def explain(
     for number, (picture, row) in enumerate(zip(images, rows, strict=True), 1):
         pictures[f"probabilities-{number}"] = plots.probability_bars(picture, row, trained.classes)
     for earlier in out.glob("probabilities-*.png"):
-        earlier.unlink()
+        if earlier.stem.removeprefix("probabilities-").isdecimal():
+            earlier.unlink()
     write_pictures(out, pictures)
     for number, (answer, (path, _)) in enumerate(zip(answers, readable, strict=True), 1):
         print(f"{number}\t{path}\t{answer}")

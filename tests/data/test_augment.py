@@ -377,6 +377,3 @@ def test_a_batch_is_what_the_operations_make_of_it_one_after_the_other(torchvisi
     np.testing.assert_allclose(found, expected, atol=1e-3)  # the position of a sample in float32, sharpened
     one_hot = np.eye(3)[dataset.labels]
     np.testing.assert_allclose(labels, share * one_hot + (1 - share) * one_hot[order], atol=1e-6)
-
-
-# What is refused

@@ -18,7 +18,7 @@ from minicnn.backend.cpu.lanes import (
     transpose,
     where_equal,
     where_greater,
-)  # fmt: skip
+)
 from minicnn.backend.cpu.tile import TILES, tile
 
 

@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from minicnn.backend.cpu import blocks, pointwise, single, winograd
 from minicnn.backend.cpu.elementwise import sgd_step_flat
 from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, tile_for_matrix, up
-from minicnn.backend.cpu.jit import LANES, get_num_threads
+from minicnn.backend.cpu.jit import LANES
 from minicnn.backend.cpu.objects import c_function
 from minicnn.backend.cpu.pointwise import POINTWISE
 from minicnn.backend.cpu.tile import TILES
@@ -29,7 +29,7 @@ from minicnn.backend.cpu.winograd import FILTER
 
 __all__ = [
     "FILTER", "LANES", "ONE", "OPERATIONS", "PARTS", "POINTWISE", "TILES", "WIDTH", "Context", "Window",
-    "get_num_threads", "sgd_steps", "sweeps", "tile_for", "tile_for_matrix", "up",
+    "sgd_steps", "sweeps", "tile_for", "tile_for_matrix", "up",
 ]  # fmt: skip
 
 WIDTH = 32
