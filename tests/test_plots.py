@@ -307,3 +307,11 @@ def test_drawing_changes_no_global_state_and_never_loads_pyplot():
         "assert matplotlib.rcParams.copy() == before and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("wrong", [1, 4, 9])
+def test_the_title_of_few_mistakes_lies_on_the_page(wrong):
+    images = np.zeros((10_000, 3, 1, 1), np.uint8)
+    labels = np.repeat([1, 0], [wrong, 10_000 - wrong])
+    probabilities = np.tile([1.0, 0.0], (10_000, 1))
+    assert_apart(plots.mistakes(images, labels, np.zeros(10_000, int), ["cat", "dog"], probabilities))

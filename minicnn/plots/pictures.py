@@ -126,7 +126,7 @@ def _gallery(
     columns = min(8, len(shown))
     rows = math.ceil(len(shown) / columns)
     cell, side, head, text = WIDTH / 8, 1.05, 0.45, 0.4  # inches: a column, its picture, the title, two lines
-    width, height = cell * max(columns, 4), head + (side + text) * rows
+    width, height = cell * max(columns, 5), head + (side + text) * rows
     figure = Figure(figsize=(width, height), facecolor="white")
     figure.text(0.5, 1 - head / 2 / height, title, fontsize=11, color=INK, ha="center", va="center")
     for place, index in enumerate(shown):
