@@ -32,8 +32,8 @@ class compile:
     first seen. A :class:`~minicnn.nn.Module` is recorded in evaluation mode without a tape. Gradients live inside the
     plan. Plans are for NumPy arrays; on CuPy arrays the function is called as it is.
 
-    Results are those of the function up to rounding. An infinite or NaN pixel may come out of a 3 x 3 convolution as a
-    few more NaN, because Winograd's method takes 2 x 2 outputs together.
+    Results are those of the function up to rounding. An infinite or NaN pixel may come out of a convolution by 3 x 3 or
+    by 5 columns as a few more NaN, because Winograd's method takes 2 x 2 or 4 outputs together.
 
     Raises:
         RuntimeError: at the first call, if the function reads a value into Python (``item``, ``numpy``).

@@ -1,7 +1,9 @@
 """Encode: block instructions as rows of the machine's program, one method a kind of node."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -74,36 +76,36 @@ class Encoding(Layout):
         self, x: Block, y: Block, weight: Region, bias: Region | None, rows: Any, columns: Any, turned: bool,
         floor: float,
     ) -> list[list[int]]:  # fmt: skip
-        """One instruction for each group of pixels that see the same taps."""
+        """One instruction for each group of pixels that see the same taps, at each point of a transform."""
         lines = []
-        outputs, inputs = weight.shape[:2]
-        kernel = weight.shape[2:] or (1, 1)
+        outputs, inputs, *kernel = weight.shape if x.points == 1 else weight.shape[1:]
+        kernel_width, taps_of = (kernel or [1])[-1], math.prod(kernel)
         plane, row = self._strides(x)
-        taps_of = int(np.prod(kernel))
         shape, _, wide = self.machine.tile_for(y.channels, single=y.height * y.width == 1)
-        for down in rows:
-            for right in columns:
-                if self.lanes == 1:
-                    right = self._vectors(right)
-                places = np.add.outer(np.array(down.places) * self._row(y), np.array(right.places) * self.lanes)
-                starts = np.add.outer(np.array(down.starts) * row, np.array(right.starts) * self.lanes)
-                seen = [(u * kernel[-1] + v, i * row + j * self.lanes) for u, i in down.taps for v, j in right.taps]
-                factors, taps = np.array(seen or [(0, 0)]).T
-                channels = np.arange(x.channels)[:, None]
-                factors = channels * taps_of * (inputs if turned else 1) + factors
-                taps = channels * plane + taps
-                a, a_row, source = (weight.at, 0), taps_of * (1 if turned else inputs), self._inside(x)
-                if not seen:  # the bias alone
-                    a = source = self.zeros, 0
-                    a_row, factors, taps, starts = 0, factors[:1], taps[:1], 0 * starts
-                lines.append(
-                    self._line(
-                        "products", [self._inside(y), a, source], shape, self._plane(y), a_row,
-                        self._offsets(places, wide), self._offsets(starts, wide), self._offsets(factors),
-                        self._offsets(taps), np.size(taps), np.size(places), y.channels,
-                        self.zeros if bias is None else bias.at, self._number(floor),
-                    )
-                )  # fmt: skip
+        (source, step), (result, result_step) = self._inside(x), self._inside(y)
+        for point, down, right in product(range(x.points), rows, columns):
+            if self.lanes == 1:
+                right = self._vectors(right)
+            places = np.add.outer(np.array(down.places) * self._row(y), np.array(right.places) * self.lanes)
+            starts = np.add.outer(np.array(down.starts) * row, np.array(right.starts) * self.lanes)
+            seen = [(u * kernel_width + v, i * row + j * self.lanes) for u, i in down.taps for v, j in right.taps]
+            factors, taps = np.array(seen or [(0, 0)]).T
+            channels = np.arange(x.channels)[:, None]
+            factors = channels * taps_of * (inputs if turned else 1) + factors
+            taps = channels * plane + taps
+            a_row, factor = taps_of * (1 if turned else inputs), weight.at + point * outputs * inputs * taps_of
+            operands = [(factor, 0), (source + point * x.channels * plane, step)]
+            if not seen:  # the bias alone
+                operands = [(self.zeros, 0), (self.zeros, 0)]
+                a_row, factors, taps, starts = 0, factors[:1], taps[:1], 0 * starts
+            lines.append(
+                self._line(
+                    "products", [(result + point * y.channels * self._plane(y), result_step), *operands], shape,
+                    self._plane(y), a_row, self._offsets(places, wide), self._offsets(starts, wide),
+                    self._offsets(factors), self._offsets(taps), np.size(taps), np.size(places), y.channels,
+                    self.zeros if bias is None else bias.at, self._number(floor),
+                )
+            )  # fmt: skip
         return lines
 
     def _vectors(self, row: Any) -> Any:
@@ -147,30 +149,47 @@ class Encoding(Layout):
     def _winograd_operands(self, x: Block, gy: Block, seen: Region, made: Region) -> list[int]:
         return self._line(
             "winograd_operands", [self._inside(x), self._inside(gy), (self.work, -1)], *self._strides(x), x.channels,
-            *self._strides(gy), gy.channels, gy.width, gy.height * gy.width // 4, seen.at, made.at, made.shape[2],
+            *self._strides(gy), gy.channels, gy.width, 0, gy.height * gy.width // 4, seen.at, made.at, made.shape[2],
         )  # fmt: skip
 
-    def _weight_gradient(self, gy: Block, x: Block, window: Any, partial: Region) -> list[int]:
-        taps, starts, first = self._window(x, window, (gy.height, gy.width))
+    def _weight_gradient(self, gy: Block, x: Block, window: Any, partial: Region) -> list[list[int]]:
+        """One instruction for each point of a transform."""
+        taps, starts, (first, step) = self._window(x, window, (gy.height, gy.width))
         shape, columns = 0, self.machine.TILES[0][1]  # the fewer rows, the more of gy stays in the cache
         pixels = np.arange(gy.height)[:, None] * self._row(gy) + np.arange(gy.width) * self.lanes
-        return self._line(
-            "weight_gradient",
-            [self._inside(gy), first, (self.work, -1)],
-            shape,
-            partial.at,
-            partial.size,
-            np.size(taps),
-            self._plane(gy),
-            self._offsets(np.arange(columns) * self.lanes),
-            self._offsets(taps, columns),
-            self._offsets(pixels),
-            self._offsets(starts),
-            np.size(starts),
-            np.size(taps),
-            gy.channels,
-            self.zeros,
-        )
+        factors, factors_step = self._inside(gy)
+        number = np.size(taps)
+        return [
+            self._line(
+                "weight_gradient",
+                [
+                    (factors + point * gy.channels * self._plane(gy), factors_step),
+                    (first + point * x.channels * self._plane(x), step),
+                    (self.work, -1),
+                ],
+                shape, partial.at + point * gy.channels * number, partial.size, number, self._plane(gy),
+                self._offsets(np.arange(columns) * self.lanes), self._offsets(taps, columns), self._offsets(pixels),
+                self._offsets(starts), np.size(starts), number, gy.channels, self.zeros,
+            )
+            for point in range(gy.points)
+        ]  # fmt: skip
+
+    def _spread_rows(self, x: Block, y: Block, padding: int) -> list[int]:
+        return self._of_rows("spread_rows", x, y, x, y.width, padding)
+
+    def _spread_rows_grad(self, x: Block, y: Block, padding: int) -> list[int]:
+        return self._of_rows("spread_rows_grad", x, y, y, x.width, padding)
+
+    def _gather_rows(self, x: Block, y: Block, bias: Region | None, floor: float) -> list[int]:
+        offset = self.zeros if bias is None else bias.at
+        return self._of_rows("gather_rows", x, y, y, x.width, offset, self._number(floor))
+
+    def _gather_rows_grad(self, x: Block, y: Block) -> list[int]:
+        return self._of_rows("gather_rows_grad", x, y, x, y.width)
+
+    def _of_rows(self, kind: str, x: Block, y: Block, plain: Block, tiles: int, *rest: int) -> list[int]:
+        blocks, strides = [self._inside(x), self._inside(y)], (*self._strides(x), *self._strides(y))
+        return self._line(kind, blocks, *strides, *plain.size, tiles, *rest)
 
     def _channel_sums(self, x: Block, partial: Region) -> list[int]:
         return self._line("channel_sums", [self._inside(x)], *self._strides(x), *x.size, partial.at, partial.size)

@@ -13,6 +13,8 @@ from minicnn.compile.rules import lower
 
 _FEW = 4
 """Images up to which a prediction takes them one by one, with vectors along the rows ..."""
+_TRANSFORMS = ("spread_rows", "gather_rows_grad")
+"""Instructions that make more than they read."""
 _HEAVY = {"conv2d", "linear", "conv2d_grad_input", "conv2d_grad_weight", "linear_grad_input", "linear_grad_weight"}
 """... if that leaves none of these to calls."""
 
@@ -153,17 +155,23 @@ class Layout:
         self.nodes = nodes
 
     def _compute_again(self) -> None:
-        """Apply a batch norm, and add to it, again in every phase that needs the result: cheaper than to keep it."""
-        for y in [n.options["y"] for n in self.nodes if n.kind == "affine"]:
+        """Make in every phase that needs it anew what is cheaper to make than to keep.
+
+        Batch norm and what is added to it, if what they are made of is kept anyway; the points of a transform, which
+        are twice as many numbers as are transformed.
+        """
+        for y in [n.options["y"] for n in self.nodes if n.kind in ("affine", *_TRANSFORMS)]:
             makers = [n for n in self.nodes if y in n.writes]
             first, *more = makers
-            if first.kind != "affine" or any(n.kind != "add" or n.phase != first.phase for n in more):
+            added = all(n.kind == "add" and n.phase == first.phase for n in more)
+            if first.kind not in ("affine", *_TRANSFORMS) or not added:
                 continue
-            sources = {thing for n in makers for thing in n.reads if isinstance(thing, Block) and thing is not y}
+            reads = [(n, thing) for n in makers for thing in n.reads if isinstance(thing, Block) and thing is not y]
+            sources = {thing for _, thing in reads}
             kept = min(max(n.phase for n in self.nodes if source in n.reads) for source in sources)
-            edited = max(n.phase for n in self.nodes for source in sources if source in n.writes)
+            edited = any(source in n.writes for m, source in reads for n in self.nodes[self.nodes.index(m) + 1 :])
             phases = sorted({n.phase for n in self.nodes if y in n.reads} - {first.phase})
-            if edited > first.phase or (phases and phases[-1] > kept):
+            if edited or (first.kind == "affine" and phases and phases[-1] > kept):
                 continue
             for phase in phases:
                 users = [n for n in self.nodes if n.phase == phase and y in n.reads]
@@ -200,7 +208,7 @@ class Layout:
             if isinstance(thing, Region):
                 thing.at = main.place(self._size(thing), first, moment + 1 if thing in kept else final)
             else:
-                frame = (thing.size, thing.halo) if any(thing.halo) else None
+                frame = (thing.size, thing.halo, thing.points) if any(thing.halo) else None
                 if first == final:
                     thing.step = -1
                     thing.at = scratch.place(self._size(thing), min(lines[thing]), max(lines[thing]), frame)
@@ -239,7 +247,8 @@ class Layout:
             rows = self.machine.TILES[0][0] * thing.size // thing.shape[0] if thing in self._overshot else 0
             return self.machine.up(thing.size * max(thing.parts, 1) + rows, 16)
         multiple = self.machine.tile_for(thing.channels, single=thing.height * thing.width == 1)[1]
-        return self.machine.up(self.machine.up(thing.channels, multiple) * self._plane(thing), 16)
+        planes = (thing.points - 1) * thing.channels + self.machine.up(thing.channels, multiple)
+        return self.machine.up(planes * self._plane(thing), 16)
 
     def _split_reshapes(self) -> None:
         """A reshape between two blocks with halos goes through one without."""

@@ -14,7 +14,10 @@ from minicnn.compile.record import Call, Program, Value
 
 @dataclass(eq=False)
 class Block:
-    """A value in blocks of images: (channels, height, width) each, with a halo of zeros around every channel."""
+    """A value in blocks of images: (channels, height, width) each, with a halo of zeros around every channel.
+
+    points: how many of these there are, one after the other: the values of a transform.
+    """
 
     channels: int
     height: int
@@ -22,6 +25,7 @@ class Block:
     halo: tuple[int, int] = (0, 0)
     at: int = 0
     step: int = -1  # -1: scratch of a thread; else the distance of a block to the next
+    points: int = 1
 
     @classmethod
     def of(cls, value: Value) -> "Block":
@@ -70,6 +74,11 @@ _IN_CACHE = 128 * 128
 """Filters up to which the sums of their gradient are kept part by part."""
 
 
+def _one_column(window: Any) -> Any:
+    """The window that is left of one where a transform takes the columns."""
+    return tuple((n, one) for (n, _), one in zip(window, (1, 1, 0, 1), strict=True))
+
+
 class Lowering:
     """The nodes made so far, and where each Value is: in blocks, in a region, or in an array of its own."""
 
@@ -82,6 +91,8 @@ class Lowering:
         self.blocks: dict[Value, Block] = {}
         self.regions: dict[Value, Region] = {}
         self.weights: dict[Value, Region] = {}
+        self.filters: dict[Value, Region] = {}  # those transformed for the rows
+        self.transforms: dict[tuple[Any, ...], Block] = {}  # by kind, value and padding
         self.activated: dict[tuple[Value, float], Value] = {}  # by the input and the alpha of an ELU its output
         self.origins: dict[Block, Block] = {}  # by the result of a reshape the block that it may share
         self.makers: dict[Block, Node] = {}
@@ -105,6 +116,7 @@ class Lowering:
         self.add("call", reads, [*call.outputs, *call.writes()], call=call)
         for value in call.writes():  # other copies of it are out of date
             self.weights.pop(value, None)
+            self.filters.pop(value, None)
             self.blocks.pop(value, None)
 
     def is_batch(self, value: Any) -> bool:
@@ -148,35 +160,80 @@ class Lowering:
         region = self.regions[value] = Region(value.shape)
         self.add("reduce", [partial], [region, value], partial=partial, region=region)
 
-    def products(self, x: Block, y: Block, weight: Value, bias: Value | None, window: Any, turned: bool) -> None:
+    def products(self, x: Value, y: Block, weight: Value, bias: Value | None, window: Any, turned: bool) -> None:
         """Append y = weight x + bias, over a window or (None) on single pixels; ``turned`` is its adjoint."""
-        reads = [x] if bias is None else [x, self.weight(bias)]
-        options: dict[str, Any] = {
-            "x": x,
-            "y": y,
-            "bias": None if bias is None else self.weight(bias),
-            "turned": turned,
-        }
-        if window is not None and self.is_winograd(window, x, y):
-            x.halo = max(x.halo[0], 1), max(x.halo[1], 1)
+        source, offset = self.block(x), None if bias is None else self.weight(bias)
+        reads: list[Any] = [source] if offset is None else [source, offset]
+        options: dict[str, Any] = {"x": source, "y": y, "bias": offset, "floor": -np.inf}
+        if window is not None and self.is_winograd(window, source, y):
+            source.halo = max(source.halo[0], 1), max(source.halo[1], 1)
             w = Region((16, *weight.shape[:2]))  # made anew for the gradient: it is larger than the weight
             self.add("filters", [weight], [w], source=weight, region=w)
-            self.add("winograd", [*reads, w], [y], weight=w, floor=-np.inf, **options)
-            return
-        rows, columns = [self.machine.ONE], [self.machine.ONE]
-        if window is None and self.lanes == 1:
+            self.add("winograd", [*reads, w], [y], weight=w, turned=turned, **options)
+        elif window is not None and self.is_of_rows(window, (source if turned else y).width):
+            self._products_of_rows(x, weight, window, turned, reads[1:], options)
+        elif window is None and self.lanes == 1:
             w = self.weight(weight)
-            del options["turned"]
-            self.add("linear_single", [*reads, w], [y], weight=w, floor=-np.inf, **options)
-            return
-        if window is not None:
-            vertical, horizontal = zip(*window, strict=True)
-            rows = self.machine.sweeps(*vertical, x.height, y.height, turned, halo=False)
-            columns = self.machine.sweeps(*horizontal, x.width, y.width, turned, halo=True)
-            x.halo = x.halo[0], max(x.halo[1], *(max(-s.reach[0], s.reach[1] - x.width + 1) for s in columns))
-        w = self.weight(weight)
-        options |= {"rows": rows, "columns": columns, "weight": w}
-        self.add("products", [*reads, w], [y], floor=-np.inf, **options)
+            self.add("linear_single", [*reads, w], [y], weight=w, **options)
+        else:
+            sweeps = self._sweeps(window, source, y, turned)
+            w = self.weight(weight)
+            self.add("products", [*reads, w], [y], weight=w, turned=turned, **sweeps, **options)
+
+    def _sweeps(self, window: Any, x: Block, y: Block, turned: bool) -> dict[str, Any]:
+        """Rows and columns of y by what they see of x, which gets the halo that is read."""
+        if window is None:
+            return {"rows": [self.machine.ONE], "columns": [self.machine.ONE]}
+        vertical, horizontal = zip(*window, strict=True)
+        rows = self.machine.sweeps(*vertical, x.height, y.height, turned, halo=False)
+        columns = self.machine.sweeps(*horizontal, x.width, y.width, turned, halo=True)
+        x.halo = x.halo[0], max(x.halo[1], *(max(-s.reach[0], s.reach[1] - x.width + 1) for s in columns))
+        return {"rows": rows, "columns": columns}
+
+    def _products_of_rows(
+        self, x: Value, weight: Value, window: Any, turned: bool, bias: list[Region], options: dict[str, Any]
+    ) -> None:
+        """Append the same by F(4, 5) along the rows: products at each point, where the kernel has one column."""
+        y, padding = options["y"], window[2][1]
+        if turned:
+            source = self.transformed("gather_rows_grad", x, options["x"].width)
+        else:
+            source = self.transformed("spread_rows", x, y.width, padding=padding)
+        made = Block(y.channels, y.height, source.width, points=source.points)
+        if weight not in self.filters:
+            w = self.filters[weight] = Region((source.points, *weight.shape[:3], 1))
+            self.add("filters", [weight], [w], source=weight, region=w)
+        w = self.filters[weight]
+        sweeps = self._sweeps(_one_column(window), source, made, turned)
+        self.add(
+            "products", [source, w], [made],
+            x=source, y=made, weight=w, bias=None, turned=turned, floor=-np.inf, **sweeps,
+        )  # fmt: skip
+        if turned:
+            self.add("spread_rows_grad", [made], [y], x=made, y=y, padding=padding)
+        else:
+            self.add("gather_rows", [made, *bias], [y], **(options | {"x": made}))
+
+    def gradient_of_rows(self, value: Value, gy: Value, x: Value, window: Any) -> None:
+        """Append the gradient for a filter from the points of both."""
+        width = self.block(gy).width
+        made = self.transformed("gather_rows_grad", gy, width)
+        seen = self.transformed("spread_rows", x, width, padding=window[2][1])
+        seen.halo = max(seen.halo[0], window[2][0]), 0
+        sums = Region((made.points, made.channels, seen.channels * window[0][0]), self.parts)
+        options = {"gy": made, "x": seen, "window": _one_column(window), "partial": sums}
+        self.add("weight_gradient", [made, seen], [sums], **options)
+        region = self.regions[value] = Region(value.shape)
+        self.add("unfilter", [sums], [region, value], sums=sums, region=region)
+
+    def transformed(self, kind: str, value: Value, width: int, **options: int) -> Block:
+        """Return the points of the rows of ``value`` for outputs of ``width``; they are made once."""
+        key = kind, value, *options.values()
+        if key not in self.transforms:
+            x, tiles = self.block(value), -(-width // self.machine.OUTPUTS)
+            y = self.transforms[key] = Block(x.channels, x.height, tiles, points=self.machine.POINTS)
+            self.add(kind, [x], [y], x=x, y=y, **options)
+        return self.transforms[key]
 
     def winograd_gradient(self, value: Value, gy: Block, x: Block) -> None:
         """Append the gradient for a filter, block by block where the sums stay in the cache, else as one product."""
@@ -202,6 +259,11 @@ class Lowering:
             and not (x.height % 2 or x.width % 2)
             and min(x.channels, y.channels) >= 16
         )
+
+    def is_of_rows(self, window: Any, width: int) -> bool:
+        """Whether a convolution with results of ``width`` is one that F(4, 5) along the rows does faster."""
+        kernel, stride, _, dilation = (horizontal for _, horizontal in window)
+        return self.lanes > 1 and kernel == 5 and stride == dilation == 1 and width >= self.machine.OUTPUTS
 
     def floor(self, value: Value, least: float) -> bool:
         """Raise the floor of what made ``value``, if nobody else sees it without; -> whether that could be done."""

@@ -51,7 +51,7 @@ class Plan(Encoding):
         if node.kind in self.machine.POINTWISE:
             return [self._pointwise(node.kind, **node.options)]
         encoded = getattr(self, "_" + node.kind)(**node.options)
-        return encoded if node.kind == "products" else [encoded]
+        return encoded if node.kind in ("products", "weight_gradient") else [encoded]
 
     # One method a kind of node that Python calls
 
@@ -119,11 +119,12 @@ class Plan(Encoding):
         return run
 
     def _filters(self, source: Value, region: Region) -> Callable[[], None]:
-        out = self._view(region).reshape(16, -1)
+        points = region.shape[0]
+        matrix, out = self.machine.FILTERS[points], self._view(region).reshape(points, -1)
 
         def run() -> None:
             weight = self.environment.get(source, source.array)
-            np.matmul(self.machine.FILTER, weight.reshape(-1, 9).T, out=out)
+            np.matmul(matrix, weight.reshape(-1, matrix.shape[1]).T, out=out)
 
         return run
 
@@ -200,12 +201,13 @@ class Plan(Encoding):
     def _unfilter(self, sums: Region, region: Region) -> Callable[[], None]:
         """The gradient of a filter from that of its transform, summed over the parts."""
         parts, out = self._view(sums), self._view(region)
-        outputs = out.shape[0]
+        points, outputs = sums.shape[0], out.shape[0]
+        matrix = self.machine.FILTERS[points]
+        taps = out.reshape(-1, matrix.shape[1])
 
         def run() -> None:
             total = parts.sum(axis=0) if sums.parts else parts
-            flat = total[:, :outputs].reshape(16, -1)
-            np.matmul(flat.T, self.machine.FILTER, out=out.reshape(-1, 9))
+            np.matmul(total[:, :outputs].reshape(points, -1).T, matrix, out=taps)
 
         return run
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from minicnn.compile.layout import Layout
 from minicnn.compile.lower import Block, Node, Region
+from minicnn.compile.record import Call
 
 
 def listing(plan: Layout) -> str:
@@ -39,24 +40,23 @@ def graph(plan: Layout) -> str:
 
 
 def flop(plan: Layout) -> int:
-    """Return the floating-point operations of a replay in convolutions and linear layers; 2 a multiply-add."""
-    return sum(map(_flop, plan.nodes)) * plan.batch
+    """Return the floating-point operations of a replay in convolutions and linear layers; 2 a multiply-add.
+
+    Also where a transform needs fewer.
+    """
+    return sum(map(_flop, plan.program.calls))
 
 
-def _flop(node: Node) -> int:
-    """Operations an image, also where a transform needs fewer."""
-    options = node.options
-    if node.kind in ("products", "winograd"):
-        small = options["x" if options["turned"] else "y"]  # the gradient for the input counts as the convolution
-        taps = 9 if node.kind == "winograd" else math.prod(options["weight"].shape[2:])
-        return 2 * taps * options["x"].channels * options["y"].channels * small.height * small.width
-    if node.kind == "weight_gradient":
-        return 2 * options["partial"].size * options["gy"].height * options["gy"].width
-    if node.kind in ("winograd_gradient", "winograd_operands"):
-        return 2 * 9 * options["x"].channels * math.prod(options["gy"].size)
-    if node.kind == "linear_single":
-        return 2 * options["weight"].size
-    return 2 * options["region"].size if node.kind == "matrix" else 0
+def _flop(call: Call) -> int:
+    if call.kernel in ("conv2d", "linear"):
+        (y,), weight = call.outputs, call.arguments[1].shape
+    elif call.kernel in ("conv2d_grad_input", "linear_grad_input"):
+        y, weight = call.arguments[0], call.arguments[1].shape
+    elif call.kernel in ("conv2d_grad_weight", "linear_grad_weight"):
+        y, weight = call.arguments[0], call.outputs[0].shape
+    else:
+        return 0
+    return 2 * math.prod(weight) * math.prod(y.shape) // weight[0]
 
 
 def _title(node: Node) -> str:
@@ -67,5 +67,6 @@ def _described(thing: Any) -> str:
     """A thing's shape, and where it lives: blocks in scratch or memory, a plain region, an array of its own."""
     if isinstance(thing, Block):
         halo = f"+{thing.halo[0]},{thing.halo[1]}" if any(thing.halo) else ""
-        return f"{'scratch' if thing.step < 0 else 'blocks'}{list(thing.size)}{halo}"
+        points = f" x {thing.points}" if thing.points > 1 else ""
+        return f"{'scratch' if thing.step < 0 else 'blocks'}{list(thing.size)}{halo}{points}"
     return f"{'plain' if isinstance(thing, Region) else 'array'}{list(thing.shape)}"

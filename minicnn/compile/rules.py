@@ -35,9 +35,8 @@ def _conv2d(low: Lowering, call: Call) -> bool:
     narrow = call.outputs[0].shape[3] < low.machine.LANES or x.shape[2:] == (1, 1)
     if low.lanes == 1 and (stride[1] != 1 or narrow):
         return False
-    source = low.block(x)
     y = low.blocks[call.outputs[0]] = Block.of(call.outputs[0])
-    low.products(source, y, weight, bias, (weight.shape[2:], stride, padding, dilation), turned=False)
+    low.products(x, y, weight, bias, (weight.shape[2:], stride, padding, dilation), turned=False)
     return True
 
 
@@ -45,9 +44,8 @@ def _conv2d_grad_input(low: Lowering, call: Call) -> bool:
     gy, weight, shape, stride, padding, dilation, groups = call.arguments
     if not low.is_batch(gy) or groups != 1:
         return False
-    source, gx = low.block(gy), Block(*shape[1:])
-    low.blocks[call.outputs[0]] = gx
-    low.products(source, gx, weight, None, (weight.shape[2:], stride, padding, dilation), turned=True)
+    gx = low.blocks[call.outputs[0]] = Block(*shape[1:])
+    low.products(gy, gx, weight, None, (weight.shape[2:], stride, padding, dilation), turned=True)
     return True
 
 
@@ -56,8 +54,11 @@ def _conv2d_grad_weight(low: Lowering, call: Call) -> bool:
     if not low.is_batch(gy) or not low.is_batch(x) or groups != 1:
         return False
     g, source = low.block(gy), low.block(x)
-    source.halo = tuple(max(a, b) for a, b in zip(source.halo, padding, strict=True))
     window = (shape[2:], stride, padding, dilation)
+    if low.is_of_rows(window, g.width):
+        low.gradient_of_rows(call.outputs[0], gy, x, window)
+        return True
+    source.halo = tuple(max(a, b) for a, b in zip(source.halo, padding, strict=True))
     if low.is_winograd(window, source, g) and source.channels % low.machine.LANES == 0:
         low.winograd_gradient(call.outputs[0], g, source)
         return True
@@ -77,9 +78,8 @@ def _linear(low: Lowering, call: Call) -> bool:
     x, weight, bias = call.arguments
     if not low.is_batch(x) or weight.call is not None:
         return False
-    source, y = low.block(x), Block(weight.shape[0], 1, 1)
-    low.blocks[call.outputs[0]] = y
-    low.products(source, y, weight, bias, None, turned=False)
+    y = low.blocks[call.outputs[0]] = Block(weight.shape[0], 1, 1)
+    low.products(x, y, weight, bias, None, turned=False)
     return True
 
 
@@ -87,9 +87,8 @@ def _linear_grad_input(low: Lowering, call: Call) -> bool:
     gy, weight = call.arguments
     if not low.is_batch(gy) or weight.call is not None:
         return False
-    source, gx = low.block(gy), Block(weight.shape[1], 1, 1)
-    low.blocks[call.outputs[0]] = gx
-    low.products(source, gx, weight, None, None, turned=True)
+    gx = low.blocks[call.outputs[0]] = Block(weight.shape[1], 1, 1)
+    low.products(gy, gx, weight, None, None, turned=True)
     return True
 
 

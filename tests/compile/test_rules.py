@@ -28,7 +28,8 @@ def test_lenet_step_is_fused():
     assert found["cross_entropy"] == found["cross_entropy_grad"] == found["sgd_steps"] == 1
     assert "relu" not in found and "conv2d()" not in found and "linear()" not in found
     (plan,) = run.step.plans.values()
-    floors = [n.options["floor"] for n in plan.nodes if n.kind in ("products", "max_pool_grad")]
+    assert found["spread_rows"] == found["gather_rows"] == found["gather_rows_grad"] == 2
+    floors = [n.options["floor"] for n in plan.nodes if n.kind in ("products", "gather_rows", "max_pool_grad")]
     assert floors.count(0.0) == 4 + 2  # after each hidden layer, under each pool
     assert str(plan).startswith("plan: 9 images in 2 blocks of 8") and "digraph" in plan.to_dot()
 

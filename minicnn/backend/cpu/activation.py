@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from minicnn.backend import reference
-from minicnn.backend.cpu.jit import LANES, jit, plain
+from minicnn.backend.cpu.jit import LANES, helper, jit, plain
 from minicnn.backend.cpu.lanes import (
     divide,
     fill,
@@ -82,7 +82,7 @@ def _gelu_grad(gy, x, gx):
             store(gx, at, load(gy, at) * multiply_add(value, density, cdf))
 
 
-@jit()
+@helper
 def _normal(x):
     """Distribution function and density of the normal distribution.
 
@@ -105,7 +105,7 @@ def _normal(x):
     return where_greater(x, fill(0.0), fill(1.0) - tail, tail), bell * fill(1 / math.sqrt(2 * math.pi))
 
 
-@jit()
+@helper
 def _exp(x):
     """e^x for x up to 0, and 0 below -87."""
     power, rest = exp_parts(x)

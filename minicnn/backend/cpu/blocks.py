@@ -7,7 +7,7 @@ convolution reads.
 
 import numpy as np
 
-from minicnn.backend.cpu.jit import LANES, jit
+from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import (
     fill,
     load,
@@ -22,7 +22,7 @@ from minicnn.backend.cpu.lanes import (
 from minicnn.backend.cpu.tile import TILES, tile
 
 
-@jit()
+@helper
 def interleave(x, first, images, memory, at, plane, row, spacing):
     """Write x[first : first + images], (images, C, H, W), as a block with ``spacing - 1`` gaps; absent images are 0."""
     _, channels, height, width = x.shape
@@ -46,7 +46,7 @@ def interleave(x, first, images, memory, at, plane, row, spacing):
             source += width
 
 
-@jit()
+@helper
 def deinterleave(memory, at, plane, row, size, out, to, first, images):
     """Write a block of ``size`` (C, H, W) to out[to:], image by image in C order, the first at place ``first``."""
     channels, height, width = size
@@ -68,7 +68,7 @@ def deinterleave(memory, at, plane, row, size, out, to, first, images):
             target += width
 
 
-@jit()
+@helper
 def products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x_k, steps, columns, rows, bias, floor):
     """``rows`` x ``columns`` of out by tiles of TILES[shape]; see :func:`minicnn.backend.cpu.tile.tile`."""
     if shape == 0:
@@ -98,7 +98,7 @@ def products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x
                 )  # fmt: skip
 
 
-@jit()
+@helper
 def accumulate(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x_k, steps, columns, rows):
     """Add ``rows`` x ``columns`` products to out, whose rows and columns have room for whole tiles."""
     none = memory.dtype.type(-np.inf)
@@ -120,7 +120,7 @@ def accumulate(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k,
                 )
 
 
-@jit()
+@helper
 def weight_gradient(
     shape, memory, table, out, out_row, gy, gy_row, x, sums, sums_j, x_j, a_k, x_k, steps, columns, rows, zeros, again
 ):
@@ -155,7 +155,7 @@ def weight_gradient(
                     memory[place + c] = before + total(load(memory, sums + (r * wide + c) * LANES))
 
 
-@jit()
+@helper
 def max_pool(memory, x, x_plane, x_row, y, y_plane, y_row, size, window, stride, least):
     """y = max(largest of each window, least); the windows lie inside x. size: of y."""
     for c in range(size[0]):
@@ -169,7 +169,7 @@ def max_pool(memory, x, x_plane, x_row, y, y_plane, y_row, size, window, stride,
                 store(memory, out + j * LANES, best)
 
 
-@jit()
+@helper
 def max_pool_grad(
     memory, gy, gy_plane, gy_row, x, x_plane, x_row, y, y_plane, y_row, gx, gx_plane, gx_row, size, window, stride,
     x_size, least,
@@ -195,7 +195,7 @@ def max_pool_grad(
                         left = where_equal(value, best, zero, left)
 
 
-@jit()
+@helper
 def avg_pool(memory, x, plane, row, size, rows, columns, y, y_plane):
     """y = the sum of the pixels, each times the factors of its row and its column: one window. size: of x."""
     for c in range(size[0]):
@@ -208,7 +208,7 @@ def avg_pool(memory, x, plane, row, size, rows, columns, y, y_plane):
         store(memory, y + c * y_plane, sums)
 
 
-@jit()
+@helper
 def avg_pool_grad(memory, gy, gy_plane, gx, plane, row, size, rows, columns):
     """gx = gy times the factors of the row and the column. size: of gx."""
     for c in range(size[0]):
@@ -219,7 +219,7 @@ def avg_pool_grad(memory, gy, gy_plane, gx, plane, row, size, rows, columns):
                 store(memory, start + j * LANES, line * fill(memory[columns + j]))
 
 
-@jit()
+@helper
 def cross_entropy(memory, logits, plane, classes, labels, first, images, smoothing, probabilities, step, losses):
     """Losses of ``images`` pictures at losses + first, and their softmax as a block."""
     off = smoothing / np.float32(classes)
@@ -242,7 +242,7 @@ def cross_entropy(memory, logits, plane, classes, labels, first, images, smoothi
             memory[probabilities + k * step + lane] /= total
 
 
-@jit()
+@helper
 def cross_entropy_grad(memory, probabilities, plane, classes, labels, first, images, smoothing, glosses, out, step):
     """The gradient for the logits; absent images have none."""
     off = smoothing / np.float32(classes)

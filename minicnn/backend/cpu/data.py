@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from minicnn.backend.cpu.jit import LANES, jit, plain
+from minicnn.backend.cpu.jit import LANES, helper, jit, plain
 from minicnn.backend.cpu.lanes import fill, load_bytes, store, turned
 
 _MODES = {"constant": 0, "reflect": 1, "replicate": 2}
@@ -25,7 +25,7 @@ def warp_images(images, index, matrix, mean, std, mode):
     return y
 
 
-@jit()
+@helper
 def _place(position, size, mode):
     """As in the reference; -1 for a black pixel."""
     if 0 <= position < size:
@@ -101,11 +101,11 @@ def _warp(images, index, matrix, scale, shift, mode, y):
                     out[((i * c + channel) * h + k) * w + j] = (p + (q - p) * b) * scale[channel] - shift[channel]
 
 
-@jit()
+@helper
 def _pixel(pixels, plane, row, column, w):
     return _byte(pixels, plane + row * w + column) if row >= 0 and column >= 0 else np.float32(0)
 
 
-@jit()
+@helper
 def _byte(pixels, at):
     return np.float32(pixels[np.uintp(at)])  # unsigned: no index counts from the end

@@ -35,10 +35,17 @@ SOURCES = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(Path(__f
 """What compiled code depends on: a function has others inlined that stand in other files."""
 
 
-def jit(parallel: bool = False, fastmath: Any = False) -> Callable[[Callable], Any]:
-    """Compile without the GIL and cache the code on disk; where no folder can be written, warn and do without."""
-    options = {"nogil": True, "error_model": "numpy", "parallel": parallel, "fastmath": fastmath}
-    return lambda function: _cached(numba.njit(**options)(function))
+def jit(**options: Any) -> Callable[[Callable], Any]:
+    """Compile without the GIL and cache the code on disk; where no folder can be written, warn and do without.
+
+    options: of :func:`numba.njit`.
+    """
+    return lambda function: _cached(numba.njit(nogil=True, error_model="numpy", **options)(function))
+
+
+def helper(function: Callable) -> Any:
+    """Compile for calls from other compiled code alone: the code for calls from Python takes as long to compile."""
+    return jit(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
 def _cached(compiled: Any) -> Any:

@@ -18,18 +18,18 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from minicnn.backend.cpu import blocks, pointwise, single, winograd
+from minicnn.backend.cpu import blocks, pointwise, single, winograd, winograd_rows
 from minicnn.backend.cpu.elementwise import sgd_step_flat
 from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, tile_for_matrix, up
 from minicnn.backend.cpu.jit import LANES
 from minicnn.backend.cpu.objects import c_function
 from minicnn.backend.cpu.pointwise import POINTWISE
 from minicnn.backend.cpu.tile import TILES
-from minicnn.backend.cpu.winograd import FILTER
+from minicnn.backend.cpu.winograd_rows import OUTPUTS, POINTS
 
 __all__ = [
-    "FILTER", "LANES", "ONE", "OPERATIONS", "PARTS", "POINTWISE", "TILES", "WIDTH", "Context", "Window",
-    "sgd_steps", "sweeps", "tile_for", "tile_for_matrix", "up",
+    "FILTERS", "LANES", "ONE", "OPERATIONS", "OUTPUTS", "PARTS", "POINTS", "POINTWISE", "TILES", "WIDTH", "Context",
+    "Window", "sgd_steps", "sweeps", "tile_for", "tile_for_matrix", "up",
 ]  # fmt: skip
 
 WIDTH = 32
@@ -41,9 +41,11 @@ OPERATIONS = (
     "interleave", "deinterleave", "products", "weight_gradient", "channel_sums", "max_pool", "max_pool_grad",
     "cross_entropy", "cross_entropy_grad", "moments", "norm_sums", "dropout", "winograd",
     "winograd_gradient", "winograd_operands", "fetch", "put", "max_pool_single", "linear_single", "avg_pool",
-    "avg_pool_grad", *POINTWISE,
+    "avg_pool_grad", "spread_rows", "spread_rows_grad", "gather_rows", "gather_rows_grad", *POINTWISE,
 )  # fmt: skip
 """Names of the operation codes."""
+FILTERS = {len(matrix): matrix for matrix in (winograd.FILTER, winograd_rows.FILTER)}
+"""The transforms of filters, (points, taps), by the number of points."""
 _POINTWISE = len(OPERATIONS) - len(POINTWISE)
 
 
@@ -140,106 +142,113 @@ def _interpreter():
 
 def _interpret(program, length, context, count, part, parts, thread):
     """Run the program over the blocks of one part."""
-    c = carray(_integers(context), 14)
-    rows, table = carray(_integers(program), (length, WIDTH)), carray(_integers(c[2]), c[3])
-    memory, numbers, labels = carray(_floats(c[0]), c[1]), carray(_floats(c[4]), c[5]), carray(_integers(c[6]), c[7])
-    room, images = c[8], carray(_floats(c[9]), (c[10], c[11], c[12], c[13]))
+    ends = carray(_integers(context), 14)
+    rows, table = carray(_integers(program), (length, WIDTH)), carray(_integers(ends[2]), ends[3])
+    memory, numbers = carray(_floats(ends[0]), ends[1]), carray(_floats(ends[4]), ends[5])
+    labels, scratch = carray(_integers(ends[6]), ends[7]), thread * ends[8]
+    images = carray(_floats(ends[9]), (ends[10], ends[11], ends[12], ends[13]))
     for block in range(part, (count + LANES - 1) // LANES, parts):
+        first, here, again = block * LANES, min(LANES, count - block * LANES), block >= parts
         for i in range(length):
-            _execute(rows[i], memory, thread * room, table, images, labels, numbers, count, part, block, block >= parts)
-
-
-@numba.njit(inline="always")  # part of _interpret, not a function that is compiled for itself
-def _execute(r, memory, scratch, table, images, labels, numbers, count, part, block, again):
-    code = r[0]
-    first = block * LANES
-    here = min(LANES, count - first)
-    a = r[1] + (scratch if r[2] < 0 else block * r[2])
-    b = r[3] + (scratch if r[4] < 0 else block * r[4])
-    c = r[5] + (scratch if r[6] < 0 else block * r[6])
-    d = r[7] + (scratch if r[8] < 0 else block * r[8])
-    if code >= _POINTWISE:
-        pointwise.pointwise(
-            code - _POINTWISE, memory, a, r[9], r[10], b, r[11], r[12], c, r[13], r[14], (r[15], r[16], r[17]), r[18],
-            numbers[r[19]], here,
-        )  # fmt: skip
-    elif code == 0:
-        if r[9] < 0:
-            blocks.interleave(images, first, here, memory, a, r[10], r[11], (1, 1))
-        else:
-            plain = memory[r[9] : r[9] + count * r[12] * r[13] * r[14]].reshape(count, r[12], r[13], r[14])
-            blocks.interleave(plain, first, here, memory, a, r[10], r[11], (1, 1))
-    elif code == 1:
-        blocks.deinterleave(memory, a, r[9], r[10], (r[11], r[12], r[13]), memory, r[14], first, here)
-    elif code == 2:
-        blocks.products(
-            r[9], memory, table, a, r[10], b, r[11], c, r[12], r[13], r[14], r[15], r[16], r[17], r[18], r[19],
-            numbers[r[20]],
-        )  # fmt: skip
-    elif code == 3:
-        blocks.weight_gradient(
-            r[9], memory, table, r[10] + part * r[11], r[12], a, r[13], b, c, r[14], r[15], r[16], r[17], r[18], r[19],
-            r[20], r[21], again,
-        )  # fmt: skip
-    elif code == 4:
-        pointwise.channel_sums(memory, a, r[9], r[10], (r[11], r[12], r[13]), r[14] + part * r[15], again)
-    elif code == 5:
-        blocks.max_pool(
-            memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), (r[16], r[17]), (r[18], r[19]),
-            numbers[r[20]],
-        )  # fmt: skip
-    elif code == 6:
-        blocks.max_pool_grad(
-            memory, a, r[9], r[10], b, r[11], r[12], c, r[13], r[14], d, r[15], r[16], (r[17], r[18], r[19]),
-            (r[20], r[21]), (r[22], r[23]), (r[17], r[24], r[25]), numbers[r[26]],
-        )  # fmt: skip
-    elif code == 7:
-        blocks.cross_entropy(memory, a, r[12], r[9], labels, first, here, numbers[r[10]], b, r[13], r[11])
-    elif code == 8:
-        blocks.cross_entropy_grad(memory, a, r[12], r[9], labels, first, here, numbers[r[10]], r[11], b, r[13])
-    elif code == 9:
-        pointwise.moments(memory, a, r[9], r[10], (r[11], r[12], r[13]), here, b)
-    elif code == 10:
-        pointwise.norm_sums(
-            memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), r[16], r[17] + part * r[18], again
-        )
-    elif code == 11:
-        pointwise.dropout(
-            memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), first, table[r[16]], np.uint64(r[17]),
-            numbers[r[18]],
-        )  # fmt: skip
-    elif code == 12:
-        winograd.convolution(
-            r[9], memory, table, a, r[10], r[11], r[12], b, r[13], r[14], r[15], c, r[16], r[17], r[18], r[19], r[20],
-            r[21], r[22], numbers[r[23]], d, r[24], r[25], r[26],
-        )  # fmt: skip
-    elif code == 13:
-        winograd.gradient(
-            r[9], memory, table, a, r[10], r[11], r[12], b, r[13], r[14], r[15], r[16], r[17], r[18] + part * r[19],
-            r[20], c, r[21], r[22], r[23], r[24], again,
-        )  # fmt: skip
-    elif code == 14:
-        winograd.operands(
-            memory, a, r[9], r[10], r[11], b, r[12], r[13], r[14], r[15], 0, r[16], c, r[17], r[18], r[19],
-            block * r[16] * LANES,
-        )  # fmt: skip
-    elif code == 15:
-        size = r[11] * r[12] * r[13]
-        if r[14] < 0:
-            single.fetch(images.ravel(), block * size, memory, a, r[9], r[10], (r[11], r[12], r[13]))
-        else:
-            single.fetch(memory, r[14] + block * size, memory, a, r[9], r[10], (r[11], r[12], r[13]))
-    elif code == 16:
-        to = r[14] + block * r[11] * r[12] * r[13]
-        single.put(memory, a, r[9], r[10], (r[11], r[12], r[13]), to)
-    elif code == 17:
-        single.max_pool(
-            memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), (r[16], r[17]), (r[18], r[19]),
-            numbers[r[20]],
-        )  # fmt: skip
-    elif code == 18:
-        single.linear(memory, a, r[9], b, r[10], c, r[11], numbers[r[12]])
-    elif code == 19:
-        blocks.avg_pool(memory, a, r[9], r[10], (r[11], r[12], r[13]), r[14], r[15], b, r[16])
-    elif code == 20:
-        blocks.avg_pool_grad(memory, a, r[9], b, r[10], r[11], (r[12], r[13], r[14]), r[15], r[16])
+            r = rows[i]
+            code = r[0]
+            a = r[1] + (scratch if r[2] < 0 else block * r[2])
+            b = r[3] + (scratch if r[4] < 0 else block * r[4])
+            c = r[5] + (scratch if r[6] < 0 else block * r[6])
+            d = r[7] + (scratch if r[8] < 0 else block * r[8])
+            if code >= _POINTWISE:
+                pointwise.pointwise(
+                    code - _POINTWISE, memory, a, r[9], r[10], b, r[11], r[12], c, r[13], r[14],
+                    (r[15], r[16], r[17]), r[18], numbers[r[19]], here,
+                )  # fmt: skip
+            elif code == 0:
+                if r[9] < 0:
+                    blocks.interleave(images, first, here, memory, a, r[10], r[11], (1, 1))
+                else:
+                    plain = memory[r[9] : r[9] + count * r[12] * r[13] * r[14]].reshape(count, r[12], r[13], r[14])
+                    blocks.interleave(plain, first, here, memory, a, r[10], r[11], (1, 1))
+            elif code == 1:
+                blocks.deinterleave(memory, a, r[9], r[10], (r[11], r[12], r[13]), memory, r[14], first, here)
+            elif code == 2:
+                blocks.products(
+                    r[9], memory, table, a, r[10], b, r[11], c, r[12], r[13], r[14], r[15], r[16], r[17], r[18], r[19],
+                    numbers[r[20]],
+                )  # fmt: skip
+            elif code == 3:
+                blocks.weight_gradient(
+                    r[9], memory, table, r[10] + part * r[11], r[12], a, r[13], b, c, r[14], r[15], r[16], r[17],
+                    r[18], r[19], r[20], r[21], again,
+                )  # fmt: skip
+            elif code == 4:
+                pointwise.channel_sums(memory, a, r[9], r[10], (r[11], r[12], r[13]), r[14] + part * r[15], again)
+            elif code == 5:
+                blocks.max_pool(
+                    memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), (r[16], r[17]), (r[18], r[19]),
+                    numbers[r[20]],
+                )  # fmt: skip
+            elif code == 6:
+                blocks.max_pool_grad(
+                    memory, a, r[9], r[10], b, r[11], r[12], c, r[13], r[14], d, r[15], r[16], (r[17], r[18], r[19]),
+                    (r[20], r[21]), (r[22], r[23]), (r[17], r[24], r[25]), numbers[r[26]],
+                )  # fmt: skip
+            elif code == 7:
+                blocks.cross_entropy(memory, a, r[12], r[9], labels, first, here, numbers[r[10]], b, r[13], r[11])
+            elif code == 8:
+                blocks.cross_entropy_grad(memory, a, r[12], r[9], labels, first, here, numbers[r[10]], r[11], b, r[13])
+            elif code == 9:
+                pointwise.moments(memory, a, r[9], r[10], (r[11], r[12], r[13]), here, b)
+            elif code == 10:
+                pointwise.norm_sums(
+                    memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), r[16], r[17] + part * r[18], again
+                )
+            elif code == 11:
+                pointwise.dropout(
+                    memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), first, table[r[16]],
+                    np.uint64(r[17]), numbers[r[18]],
+                )  # fmt: skip
+            elif code == 12:
+                winograd.convolution(
+                    r[9], memory, table, a, r[10], r[11], r[12], b, r[13], r[14], r[15], c, r[16], r[17], r[18], r[19],
+                    r[20], r[21], r[22], numbers[r[23]], d, r[24], r[25], r[26],
+                )  # fmt: skip
+            elif code == 13:
+                winograd.gradient(
+                    r[9], memory, table, a, r[10], r[11], r[12], b, r[13], r[14], r[15], r[16], r[17],
+                    r[18] + part * r[19], r[20], c, r[21], r[22], r[23], r[24], again,
+                )  # fmt: skip
+            elif code == 14:
+                place = first * r[17]
+                winograd.operands(
+                    memory, a, r[9], r[10], r[11], b, r[12], r[13], r[14], r[15], r[16], r[17], c,
+                    r[18] + place * r[11], r[19] + place, r[20],
+                )  # fmt: skip
+            elif code == 15:
+                size = r[11] * r[12] * r[13]
+                if r[14] < 0:
+                    single.fetch(images.ravel(), block * size, memory, a, r[9], r[10], (r[11], r[12], r[13]))
+                else:
+                    single.fetch(memory, r[14] + block * size, memory, a, r[9], r[10], (r[11], r[12], r[13]))
+            elif code == 16:
+                to = r[14] + block * r[11] * r[12] * r[13]
+                single.put(memory, a, r[9], r[10], (r[11], r[12], r[13]), to)
+            elif code == 17:
+                single.max_pool(
+                    memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), (r[16], r[17]), (r[18], r[19]),
+                    numbers[r[20]],
+                )  # fmt: skip
+            elif code == 18:
+                single.linear(memory, a, r[9], b, r[10], c, r[11], numbers[r[12]])
+            elif code == 19:
+                blocks.avg_pool(memory, a, r[9], r[10], (r[11], r[12], r[13]), r[14], r[15], b, r[16])
+            elif code == 20:
+                blocks.avg_pool_grad(memory, a, r[9], b, r[10], r[11], (r[12], r[13], r[14]), r[15], r[16])
+            elif code == 21:
+                winograd_rows.spread(memory, a, r[9], r[10], b, r[11], r[12], r[13], r[14], r[15], r[16], r[17])
+            elif code == 22:
+                winograd_rows.spread_grad(memory, a, r[9], r[10], b, r[11], r[12], r[13], r[14], r[15], r[16], r[17])
+            elif code == 23:
+                winograd_rows.gather(
+                    memory, a, r[9], r[10], b, r[11], r[12], r[13], r[14], r[15], r[16], r[17], numbers[r[18]]
+                )
+            elif code == 24:
+                winograd_rows.gather_grad(memory, a, r[9], r[10], b, r[11], r[12], r[13], r[14], r[15], r[16])

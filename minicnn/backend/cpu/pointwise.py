@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minicnn.backend.cpu.jit import LANES, jit
+from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import (
     fill,
     first,
@@ -20,7 +20,7 @@ POINTWISE = ("copy", "relu", "relu_grad", "elu", "elu_grad", "add", "affine", "n
 """Names of the operations of :func:`pointwise`, by code."""
 
 
-@jit()
+@helper
 def pointwise(code, memory, a, a_plane, a_row, b, b_plane, b_row, y, y_plane, y_row, size, terms, number, images):
     """y = f(a, b) for every pixel of a block of ``size``; y may be a or b.
 
@@ -76,7 +76,7 @@ def pointwise(code, memory, a, a_plane, a_row, b, b_plane, b_row, y, y_plane, y_
                     store(memory, w + j, multiply_add(load(memory, u + j), p, value))
 
 
-@jit()
+@helper
 def exp_parts(x):
     """2^n and e^r - 1, where x = n ln 2 + r, for x up to 0: e^x is 2^n (e^r - 1) + 2^n. From -87 down as at -87."""
     x = maximum(x, fill(-87.0))
@@ -92,14 +92,14 @@ def exp_parts(x):
     return power_of_two(n), multiply_add(series * r, r, r)
 
 
-@jit()
+@helper
 def _expm1(x):
     """e^x - 1 for x up to 0."""
     power, rest = exp_parts(x)
     return multiply_add(power, rest, power - fill(1.0))
 
 
-@jit()
+@helper
 def moments(memory, x, plane, row, size, images, out):
     """Mean of each channel over the pixels of ``images`` and the sum of squares about it: out[c], out[C + c]."""
     channels, height, width = size
@@ -123,7 +123,7 @@ def moments(memory, x, plane, row, size, images, out):
         memory[out + channels + c] = total(squares * present)
 
 
-@jit()
+@helper
 def norm_sums(memory, g, g_plane, g_row, x, x_plane, x_row, size, means, out, again):
     """Add, or write if not ``again``, the sums of g and of g (x - mean) of each channel: out[c], out[C + c]."""
     channels, height, width = size
@@ -141,7 +141,7 @@ def norm_sums(memory, g, g_plane, g_row, x, x_plane, x_row, size, means, out, ag
             memory[place] = total(sums) + (memory[place] if again else memory.dtype.type(0))
 
 
-@jit()
+@helper
 def channel_sums(memory, x, plane, row, size, out, again):
     """Add, or write if not ``again``, the sum of each channel: out[c]."""
     for c in range(size[0]):
@@ -154,7 +154,7 @@ def channel_sums(memory, x, plane, row, size, out, again):
         memory[out + c] = total(sums) + (memory[out + c] if again else memory.dtype.type(0))
 
 
-@jit()
+@helper
 def dropout(memory, x, x_plane, x_row, y, y_plane, y_row, size, first_image, key, threshold, scale):
     """y = scale x where the random bits of the element are at least ``threshold``; see the reference's dropout."""
     channels, height, width = size

@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from minicnn.backend.cpu.jit import jit, plain
+from minicnn.backend.cpu.jit import helper, jit, plain
 
 
 def max_pool2d(x, kernel_size, stride, padding, dilation, output_size):
@@ -53,7 +53,7 @@ def _max_pool(x, y, taps, kernel_size, stride, padding, dilation):
                 taps[plane, i, j] = winner
 
 
-@jit()
+@helper
 def _inside(start, step, size, count):
     """The taps, from and to, of a window that begins at ``start`` which lie on an axis of ``size``."""
     first = 0 if start >= 0 else (step - 1 - start) // step

@@ -4,11 +4,11 @@ Vectors run along the rows instead: LANES pixels of one image. Convolution is
 :func:`minicnn.backend.cpu.blocks.products` all the same, with other offsets. ``plane`` and ``row`` are as in blocks.py.
 """
 
-from minicnn.backend.cpu.jit import LANES, jit
+from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import fill, load, multiply_add, total
 
 
-@jit()
+@helper
 def fetch(x, at, memory, to, plane, row, size):
     """Copy an image of ``size`` from the flat x[at:]."""
     channels, height, width = size
@@ -19,7 +19,7 @@ def fetch(x, at, memory, to, plane, row, size):
                 at += 1
 
 
-@jit()
+@helper
 def put(memory, at, plane, row, size, to):
     """Copy an image of ``size`` to memory[to:], in C order."""
     channels, height, width = size
@@ -30,7 +30,7 @@ def put(memory, at, plane, row, size, to):
                 to += 1
 
 
-@jit()
+@helper
 def max_pool(memory, x, x_plane, x_row, y, y_plane, y_row, size, window, stride, least):
     """y = max(largest of each window, least), a NaN stays; the windows lie inside x. size: of y."""
     for c in range(size[0]):
@@ -45,7 +45,7 @@ def max_pool(memory, x, x_plane, x_row, y, y_plane, y_row, size, window, stride,
                 memory[out + j] = best
 
 
-@jit()
+@helper
 def linear(memory, x, inputs, weight, bias, y, outputs, floor):
     """y = max(weight x + bias, floor), a NaN stays; weight: (outputs, inputs)."""
     whole = inputs // LANES * LANES

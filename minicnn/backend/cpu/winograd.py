@@ -11,7 +11,7 @@ the filter turns it around: G^T [sum over the 2 x 2 outputs of (A dY A^T) * (B^T
 import numpy as np
 
 from minicnn.backend.cpu.blocks import accumulate, products
-from minicnn.backend.cpu.jit import LANES, jit
+from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import fill, load, maximum, store, transpose
 
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=np.float32)
@@ -19,19 +19,19 @@ FILTER = np.kron(_G, _G)
 """G g G^T for the flat filter g, (16, 9)."""
 
 
-@jit()
+@helper
 def _spread(a, b, c, d):
     """B^T of four vectors."""
     return a - c, b + c, c - b, b - d
 
 
-@jit()
+@helper
 def _gathered(a, b, c, d):
     """A^T of four vectors."""
     return a + b + c, b - c - d
 
 
-@jit()
+@helper
 def spread_tile(memory, at, row, to, step):
     """Write B^T d B of the 4 x 4 pixels at ``at``, its 16 positions ``step`` apart from ``to``."""
     a0, b0, c0, d0 = _spread_column(memory, at, row)
@@ -44,12 +44,12 @@ def spread_tile(memory, at, row, to, step):
     _store_row(memory, to + 12 * step, step, _spread(d0, d1, d2, d3))
 
 
-@jit()
+@helper
 def _spread_column(memory, at, row):
     return _spread(load(memory, at), load(memory, at + row), load(memory, at + 2 * row), load(memory, at + 3 * row))
 
 
-@jit()
+@helper
 def _store_row(memory, to, step, values):
     store(memory, to, values[0])
     store(memory, to + step, values[1])
@@ -57,14 +57,14 @@ def _store_row(memory, to, step, values):
     store(memory, to + 3 * step, values[3])
 
 
-@jit()
+@helper
 def _gathered_column(memory, at, step):
     return _gathered(
         load(memory, at), load(memory, at + 4 * step), load(memory, at + 8 * step), load(memory, at + 12 * step)
     )
 
 
-@jit()
+@helper
 def convolution(
     shape, memory, table, x, x_plane, x_row, inputs, filters, a_row, a_k, turned, y, y_plane, y_row, outputs, height,
     width, bias, zeros, floor, work, strip, tiles_j, x_k,
@@ -111,19 +111,19 @@ def convolution(
                 store(memory, to + y_row + LANES, maximum(lower[1] + offset, floors))
 
 
-@jit()
+@helper
 def operands(
-    memory, x, x_plane, x_row, inputs, gy, g_plane, g_row, outputs, width, start, here, work, seen, made, length, first
+    memory, x, x_plane, x_row, inputs, gy, g_plane, g_row, outputs, width, start, here, work, seen, made, length
 ):  # fmt: skip
     """Both factors of the gradient for ``here`` outputs of 2 x 2 from ``start``, in the order of a matrix product.
 
     B^T d B to seen, (16, length, inputs), A dY A^T to made, (16, outputs, length): places of an image, LANES images a
-    place, from ``first`` on. work: room for 16 LANES vectors; inputs: a multiple of LANES.
+    place, from those addresses on. work: room for 16 LANES vectors; inputs: a multiple of LANES.
     """
     across, zero = width // 2, fill(0.0)
     for t in range(here):
         i, j = (start + t) // across, (start + t) % across
-        at, place = x + (2 * i - 1) * x_row + (2 * j - 1) * LANES, first + t * LANES
+        at, place = x + (2 * i - 1) * x_row + (2 * j - 1) * LANES, t * LANES
         for c in range(0, inputs, LANES):
             for k in range(LANES):
                 spread_tile(memory, at + (c + k) * x_plane, x_row, work + k * LANES, LANES * LANES)
@@ -139,7 +139,7 @@ def operands(
                 _store_row(memory, to + 4 * down * step, step, (left, left + right, left - right, zero - right))
 
 
-@jit()
+@helper
 def gradient(
     shape, memory, table, x, x_plane, x_row, inputs, gy, g_plane, g_row, outputs, height, width, out, rows, work, strip,
     columns, places, steps, again,
@@ -157,7 +157,7 @@ def gradient(
         here = min(strip, number - start)
         operands(
             memory, x, x_plane, x_row, inputs, gy, g_plane, g_row, outputs, width, start, here, work, seen, made,
-            length, 0,
+            length,
         )  # fmt: skip
         for position in range(16):
             accumulate(
