@@ -10,6 +10,9 @@ from minicnn.data.augment import Augment
 from minicnn.data.dataset import Dataset
 
 _NONE = Augment(flip=0.0)
+_AHEAD = 64
+"""Batches for which the moves are drawn at a time: between the steps of a small network, with the caches full of its
+numbers, a draw takes five times as long."""
 
 
 class Loader:
@@ -63,17 +66,22 @@ class Loader:
         """
         n, changes = len(self.dataset), self._augment if augment else _NONE
         order = self._rng(epoch, 0).permutation(n) if self.shuffle else np.arange(n)
-        for batch in range(start_batch, len(self)):
-            index = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield self._batch(index, changes, self._rng(epoch, 1 + batch))
+        for first in range(start_batch, len(self), _AHEAD):
+            batches = range(first, min(first + _AHEAD, len(self)))
+            indices = [order[batch * self.batch_size : (batch + 1) * self.batch_size] for batch in batches]
+            streams = [self._rng(epoch, 1 + batch) for batch in batches]
+            moves = [changes.draw(rng, len(index)) for rng, index in zip(streams, indices, strict=True)]
+            for drawn in zip(indices, moves, streams, strict=True):
+                yield self._batch(changes, *drawn)
 
-    def _batch(self, index: np.ndarray, augment: Augment, rng: np.random.Generator) -> tuple[Any, Any]:
+    def _batch(
+        self, augment: Augment, index: np.ndarray, moves: tuple[np.ndarray, ...], rng: np.random.Generator
+    ) -> tuple[Any, Any]:
         """Draw from `rng` in the order of the operations: what is off draws nothing, so that nothing else changes."""
         kernels, move = self._backend.kernels, self._backend.asarray
         n, size, records = len(index), self.dataset.images.shape[2:], move(index)
         recolors = augment.jitters or augment.sharpness != 1
         scaling = self._unit if recolors else (self._mean, self._std)
-        moves = augment.draw(rng, n)
         if augment.warps:
             maps = move(augment.draw_maps(rng, size, *moves))
             x = kernels.warp_images(self._images, records, maps, *scaling, augment.padding_mode)
