@@ -1,4 +1,4 @@
-"""The table and the chart of what ``compare.py``, ``frameworks.py``, ``startup.py`` and ``kernels.py`` have written.
+"""The table and the chart of what the other commands have written.
 
     python benchmarks/report.py [FOLDER]
 
@@ -40,6 +40,9 @@ machine:
         --json benchmarks/results/${case%:*}-${case#*:}.json
     done
     python benchmarks/startup.py --json benchmarks/results/startup.json
+    for recipe in lenet stage-augment; do
+      python benchmarks/epoch.py --recipe $recipe --json benchmarks/results/epoch-$recipe.json
+    done
     python benchmarks/kernels.py --json benchmarks/results/kernels.json
     python benchmarks/report.py
 
@@ -70,9 +73,9 @@ def main() -> None:
         print(message, file=sys.stderr)
         sys.exit(2)
     cases = sorted((r for r in records if "ratio" in r), key=lambda r: (r["case"], r["batch_size"]))
-    kernels, startups, beside = ([r for r in records if key in r] for key in ("kernels", "startup", "frameworks"))
+    others = ([r for r in records if key in r] for key in ("frameworks", "startup", "epoch", "kernels"))
     text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
-    text.write_text(markdown(cases, kernels, startups, beside, picture.name), encoding="utf-8")
+    text.write_text(markdown(cases, picture.name, *others), encoding="utf-8")
     print(text)
     if cases:
         chart(cases).savefig(picture, dpi=160, metadata={"Software": None})
@@ -80,9 +83,14 @@ def main() -> None:
 
 
 def markdown(
-    cases: list[Record], kernels: list[Record], startups: list[Record], beside: list[Record], picture: str
+    cases: list[Record],
+    picture: str,
+    beside: list[Record],
+    startups: list[Record],
+    epochs: list[Record],
+    kernels: list[Record],
 ) -> str:
-    """The cases by machine and peer, then the frameworks, then the wait for the first step, then the kernels."""
+    """The cases by machine and peer, the frameworks, the wait for the first step, the epochs, the kernels."""
     parts = [_REPRODUCE]
     if cases:
         parts.append(f"![Speed relative to {_peers(cases)}]({picture})\n")
@@ -110,6 +118,20 @@ def markdown(
         hardware, versions = _conditions(r)
         note = f"{r['case']}, batch {r['batch_size']}; {hardware}; {versions}; {r['date']}."
         parts.append(f"## The first step\n\n{note}\n\n" + "\n".join(rows) + "\n")
+    if epochs:
+        rows = [
+            "| recipe | batch | bare step img/s | epoch img/s | share | n | conditions |",
+            "|---|" + "---:|" * 5 + "---|",
+        ]
+        for r in epochs:
+            hardware, _ = _conditions(r)
+            rows.append(
+                f"| {r['epoch']} | {r['batch_size']} | {r['step_img_s']:,.0f} | {r['epoch_img_s']:,.0f} "
+                f"| **{r['share']:.2f}** ({min(r['shares']):.2f}-{max(r['shares']):.2f}) "
+                f"| {r['rounds']} x {r['seconds']:g} s | {hardware}; {r['date']} |"
+            )
+        note = "Reading, augmenting and normalising the pictures, and counting loss and hits, beside the step alone."
+        parts.append(f"## An epoch\n\n{note}\n\n" + "\n".join(rows) + "\n")
     for r in kernels:
         rows = [
             "| kernel | size, batch 128 | minicnn ms | reference ms | PyTorch ms | rate | to reference | to PyTorch |",

@@ -154,6 +154,19 @@ def arrays(result):
     return [np.asarray(a) for a in (result if isinstance(result, tuple) else (result,)) if a is not None]
 
 
+def test_epoch(tmp_path):
+    file = tmp_path / "results" / "epoch.json"
+    done = run("epoch.py", *SHORT, "--json", file)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(file.read_text())
+    assert (record["epoch"], record["batch_size"], len(record["shares"])) == ("lenet", 128, 2)
+    assert min(record["shares"]) <= record["share"] <= max(record["shares"]) < 2
+    assert record["epoch_img_s"] > 100 and f"{record['step_img_s']:,.0f} img/s" in done.stdout
+    assert run("report.py", file.parent).returncode == 0
+    assert f"| lenet | 128 | {record['step_img_s']:,.0f} |" in file.parent.with_suffix(".md").read_text()
+    assert run("epoch.py", "--recipe", "alexnet").returncode == 2
+
+
 def test_frameworks_leave_out_what_is_not_installed(torch, tmp_path):
     file = tmp_path / "results" / "frameworks.json"
     small = ("--model", "lenet", "--batch-size", 8, "--processes", 1, "--json", file)

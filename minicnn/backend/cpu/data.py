@@ -4,7 +4,7 @@ import numba
 import numpy as np
 
 from minicnn.backend.cpu.jit import LANES, helper, jit, plain
-from minicnn.backend.cpu.lanes import fill, load_bytes, store, turned
+from minicnn.backend.cpu.lanes import fill, load_bytes, prefetch, store, turned
 
 _MODES = {"constant": 0, "reflect": 1, "replicate": 2}
 
@@ -43,14 +43,22 @@ def _gather(images, index, flip, dy, dx, scale, shift, mode, y):
     n, c, h, w = y.shape
     pixels, out = images.ravel(), y.ravel()
     for i in numba.prange(n):
+        following = index[min(i + 1, n - 1)] * c * h * w  # pictures lie anywhere in the memory
+        for start in range(0, c * h * w, 64):
+            prefetch(pixels, following + start)
         move = -dx[i] if flip[i] else dx[i]
         low, high = min(max(0, -move), w), max(min(w, w - move), 0)  # these columns come from the picture itself
+        if high - low < LANES:
+            low, high = 0, 0
+        columns = np.empty(w, dtype=np.int64)  # of the others
+        for j in range(w):
+            columns[j] = _place((w - 1 - j if flip[i] else j) + dx[i], w, mode)
         for k in range(h):
             row = _place(k + dy[i], h, mode)
+            first, last = (low, high) if row >= 0 else (0, 0)
             for channel in range(c):
                 factor, offset = scale[channel], shift[channel]
                 source, target = ((index[i] * c + channel) * h + row) * w, ((i * c + channel) * h + k) * w
-                first, last = (low, high) if row >= 0 and high - low >= LANES else (0, 0)
                 factors, offsets = fill(factor), fill(offset)
                 for start in range(first, last, LANES):
                     j = min(start, last - LANES)  # the last vector may overlap
@@ -61,8 +69,7 @@ def _gather(images, index, flip, dy, dx, scale, shift, mode, y):
                     store(out, target + j, value * factors - offsets)
                 for rest in range(w - (last - first)):
                     j = rest if rest < first else rest + last - first
-                    column = _place((w - 1 - j if flip[i] else j) + dx[i], w, mode)
-                    value = np.float32(pixels[source + column]) if row >= 0 and column >= 0 else np.float32(0)
+                    value = np.float32(pixels[source + columns[j]]) if row >= 0 and columns[j] >= 0 else np.float32(0)
                     out[target + j] = value * factor - offset
 
 

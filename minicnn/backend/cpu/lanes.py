@@ -74,6 +74,22 @@ def load_bytes(typing, memory, at):
 
 
 @intrinsic
+def prefetch(typing, memory, at):
+    """Ask for the cache line of memory[at], which may lie outside of it."""
+
+    def codegen(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, value=arguments[0]).data
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, number(0), number(3), number(1)])  # to read, keep, data
+        return context.get_dummy_value()
+
+    return types.void(memory, at), codegen
+
+
+@intrinsic
 def store(typing, memory, at, vector):
     """memory[at : at + LANES] = vector."""
 
