@@ -211,7 +211,8 @@ class _Recorder:
         constants: set[Value] = set()
         for call in calls:
             for value in call.reads():
-                if value.call is None and value not in changing and sys.getrefcount(value.array) == alone:
+                held = sys.getrefcount(value.array) > alone or value.array.base is not None
+                if value.call is None and value not in changing and not held:
                     constants.add(value)
             if not call.outputs or call.has_live() or changing & {*call.outputs} or not constants >= {*call.reads()}:
                 self.program.calls.append(call)

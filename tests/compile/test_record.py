@@ -118,7 +118,7 @@ def test_what_no_replay_can_change_is_done_once():
         weight.grad = None
         own = Tensor(np.full(5, 6, np.float32)) / 2.0
         dropped.append(F.dropout(Tensor(np.ones(5, np.float32)), 0.5))
-        loss = (x * (Tensor(held) * 2.0) * own * weight * dropped[-1]).mean()
+        loss = (x * (Tensor(held[:]) * 2.0) * own * weight * dropped[-1]).mean()  # a new view of what is held
         loss.backward()
         return loss, weight.grad, dropped[-1]
 
