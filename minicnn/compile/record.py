@@ -219,7 +219,7 @@ class _Recorder:
                 continue
             result = getattr(self._kernels, call.kernel)(*(_array_of(a) for a in call.arguments))
             for value, array in zip(call.outputs, result if isinstance(result, tuple) else (result,), strict=False):
-                if value.array.flags.writeable:  # else it shows, as a view, what has been written
+                if getattr(value.array.flags, "writeable", True):  # else it is a view of what was written before
                     value.array[...] = array
                 value.call = None
                 constants.add(value)
