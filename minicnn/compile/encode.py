@@ -261,9 +261,11 @@ class Encoding(Layout):
             self._plane(y),
         )
 
-    def _reshape(self, x: Block, y: Block) -> list[int]:
+    def _reshape(self, x: Block, y: Block, via: Region | None) -> list[list[int]]:
+        if via is not None:
+            return [self._deinterleave(x, via), self._interleave(y, via)]
         if x.halo == (0, 0):  # then y has one
             x = Block(*y.size, at=x.at, step=x.step)
         else:
             y = Block(*x.size, at=y.at, step=y.step)
-        return self._pointwise("copy", x, x, y)
+        return [self._pointwise("copy", x, x, y)]

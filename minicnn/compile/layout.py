@@ -13,10 +13,10 @@ from minicnn.compile.rules import lower
 
 _FEW = 4
 """Images up to which a prediction takes them one by one, with vectors along the rows ..."""
-_TRANSFORMS = ("spread_rows", "gather_rows_grad")
-"""Instructions that make more than they read."""
 _HEAVY = {"conv2d", "linear", "conv2d_grad_input", "conv2d_grad_weight", "linear_grad_input", "linear_grad_weight"}
 """... if that leaves none of these to calls."""
+_TRANSFORMS = ("spread_rows", "gather_rows_grad")
+"""Instructions that make more than they read."""
 
 
 class _Packing:
@@ -254,11 +254,16 @@ class Layout:
         """A reshape between two blocks with halos goes through one without."""
         nodes = []
         for node in self.nodes:
-            if node.kind == "reshape" and any(node.options["x"].halo) and any(node.options["y"].halo):
+            if (
+                node.kind == "reshape"
+                and self.lanes > 1
+                and any(node.options["x"].halo)
+                and any(node.options["y"].halo)
+            ):
                 x, y = node.options["x"], node.options["y"]
                 middle = Block(*y.size)
-                nodes.append(Node("reshape", [x], [middle], {"x": x, "y": middle}, node.phase))
-                node = Node("reshape", [middle], [y], {"x": middle, "y": y}, node.phase)
+                nodes.append(Node("reshape", [x], [middle], {"x": x, "y": middle, "via": None}, node.phase))
+                node = Node("reshape", [middle], [y], {"x": middle, "y": y, "via": None}, node.phase)
             nodes.append(node)
         self.nodes = nodes
 

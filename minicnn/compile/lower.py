@@ -92,10 +92,11 @@ class Lowering:
         self.regions: dict[Value, Region] = {}
         self.weights: dict[Value, Region] = {}
         self.filters: dict[Value, Region] = {}  # those transformed for the rows
-        self.transforms: dict[tuple[Any, ...], Block] = {}  # by kind, value and padding
+        self.transforms: dict[tuple[Any, ...], Block] = {}  # by kind, value and padding, which settle the width
         self.activated: dict[tuple[Value, float], Value] = {}  # by the input and the alpha of an ELU its output
         self.origins: dict[Block, Block] = {}  # by the result of a reshape the block that it may share
         self.makers: dict[Block, Node] = {}
+        self.called: set[Value] = set()  # the results of calls: they are plain
         self.uses = Counter(v for call in program.calls for v in call.reads())
         self.uses.update(program.outputs)
         self.images = next((v for v in program.inputs if len(v.shape) == 4 and self.is_batch(v)), None)
@@ -114,10 +115,12 @@ class Lowering:
         """Append a call of a kernel on plain arrays."""
         reads = [self.plain(v) for v in call.reads()]
         self.add("call", reads, [*call.outputs, *call.writes()], call=call)
+        self.called.update(call.outputs)
         for value in call.writes():  # other copies of it are out of date
-            self.weights.pop(value, None)
-            self.filters.pop(value, None)
-            self.blocks.pop(value, None)
+            for copies in (self.weights, self.filters, self.blocks):
+                copies.pop(value, None)
+            for key in [key for key in self.transforms if value in key]:
+                del self.transforms[key]
 
     def is_batch(self, value: Any) -> bool:
         """Whether ``value`` can live in blocks: float32, the batch first, two or four axes."""
@@ -141,10 +144,15 @@ class Lowering:
 
     def plain(self, value: Value) -> Value:
         """Return ``value`` after seeing to it that it exists as a plain array."""
-        if value in self.blocks and value not in self.regions and value.call is not None:
+        if value in self.blocks and value not in self.regions and value not in self.called and value.call is not None:
             region = self.regions[value] = Region(value.shape)
             self.add("deinterleave", [self.blocks[value]], [region, value], x=self.blocks[value], region=region)
         return value
+
+    def region(self, value: Value) -> Region:
+        """Return ``value`` as a plain array in the plan's memory."""
+        self.plain(value)
+        return self.regions.get(value) or self.weight(value)
 
     def weight(self, value: Value) -> Region:
         """Return the plan's copy of an array, refreshed in every replay."""

@@ -51,7 +51,7 @@ class Plan(Encoding):
         if node.kind in self.machine.POINTWISE:
             return [self._pointwise(node.kind, **node.options)]
         encoded = getattr(self, "_" + node.kind)(**node.options)
-        return encoded if node.kind in ("products", "weight_gradient") else [encoded]
+        return encoded if node.kind in ("products", "weight_gradient", "reshape") else [encoded]
 
     # One method a kind of node that Python calls
 

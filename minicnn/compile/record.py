@@ -7,7 +7,6 @@ Every array becomes a :class:`Value`: an input, a state (any other array that ex
 optimizer memory; a plan reads and writes it in place), or the output of a call.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,10 +104,6 @@ class Call:
             found += [v for v in parts if isinstance(v, Value)]
         return found
 
-    def has_live(self) -> bool:
-        """Whether a number among the arguments is read anew by each replay."""
-        return any(isinstance(argument, Live) for argument in self.arguments)
-
     def writes(self) -> list[Value]:
         """Return the Values that the call edits in place."""
         positions = _IN_PLACE.get(self.kernel, ())
@@ -165,8 +160,6 @@ def record(function: Callable[..., Any], arrays: Sequence[Any]) -> Program:
     if not all(isinstance(r, Tensor) for r in results):
         raise TypeError("compile: expected a function that returns a tensor or several, received something else")
     program.outputs = [recorder.value_of(r.data) for r in results]
-    del returned, results
-    recorder.fold()
     return program
 
 
@@ -201,28 +194,6 @@ class _Recorder:
         for value, content in self._before.items():
             value.array[...] = content
         self.program.undo()
-
-    def fold(self) -> None:
-        """Do now what no replay would do differently: calls on arrays that nobody else holds, and on their results."""
-        calls, self.program.calls = self.program.calls, []
-        changing = {*self.program.inputs, *self.program.outputs, *(v for call in calls for v in call.writes())}
-        sample = Value(np.empty(0))
-        alone = sys.getrefcount(sample.array)
-        constants: set[Value] = set()
-        for call in calls:
-            for value in call.reads():
-                held = sys.getrefcount(value.array) > alone or value.array.base is not None
-                if value.call is None and value not in changing and not held:
-                    constants.add(value)
-            if not call.outputs or call.has_live() or changing & {*call.outputs} or not constants >= {*call.reads()}:
-                self.program.calls.append(call)
-                continue
-            result = getattr(self._kernels, call.kernel)(*(_array_of(a) for a in call.arguments))
-            for value, array in zip(call.outputs, result if isinstance(result, tuple) else (result,), strict=False):
-                if getattr(value.array.flags, "writeable", True):  # else it is a view of what was written before
-                    value.array[...] = array
-                value.call = None
-                constants.add(value)
 
     def value_of(self, array: Any) -> Value:
         """Return the Value of an array; one not seen before is a state. The Value keeps the array, and so its id."""
@@ -274,12 +245,6 @@ class _Recorder:
 
 def _is_float(argument: Any) -> bool:
     return getattr(getattr(argument, "dtype", None), "kind", None) == "f"
-
-
-def _array_of(argument: Any) -> Any:
-    if isinstance(argument, list | tuple):
-        return type(argument)(_array_of(a) for a in argument)
-    return argument.array if isinstance(argument, Value) else argument
 
 
 def _unwrapped(argument: Any) -> Any:

@@ -96,17 +96,9 @@ def _linear_grad_weight(low: Lowering, call: Call) -> bool:
     gy, x = call.arguments
     if not low.is_batch(gy) or not low.is_batch(x) or x.shape[1] < 8:
         return False
+    factors = [low.region(gy), low.region(x)]
     region = low.regions[call.outputs[0]] = Region(call.outputs[0].shape)
-    low.block(gy), low.block(x)
-    low.plain(gy), low.plain(x)
-    low.add(
-        "matrix",
-        [low.regions[gy], low.regions[x]],
-        [region, call.outputs[0]],
-        gy=low.regions[gy],
-        x=low.regions[x],
-        region=region,
-    )
+    low.add("matrix", factors, [region, call.outputs[0]], gy=factors[0], x=factors[1], region=region)
     return True
 
 
@@ -122,7 +114,8 @@ def _reshape(low: Lowering, call: Call) -> bool:
         return True
     low.blocks[y] = after
     low.origins[after] = low.origins.get(before, before)
-    low.add("reshape", [before], [after], x=before, y=after)
+    via = Region(y.shape) if low.lanes == 1 else None  # a pixel of one image is no vector that could be copied
+    low.add("reshape", [before], [after] if via is None else [after, via], x=before, y=after, via=via)
     return True
 
 

@@ -279,3 +279,48 @@ def test_the_loss_of_a_flat_block_with_a_halo(count):
     compiled = minicnn.compile(function)
     for x, y in batches(2, (count, 3, 8, 8), 4):
         agree([t.numpy() for t in compiled(x, y)], [t.numpy() for t in function(Tensor(x), Tensor(y))], 1e-5)
+
+
+def test_a_result_of_a_call_that_an_instruction_reads_stays_plain():
+    def function(x):
+        v = x.exp()
+        return v * 2.0, F.adaptive_avg_pool2d(v, 1), v
+
+    compiled = minicnn.compile(function)
+    ((x, _),) = batches(1, (9, 3, 4, 4))
+    for _ in range(2):
+        agree([t.numpy() for t in compiled(x)], [t.numpy() for t in function(Tensor(x))], 1e-6)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_picture_edited_between_two_convolutions(kernel):
+    conv = nn.Conv2d(16, 16, kernel, padding=1)
+    buffer = Tensor(np.zeros((9, 16, 8, 8), np.float32))
+
+    def function(x):
+        before = conv(buffer)
+        buffer.copy_(x)
+        return before, conv(buffer)
+
+    compiled, results = minicnn.compile(function), []
+    for run in (compiled, function):
+        buffer.copy_(0.0)
+        results.append([t.numpy() for x, _ in batches(2, (9, 16, 8, 8)) for t in run(Tensor(x))])
+    agree(*results, 1e-5)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_linear_layer_on_what_no_instruction_has_made(held):
+    """The gradient of a mean comes from calls; the picture is a state."""
+    layer, state = nn.Linear(12, 1), Tensor(np.random.default_rng(0).standard_normal((9, 12)).astype(np.float32))
+
+    def function(x):
+        layer.weight.grad = None
+        loss = layer(state if held else F.flatten(x, 1)).mean()
+        loss.backward()
+        return loss, layer.weight.grad
+
+    compiled = minicnn.compile(function)
+    for x, _ in batches(2, (9, 3, 2, 2)):
+        agree([t.numpy() for t in compiled(x)], [t.numpy() for t in function(Tensor(x))], 1e-5)
+        state.data *= 1.5

@@ -106,32 +106,3 @@ def test_each_backend_uses_its_own_kernels(name):
         np.testing.assert_allclose(compiled(X).numpy(), model(Tensor(X)).numpy(), rtol=1e-4, atol=1e-5)
         (plan,) = compiled.plans.values()
         assert any(n.kind == "products" for n in plan.nodes) == (name == "numpy")
-
-
-def test_what_no_replay_can_change_is_done_once():
-    """The gradient of a mean, and what the function makes of its own arrays; but not of arrays that others hold."""
-    weight = Tensor(np.ones(5, np.float32), requires_grad=True)
-    held = np.full(5, 2, np.float32)
-    dropped = []
-
-    def step(x):
-        weight.grad = None
-        own = Tensor(np.full(5, 6, np.float32)) / 2.0
-        dropped.append(F.dropout(Tensor(np.ones(5, np.float32)), 0.5))
-        loss = (x * (Tensor(held[:]) * 2.0) * own * weight * dropped[-1]).mean()  # a new view of what is held
-        loss.backward()
-        return loss, weight.grad, dropped[-1]
-
-    compiled = minicnn.compile(step)
-    x = np.arange(5, dtype=np.float32)
-    for factor in (1, 3):
-        held *= factor
-        loss, grad, mask = (t.numpy() for t in compiled(x))
-        np.testing.assert_allclose(grad, x * 2 * held * 3 * mask / 5, rtol=1e-6)
-        np.testing.assert_allclose(loss, (x * 2 * held * 3 * mask).mean(), rtol=1e-6)
-    masks = [compiled(x)[2].numpy().tolist() for _ in range(20)]
-    assert any(mask != masks[0] for mask in masks)  # random numbers are drawn by each replay
-    (plan,) = compiled.plans.values()
-    kernels = [n.options["call"].kernel for n in plan.nodes if n.kind == "call"]
-    assert kernels.count("divide") == 1  # of the mean; not of its gradient, and not own
-    assert "dropout" in kernels and "broadcast_to" not in kernels

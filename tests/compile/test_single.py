@@ -218,3 +218,30 @@ def test_threads_change_no_bit(threads, count):
         threads(number)
         found.append(compiled(x).numpy())
     same(found[:1], found[1:])
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_vector_becomes_a_picture_with_a_halo(count):
+    linear, conv = nn.Linear(12, 6 * 8 * 10), nn.Conv2d(6, 3, 3, padding=1)
+    function = lambda z: conv(linear(z).reshape(z.shape[0], 6, 8, 10))  # noqa: E731
+    compiled = minicnn.compile(function)
+    z = np.random.default_rng(0).standard_normal((count, 12)).astype(np.float32)
+    agree([compiled(z).numpy()], [function(Tensor(z)).numpy()], 1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("flat_first", [False, True])
+def test_a_picture_with_a_halo_becomes_a_vector(count, flat_first):
+    first, second, side = nn.Conv2d(1, 9, 3, padding=1), nn.Conv2d(9, 3, 3, padding=1), nn.Conv2d(1, 6, 3, padding=1)
+    head = nn.Linear(720, 5)
+
+    def function(x):
+        h = F.relu(first(x))
+        if flat_first:
+            return head(F.flatten(h, 1)), second(h), side(x)
+        return second(h), head(F.flatten(h, 1)), side(x)
+
+    compiled = minicnn.compile(function)
+    ((x, _),) = batches(1, (count, 1, 8, 10))
+    agree([t.numpy() for t in compiled(x)], [t.numpy() for t in function(Tensor(x))], 1e-5)
+    assert lanes_of(compiled) == [1]

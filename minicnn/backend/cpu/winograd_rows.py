@@ -9,8 +9,8 @@ for the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity. At each of the 8 points 
 one column: what there is for convolutions does it, and its gradients. The gradients of both transforms are their
 adjoints, B and A; neighbours overlap in B. Vectors are 8 images, as everywhere, so that no transform mixes lanes.
 
-A transformed block is (8, channels, rows, tiles of 4 outputs). Beside the rounding of a direct sum there is two to
-three times as much, still some 1e-7 of the result's size.
+A transformed block is (8, channels, rows, tiles of 4 outputs). Rounding is two to four times that of direct sums; the
+worst seen over random geometries were 3e-6 of the largest result.
 """
 
 import numpy as np
