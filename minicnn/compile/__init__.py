@@ -29,9 +29,9 @@ class compile:
     ``function`` takes tensors (or arrays) and returns a tensor or several; it may train: forward, backward, optimizer
     step. Parameters, statistics, learning rate and random streams are read anew by every replay, everything else in
     Python (a branch, the mode of a module, which array a parameter has) is as it was when the shapes of its inputs were
-    first seen; an array that the function makes by NumPy (``Tensor(np.zeros(3))``) is made once, and what a replay writes
-    into it, the next one finds. A :class:`~minicnn.nn.Module` is recorded in evaluation mode without a tape. Gradients live inside the
-    plan. Plans are for NumPy arrays; on CuPy arrays the function is called as it is.
+    first seen; an array that the function makes by NumPy (``Tensor(np.zeros(3))``) is made once, and what a replay
+    writes into it, the next one finds. A :class:`~minicnn.nn.Module` is recorded in evaluation mode without a tape.
+    Gradients live inside the plan. Plans are for NumPy arrays; on CuPy arrays the function is called as it is.
 
     Results are those of the function up to rounding. An infinite or NaN pixel may come out of a convolution by 3 x 3 or
     by 5 columns as a few more NaN, because Winograd's method takes 2 x 2 or 4 outputs together.
