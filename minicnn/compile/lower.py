@@ -179,7 +179,7 @@ class Lowering:
             self.add("filters", [weight], [w], source=weight, region=w)
             self.add("winograd", [*reads, w], [y], weight=w, turned=turned, **options)
         elif window is not None and self.is_of_rows(window, (source if turned else y).width):
-            self._products_of_rows(x, weight, window, turned, reads[1:], options)
+            self._products_of_rows(x, weight, window, turned, options)
         elif window is None and self.lanes == 1:
             w = self.weight(weight)
             self.add("linear_single", [*reads, w], [y], weight=w, **options)
@@ -198,11 +198,9 @@ class Lowering:
         x.halo = x.halo[0], max(x.halo[1], *(max(-s.reach[0], s.reach[1] - x.width + 1) for s in columns))
         return {"rows": rows, "columns": columns}
 
-    def _products_of_rows(
-        self, x: Value, weight: Value, window: Any, turned: bool, bias: list[Region], options: dict[str, Any]
-    ) -> None:
+    def _products_of_rows(self, x: Value, weight: Value, window: Any, turned: bool, options: dict[str, Any]) -> None:
         """Append the same by F(4, 5) along the rows: products at each point, where the kernel has one column."""
-        y, padding = options["y"], window[2][1]
+        y, bias, padding = options["y"], options["bias"], window[2][1]
         if turned:
             source = self.transformed("gather_rows_grad", x, options["x"].width)
         else:
@@ -220,7 +218,7 @@ class Lowering:
         if turned:
             self.add("spread_rows_grad", [made], [y], x=made, y=y, padding=padding)
         else:
-            self.add("gather_rows", [made, *bias], [y], **(options | {"x": made}))
+            self.add("gather_rows", [made] if bias is None else [made, bias], [y], **(options | {"x": made}))
 
     def gradient_of_rows(self, value: Value, gy: Value, x: Value, window: Any) -> None:
         """Append the gradient for a filter from the points of both."""

@@ -23,7 +23,7 @@ FUNCTIONS = WORDS.findall(
 )
 CONSTANTS = WORDS.findall("float32 float64 inf int32 int64 newaxis uint16 uint64 uint8")
 METHODS = WORDS.findall("all argmax astype copy fill max mean min ravel reshape sum transpose")
-ATTRIBUTES = WORDS.findall("T base dtype flags ndim shape size strides")
+ATTRIBUTES = WORDS.findall("T dtype flags ndim shape size strides")
 OPERATORS = WORDS.findall(
     """add sub mul truediv floordiv mod pow matmul and or xor lshift rshift iadd isub imul itruediv lt le gt ge eq ne
     radd rsub rmul rtruediv rpow rmatmul rand ror rxor rlshift rrshift neg abs invert getitem"""
@@ -131,10 +131,9 @@ lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_strict(np.lib.st
 
 
 def asarray(a, dtype=None):
-    if not isinstance(a, ndarray):
-        return ndarray(np.array(a, dtype=dtype))
-    array = np.asarray(a._array, dtype=dtype)
-    return a if array is a._array else _outer(array)
+    return (
+        ndarray(np.array(a, dtype=dtype)) if not isinstance(a, ndarray) else _outer(np.asarray(a._array, dtype=dtype))
+    )
 
 
 def empty(shape, dtype=float):
