@@ -10,6 +10,7 @@ Without a recorder both just do it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol
@@ -64,11 +65,12 @@ class Recorded(np.lib.mixins.NDArrayOperatorsMixin):
     __slots__ = ("__weakref__", "base", "dtype", "ndim", "owner", "shape", "size", "value")
     __hash__ = object.__hash__
 
-    def __init__(self, owner: Any, value: Any, array: Any) -> None:
+    def __init__(self, owner: Any, value: Any, is_view: bool = False) -> None:
         self.owner, self.value = owner, value
-        self.shape, self.dtype, self.ndim, self.size, self.base = (
-            array.shape, array.dtype, array.ndim, array.size, array.base,
+        self.shape, self.dtype, self.ndim, self.size = (
+            value.shape, value.array.dtype, len(value.shape), math.prod(value.shape),
         )  # fmt: skip
+        self.base = self if is_view else None
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> NoReturn:
         self.refuse(f"numpy.{ufunc.__name__}")

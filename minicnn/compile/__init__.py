@@ -92,7 +92,7 @@ class compile:
         with self._planning:
             plan = self.plans.get(key)
             if plan is None or not plan.holds():
-                plan = self.plans[key] = Plan(record(self._recordable(), [a.copy() for a in arrays]))
+                plan = self.plans[key] = Plan(record(self._recordable(), arrays))
                 if len(self.plans) > _KEPT:
                     self.plans.popitem(last=False)
             self.plans.move_to_end(key)

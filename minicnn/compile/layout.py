@@ -148,7 +148,7 @@ class Layout:
             call = node.options.get("call")
             if call is None or call.kernel != "sgd_step":
                 joined = {}
-            elif call.arguments[1] in self.regions and all(_is_plain(value.array) for value in call.reads()):
+            elif call.arguments[1] in self.regions and all(_is_plain(v.array) for v in call.reads() if v.call is None):
                 key = node.phase, call.arguments[-1]
                 if key in joined:
                     joined[key].reads += node.reads

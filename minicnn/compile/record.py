@@ -1,7 +1,7 @@
 """Record: run a function once and write down the kernels it calls.
 
-What is recorded are shapes, not numbers: the heavy kernels are not run at all, and what they would return is an array
-of zeros, which takes no memory either as long as nobody touches it.
+What is recorded are shapes, not numbers: the heavy kernels are not run at all, and what a kernel returns is replaced by
+a view of one zero, which takes no memory.
 
 Every array becomes a :class:`Value`: an input, a state (any other array that existed before: parameters, statistics,
 optimizer memory; a plan reads and writes it in place), or the output of a call. The function sees stand-ins
@@ -219,7 +219,7 @@ class _Recorder:
         self._own: dict[int, Tensor] = {}
         # the numbers of the run are thrown away, so on the CPU it need not wait for kernels to compile
         self._kernels = backend.get("reference").kernels if owner.name == "numpy" else owner.kernels
-        self.program.inputs = [self._value_of(array) for array in inputs]
+        self.program.inputs = [self._value_of(self._zeros(array.shape, array.dtype)) for array in inputs]
 
     # For tensors and functions
 
@@ -240,7 +240,7 @@ class _Recorder:
     def stand_in(self, value: Value) -> Recorded:
         """Return what the function sees of a Value."""
         if value not in self._stand_ins:
-            self._stand_ins[value] = Recorded(self, value, value.array)
+            self._stand_ins[value] = Recorded(self, value)
         return self._stand_ins[value]
 
     def gradient_of(self, tensor: Tensor, gradient: Tensor | None) -> Tensor | None:
@@ -333,17 +333,17 @@ class _Recorder:
             if isinstance(result, np.generic):
                 result = np.asarray(result)
             several = isinstance(result, tuple)
-            call.outputs = tuple(self._made(r, call) for r in (result if several else (result,)) if r is not None)
+            made = [self._made(r, call) for r in (result if several else (result,)) if r is not None]
+            call.outputs = tuple(stand_in.value for stand_in in made)
             self.program.calls.append(call)
-            made = tuple(map(self.stand_in, call.outputs))
-            return made if several else made[0] if made else None
+            return tuple(made) if several else made[0] if made else None
 
         return noted
 
     def _seen_in(self, value: Value) -> list[Value]:
         """Return the inputs and states whose memory a Value is, or shows a part of."""
-        if value.call is None or value.array.base is None:
-            return [] if value.call else [value]
+        if value.call is None:
+            return [value]
         own = (v for v in self._values.values() if v.call is None)
         return [v for v in own if np.may_share_memory(v.array, value.array)]
 
@@ -351,15 +351,22 @@ class _Recorder:
         """Return what a kernel returns, without its numbers."""
         dtype = np.result_type(*(a.dtype for a in arguments if _is_float(a)))
         shapes = _SHAPES[name](*arguments)
-        zeros = self.program.backend.xp.zeros
-        return tuple(zeros(s, dtype) for s in shapes) if isinstance(shapes, list) else zeros(shapes, dtype)
+        return tuple(self._zeros(s, dtype) for s in shapes) if isinstance(shapes, list) else self._zeros(shapes, dtype)
 
-    def _made(self, array: Any, call: Call) -> Value:
+    def _zeros(self, shape: Any, dtype: Any) -> Any:
+        xp = self.program.backend.xp
+        return xp.broadcast_to(xp.zeros((), dtype), shape)
+
+    def _made(self, array: Any, call: Call) -> Recorded:
+        """Return what stands for a result; one that is no view of an argument gives up its memory."""
         known = self._values.get(id(array))
         if known is not None:  # the kernel returned its argument
-            return known
-        value = self._values[id(array)] = Value(array, call)
-        return value
+            return self.stand_in(known)
+        sources = [v for v in call.reads() if np.may_share_memory(v.array, array)]
+        value = Value(array if sources else self._zeros(array.shape, array.dtype), call)
+        self._values[id(value.array)] = value
+        self._stand_ins[value] = Recorded(self, value, is_view=bool(sources))
+        return self._stand_ins[value]
 
     def _noted(self, argument: Any) -> Any:
         if isinstance(argument, list | tuple):

@@ -116,6 +116,7 @@ def cases(dtype):
     case("sum_to", a, (4, 1))
     case("accumulate", a.copy(), b)
     case("copy", a)
+    case("convert", a, "float64")
     case("copy_into", a.copy(), b)
     case("linear", normal(5, 7), normal(3, 7), normal(3))
     case("linear", normal(5, 7), normal(3, 7), None)

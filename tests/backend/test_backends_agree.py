@@ -182,6 +182,7 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "conv2d_grad_input": [(gy, w, x.shape, *options) for x, w, _, gy, options in CONV],
     "conv2d_grad_weight": [(gy, x, w.shape, *options) for x, w, _, gy, options in CONV],
     "copy": [(x,) for x in ELEMENTWISE],
+    "convert": [(x, dtype) for x in ELEMENTWISE for dtype in ("float32", "float64")],
     "copy_into": [(real(3, 4), real(3, 4)), (real(3, 4), real(4)), (real(2), 1.5), (real(2), np.array([1, 2]))],
     "cross_entropy": LOSSES,
     "cross_entropy_grad": [(real(len(x)), reference.cross_entropy(x, t, w, s)[1], t, w, s) for x, t, w, s in LOSSES],
