@@ -56,8 +56,8 @@ def batch_norm(
             )
         mean, var = k.batch_norm_statistics(x)
         if running_mean is not None and running_var is not None:
-            k.lerp_into(running_mean.data, mean, float(momentum))
-            k.lerp_into(running_var.data, k.multiply(var, values / (values - 1)), float(momentum))
+            k.lerp_into(running_mean.data, mean, momentum)
+            k.lerp_into(running_var.data, k.multiply(var, values / (values - 1)), momentum)
     elif running_mean is None or running_var is None:
         raise ValueError("batch_norm: expected running statistics outside training, received None")
     else:  # copies: a training pass before backward moves the buffers
