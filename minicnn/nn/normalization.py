@@ -51,15 +51,13 @@ class _BatchNorm(Module):
                 f"{type(self).__name__}: expected {' or '.join(map(str, self.dims))} axes, received shape {input.shape}"
             )
         training = self.training or self.running_mean is None
-        momentum = self._share(training) if self.momentum is None else self.momentum
+        momentum = self._share if self.momentum is None else self.momentum
         return F.batch_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, training, momentum, self.eps
         )
 
-    def _share(self, training: bool) -> float:
-        """Count a batch, and return its share in the mean over all of them; 0 where there are no such means."""
-        if not training or self.running_mean is None:
-            return 0.0
+    def _share(self) -> float:
+        """Count a batch, and return its share in the mean over all of them."""
         count = self.num_batches_tracked
         if count is None:
             raise ValueError(f"{type(self).__name__}: momentum became None; make the layer with momentum=None instead")
