@@ -82,10 +82,6 @@ class Version:
         self.number = 0
         self.shared = False
 
-    def count(self) -> None:
-        """Note an edit."""
-        self.number += 1
-
     def share(self) -> "Version":
         """Return self for a view of the same memory."""
         self.shared = True

@@ -78,7 +78,7 @@ class Optimizer:
     def _slot(self, name: str) -> list[Any]:
         """Return an array for every parameter, of zeros at first."""
         if name not in self._state:
-            self._state[name] = [p.backend.xp.zeros_like(p.data) for p in self.params]
+            self._state[name] = [p.backend.xp.zeros_like(p._data) for p in self.params]
         return self._state[name]
 
     @property
@@ -118,17 +118,17 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient, in place."""
         moved = [(i, p, p.grad) for i, p in enumerate(self.params) if p.grad is not None]
-        again(lambda: self._advance(moved, 1), undo=lambda: self._advance(moved, -1))
+        again(lambda: self._advance(1), undo=lambda: self._advance(-1))
         first = 0
         for group in self.param_groups:
             members = range(first, first + len(group["params"]))
             self._update(group, [taken for taken in moved if taken[0] in members])
             first = members.stop
-
-    def _advance(self, moved: list[Moved], steps: int) -> None:
-        self.steps += steps
         for _, p, _ in moved:
-            p._version.count()
+            p._version.number += 1
+
+    def _advance(self, steps: int) -> None:
+        self.steps += steps
 
     def _update(self, group: dict[str, Any], moved: list[Moved]) -> None:
         """Call the step kernel for parameters of a group, with its options."""
