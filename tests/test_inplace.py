@@ -180,3 +180,50 @@ def test_a_replay_counts_its_edits():
     step(x, y)
     with pytest.raises(RuntimeError, match="edited in place"):
         loss.backward()
+
+
+def test_losses_that_are_added_up_inside_a_compiled_function(rng):
+    w = nn.Parameter(rng.standard_normal((3, 4)).astype(np.float32))
+
+    def function(x):
+        total = Tensor(np.zeros((), np.float32))
+        for factor in (1.0, 2.0):
+            total += (F.linear(x, w) * factor).mean()
+        w.grad = None
+        total.backward()
+        return total, w.grad
+
+    x = Tensor(rng.standard_normal((5, 4)).astype(np.float32))
+    compiled = minicnn.compile(function)
+    expected = [t.numpy() for t in function(x)]
+    for _ in range(2):
+        for found, other in zip(compiled(x), expected, strict=True):
+            np.testing.assert_allclose(found.numpy(), other, rtol=1e-5)
+
+
+def test_a_tensor_from_outside_cannot_become_a_result_inside():
+    w, total = nn.Parameter(np.ones((3, 4), np.float32)), Tensor(np.zeros((), np.float32))
+
+    def function(x):
+        nonlocal total
+        total += F.linear(x, w).sum()
+        return total
+
+    with pytest.raises(RuntimeError, match="compile: another array for a tensor"):
+        minicnn.compile(function)(Tensor(np.ones((2, 4), np.float32)))
+    assert total.item() == 0 and total.is_leaf
+
+
+def test_an_edit_of_what_a_tape_needs_is_noticed_inside_a_compiled_function():
+    w = nn.Parameter(np.ones((3, 4), np.float32))
+
+    def function(x):
+        loss = (F.linear(x, w) ** 2).mean()
+        with no_grad():
+            operator.imul(w, 2.0)
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match="edited in place"):
+        minicnn.compile(function)(Tensor(np.ones((2, 4), np.float32)))
+    assert w.tolist() == [[1] * 4] * 3
