@@ -205,13 +205,14 @@ class Module:
         own = self.state_dict()
         untracked = {f"{p}.{name}" if p else name for p, module in self.named_modules() for name in module._untracked}
         state = {name: value for name, value in state.items() if name in own or name not in untracked}
+        shapes = {n: tuple(value.shape) if hasattr(value, "shape") else described(value) for n, value in state.items()}
         problems = []
         if strict:
             problems += [f"missing {name} {own[name].shape}" for name in own if name not in state]
-            problems += [f"unexpected {name} {tuple(state[name].shape)}" for name in state if name not in own]
+            problems += [f"unexpected {name} {shapes[name]}" for name in state if name not in own]
         for name in own:
-            if name in state and own[name].shape != tuple(state[name].shape):
-                problems.append(f"{name}: expected {own[name].shape}, received {tuple(state[name].shape)}")
+            if name in state and own[name].shape != shapes[name]:
+                problems.append(f"{name}: expected {own[name].shape}, received {shapes[name]}")
         if problems:
             raise ValueError(f"load_state_dict: {type(self).__name__} differs: " + "; ".join(problems))
         for name, tensor in own.items():

@@ -151,3 +151,13 @@ def test_the_state_may_hold_what_torch_counts():
     layers[1].load_state_dict(nn.BatchNorm1d(2).state_dict() | {"num_batches_tracked": np.array(7)})
     with pytest.raises(ValueError, match="unexpected 0.num_batches_tracked"):
         layers.load_state_dict(state | {"0.num_batches_tracked": np.array(7)})
+
+
+def test_a_state_of_what_is_no_array_is_refused():
+    layer = nn.Linear(1, 1)
+    with pytest.raises(
+        ValueError, match=r"weight: expected \(1, 1\), received list; bias: expected \(1,\), received float"
+    ):
+        layer.load_state_dict({"weight": [[1.0]], "bias": 1.0})
+    with pytest.raises(ValueError, match="unexpected other NoneType"):
+        layer.load_state_dict({**layer.state_dict(), "other": None})
