@@ -74,12 +74,18 @@ class Node:
 
 
 class Version:
-    """How often the memory of a tensor was edited in place; shared by its views."""
+    """How often the memory of a tensor was edited in place; ``shared`` by its views."""
 
-    __slots__ = ("number",)
+    __slots__ = ("number", "shared")
 
     def __init__(self) -> None:
         self.number = 0
+        self.shared = False
+
+    def share(self) -> "Version":
+        """Return self for a view of the same memory."""
+        self.shared = True
+        return self
 
 
 def joint(gradients: Callable[[Any], Sequence[Any]], count: int) -> tuple[Vjp, ...]:
@@ -130,3 +136,53 @@ def backward(root: Any, gradient: Any, retain_graph: bool, add: Callable[[Any, A
                 gradients[edge] = add(gradients[edge], gx)
         if not retain_graph:
             node.vjps = None
+
+
+class InPlace:
+    """``x += y`` and its kin: arithmetic in place, with tensors or numbers that broadcast to the shape of self.
+
+    Where the result needs no tape, the elements are overwritten, and every view shows them. Where it needs one, the
+    memory stays as it is for the operations that used it, and self goes on as the result.
+
+    Raises:
+        RuntimeError: self is a leaf that requires a gradient, outside of ``no_grad()``; or the result needs a tape, and
+            a view shares the memory of self, which would still show what was there before.
+        TypeError: a result of another dtype, which integers have that are divided.
+        ValueError: a result of another shape.
+    """
+
+    __slots__ = ()
+
+    def __iadd__(self, other: Any) -> Any:
+        return _become(self, "+=", lambda x: x + other)
+
+    def __isub__(self, other: Any) -> Any:
+        return _become(self, "-=", lambda x: x - other)
+
+    def __imul__(self, other: Any) -> Any:
+        return _become(self, "*=", lambda x: x * other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return _become(self, "/=", lambda x: x / other)
+
+    def __ipow__(self, other: Any) -> Any:
+        return _become(self, "**=", lambda x: x**other)
+
+
+def _become(x: Any, operation: str, compute: Callable[[Any], Any]) -> Any:
+    if x.requires_grad and x.is_leaf and is_grad_enabled():
+        raise RuntimeError(f"{operation}: a leaf that requires a gradient is edited under no_grad() only")
+    result = compute(x)
+    if result.dtype != x.dtype:
+        raise TypeError(f"{operation}: expected a result of {x.dtype}, received {result.dtype}; use astype first")
+    if result.shape != x.shape:
+        raise ValueError(f"{operation}: expected a result of shape {x.shape}, received {result.shape}")
+    if not result.requires_grad:
+        return x.copy_(result)
+    if x._version.shared:
+        raise RuntimeError(
+            f"{operation}: the tape cannot follow an edit of memory that a view shares; "
+            f"write x = x {operation[:-1]} y instead"
+        )
+    x.data, x._version, x._node, x.requires_grad = result.data, result._version, result._node, True
+    return x

@@ -27,6 +27,9 @@ class Recorder(Protocol):
     def made(self, tensor: Any) -> None:
         """Note a tensor that the run made: nobody outside has it."""
 
+    def owns(self, tensor: Any) -> bool:
+        """Return whether the run made a tensor."""
+
     def data_of(self, tensor: Any, array: Any) -> Any:
         """Return the stand-in for the array of a tensor."""
 

@@ -9,10 +9,10 @@ from typing import Any, Union
 import numpy as np
 
 from minicnn import backend, shapes
-from minicnn.autograd import Node, Version, Vjp, is_grad_enabled
+from minicnn.autograd import InPlace, Node, Version, Vjp, is_grad_enabled
 from minicnn.autograd import backward as walk_back
 from minicnn.backend import Backend
-from minicnn.recording import check_readable, current
+from minicnn.recording import Recorded, check_readable, current
 
 Operand = Union["Tensor", float, int]
 
@@ -22,7 +22,7 @@ def kernels_of(x: Tensor) -> Any:
     return backend.of(x._data).kernels
 
 
-class Tensor:
+class Tensor(InPlace):
     """An array of float32 or float64 (or integers, which take no gradient) on a backend.
 
     Args:
@@ -68,7 +68,7 @@ class Tensor:
         output = Tensor.__new__(Tensor)
         output._data = np.asarray(data) if isinstance(data, np.generic) else data
         output._grad = None
-        output._version = Version() if view_of is None else view_of._version
+        output._version = Version() if view_of is None else view_of._version.share()
         output.requires_grad = is_grad_enabled() and any(t.requires_grad for t in inputs)
         output._node = Node(output, inputs, vjps) if output.requires_grad else None
         return output
@@ -81,7 +81,9 @@ class Tensor:
 
     @data.setter
     def data(self, array: Any) -> None:
-        check_readable("another array for a tensor")
+        recorder = current.get()
+        if recorder is not None and not (isinstance(array, Recorded) and recorder.owns(self)):
+            check_readable("another array for a tensor")
         self._data = array
 
     @property
@@ -193,7 +195,7 @@ class Tensor:
     def detach(self) -> Tensor:
         """Return the same memory without the tape."""
         output = Tensor(self.data)
-        output._version = self._version
+        output._version = self._version.share()
         return output
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
@@ -218,9 +220,8 @@ class Tensor:
 
     def copy_(self, source: Tensor | Any) -> Tensor:
         """Overwrite the elements, and return self. source: tensor or array that broadcasts to this shape."""
-        array = source.data if isinstance(source, Tensor) else source
         self._edited("copy_")
-        kernels_of(self).copy_into(self.data, array)
+        kernels_of(self).copy_into(self.data, source.data if isinstance(source, Tensor) else source)
         return self
 
     def __setitem__(self, index: Any, value: Any) -> None:

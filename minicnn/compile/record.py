@@ -232,7 +232,7 @@ class _Recorder:
             if array.owner is not self:
                 array.refuse("an operation")
             return array
-        if id(tensor) not in self._tensors and not self._is_own(tensor):
+        if id(tensor) not in self._tensors and not self.owns(tensor):
             self._tensors[id(tensor)] = tensor
             self.program.tensors.append((tensor, array, tensor.requires_grad if is_grad_enabled() else None))
         return self.stand_in(self._value_of(array))
@@ -263,9 +263,9 @@ class _Recorder:
         self._gradient(tensor, fresh=True).now = gradient
 
     def _gradient(self, tensor: Tensor, fresh: bool = False) -> Gradient:
-        return self._gradients.setdefault(id(tensor), Gradient(tensor, fresh or self._is_own(tensor)))
+        return self._gradients.setdefault(id(tensor), Gradient(tensor, fresh or self.owns(tensor)))
 
-    def _is_own(self, tensor: Tensor) -> bool:
+    def owns(self, tensor: Tensor) -> bool:
         return isinstance(tensor._data, Recorded) or id(tensor) in self._own
 
     def live(self, read: Callable[[], Any]) -> Live:
@@ -291,7 +291,7 @@ class _Recorder:
         program.outputs = [self._noted(r.data) for r in results]
         used = {call.arguments[1] for call in program.calls if call.kernel in _STEPS}
         for gradient in self._gradients.values():
-            if self._is_own(gradient.tensor):
+            if self.owns(gradient.tensor):
                 continue
             value = None if gradient.now is None else gradient.now._data
             program.gradients.append(gradient)

@@ -1,7 +1,7 @@
 """Batch and layer normalisation, and dropout."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from minicnn import random
 from minicnn.autograd import joint
@@ -17,7 +17,7 @@ def batch_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     training: bool = False,
-    momentum: float = 0.1,
+    momentum: float | Callable[[], float] = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
     """(x - mean) / sqrt(var + eps) weight + bias, per channel (Ioffe and Szegedy, 2015).
@@ -29,6 +29,7 @@ def batch_norm(
         input: (N, C) or (N, C, ...).
         running_mean, running_var: (C,), edited in place in training; None there keeps no statistics.
         weight, bias: (C,) or None.
+        momentum: a number, or a function that returns it, called for every batch that moves the statistics.
 
     Raises:
         ValueError: shapes that do not fit, one value a channel in training, no statistics outside of it.
@@ -56,8 +57,9 @@ def batch_norm(
             )
         mean, var = k.batch_norm_statistics(x)
         if running_mean is not None and running_var is not None:
-            k.lerp_into(running_mean.data, mean, float(momentum))
-            k.lerp_into(running_var.data, k.multiply(var, values / (values - 1)), float(momentum))
+            share = momentum() if callable(momentum) else float(momentum)
+            k.lerp_into(running_mean.data, mean, share)
+            k.lerp_into(running_var.data, k.multiply(var, values / (values - 1)), share)
     elif running_mean is None or running_var is None:
         raise ValueError("batch_norm: expected running statistics outside training, received None")
     else:  # copies: a training pass before backward moves the buffers

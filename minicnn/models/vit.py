@@ -41,6 +41,8 @@ class ViT(nn.Module):
         patch_size: height and width of a patch in pixels, a divisor of 32.
     """
 
+    class_token: nn.Parameter | None
+
     def __init__(
         self,
         num_classes: int = 10,
@@ -68,8 +70,8 @@ class ViT(nn.Module):
             raise ValueError(f"ViT: expected pool 'mean' or 'class', received {pool!r}")
         tokens = (32 // patch_size) ** 2 + (pool == "class")
         self.patches = nn.Conv2d(3, dim, patch_size, patch_size)
-        self.class_token = nn.Parameter(init.empty(1, 1, dim).data) if pool == "class" else None
-        self.positions = nn.Parameter(init.empty(1, tokens, dim).data)
+        self.register_parameter("class_token", nn.Parameter(init.empty(1, 1, dim)) if pool == "class" else None)
+        self.positions = nn.Parameter(init.empty(1, tokens, dim))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.Sequential(*(Block(dim, heads, int(mlp_ratio * dim), dropout) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)

@@ -24,6 +24,8 @@ class MultiheadAttention(Module):
         batch_first: only True: (N, L, embed_dim).
     """
 
+    in_proj_bias: Parameter | None
+
     def __init__(
         self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, batch_first: bool = True
     ) -> None:
@@ -38,8 +40,8 @@ class MultiheadAttention(Module):
         if not batch_first:
             raise ValueError(f"MultiheadAttention: expected batch_first=True, received {batch_first}")
         self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, dropout
-        self.in_proj_weight = Parameter(init.xavier_uniform_(init.empty(3 * embed_dim, embed_dim)).data)
-        self.in_proj_bias = Parameter(init.zeros_(init.empty(3 * embed_dim)).data) if bias else None
+        self.in_proj_weight = Parameter(init.xavier_uniform_(init.empty(3 * embed_dim, embed_dim)))
+        self.register_parameter("in_proj_bias", Parameter(init.zeros_(init.empty(3 * embed_dim))) if bias else None)
         self.out_proj = Linear(embed_dim, embed_dim, bias)
         if self.out_proj.bias is not None:
             init.zeros_(self.out_proj.bias)

@@ -14,6 +14,8 @@ class Conv2d(Module):
     +-1 / sqrt(fan_in). (N, in_channels, H, W) -> (N, out_channels, OH, OW).
     """
 
+    bias: Parameter | None
+
     def __init__(
         self,
         in_channels: int,
@@ -35,8 +37,8 @@ class Conv2d(Module):
         self.out_channels = out_channels
         self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, 1)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.weight = Parameter(init.empty(out_channels, in_channels // groups, *self.kernel_size).data)
-        self.bias = Parameter(init.empty(out_channels).data) if bias else None
+        self.weight = Parameter(init.empty(out_channels, in_channels // groups, *self.kernel_size))
+        self.register_parameter("bias", Parameter(init.empty(out_channels)) if bias else None)
         init.default_(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:

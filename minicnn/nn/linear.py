@@ -11,13 +11,15 @@ class Linear(Module):
     +-1 / sqrt(in_features) at first. (..., in_features) -> (..., out_features).
     """
 
+    bias: Parameter | None
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
         if in_features < 1 or out_features < 1:
             raise ValueError(f"Linear: expected features from 1, received {in_features} -> {out_features}")
         self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter(init.empty(out_features, in_features).data)
-        self.bias = Parameter(init.empty(out_features).data) if bias else None
+        self.weight = Parameter(init.empty(out_features, in_features))
+        self.register_parameter("bias", Parameter(init.empty(out_features)) if bias else None)
         init.default_(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -8,11 +8,17 @@ from minicnn.tensor import Tensor
 
 
 class CrossEntropyLoss(Module):
-    """Cross-entropy of softmax(logits) with labels or probabilities; see :func:`minicnn.functional.cross_entropy`."""
+    """Cross-entropy of softmax(logits) with labels or probabilities; see :func:`minicnn.functional.cross_entropy`.
+
+    weight: (K,), a buffer: it is saved, moved and converted with the module; or None.
+    """
+
+    weight: Tensor | None
 
     def __init__(self, weight: Tensor | None = None, *, reduction: str = "mean", label_smoothing: float = 0.0) -> None:
         super().__init__()
-        self.weight, self.reduction, self.label_smoothing = weight, reduction, label_smoothing
+        self.register_buffer("weight", weight)
+        self.reduction, self.label_smoothing = reduction, label_smoothing
 
     def forward(self, input: Tensor, target: Tensor | Any) -> Tensor:
         return F.cross_entropy(

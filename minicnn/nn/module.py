@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from inspect import isfunction
 from typing import Any
 
 from minicnn import backend
@@ -34,12 +35,14 @@ structure = _Structure()
 
 
 class Parameter(Tensor):
-    """A tensor that a module trains."""
+    """A tensor that a module trains. Made of another tensor it shares its memory, and not its tape."""
 
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data, requires_grad=requires_grad)
+        super().__init__(data.data if isinstance(data, Tensor) else data, requires_grad=requires_grad)
+        if isinstance(data, Tensor):
+            self._version = data._version.share()
 
 
 class Module:
@@ -48,27 +51,38 @@ class Module:
     Assigning a :class:`Parameter` or a Module to an attribute registers it; ``forward`` computes. ``training`` tells
     layers that behave differently in training (dropout, batch norm) which it is. Predictions change no module: inside
     :func:`evaluating` every module says that it is not in training, to this thread alone.
+
+    What is registered as a parameter, a buffer or a module gives way to another of its kind, to None, to a Parameter,
+    and a buffer to a Module too; anything else is a TypeError. A name with a dot, or one that the class uses for
+    something else, is a KeyError.
     """
+
+    _untracked: frozenset[str] = frozenset()
+    """Names that PyTorch's layer of this kind has in its state and this one does not need."""
 
     def __init__(self) -> None:
         self.training = True
-        self._parameters: dict[str, Parameter] = {}
-        self._buffers: dict[str, Tensor] = {}
-        self._modules: dict[str, Module] = {}
+        self._parameters: dict[str, Parameter | None] = {}
+        self._buffers: dict[str, Tensor | None] = {}
+        self._modules: dict[str, Module | None] = {}
         self._hooks: list[Callable[[Module, Tensor], None]] = []
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, Parameter | Module) and "_modules" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning {name}")
-        home = "_parameters" if isinstance(value, Parameter) else "_modules" if isinstance(value, Module) else None
-        if home is None and isinstance(value, Tensor) and name in self.__dict__.get("_buffers", {}):
-            home = "_buffers"
-        for registry in ("_parameters", "_buffers", "_modules"):
-            if registry == home:
-                self.__dict__[registry][name] = value
-            else:  # whatever stood under this name before is replaced
-                self.__dict__.get(registry, {}).pop(name, None)
-        super().__setattr__(name, value)
+        before = next((home for home in _KINDS if name in self.__dict__.get(home, ())), None)
+        if isinstance(value, Parameter):
+            self._register("_parameters", name, value)
+        elif isinstance(value, Module) and before != "_parameters":
+            self._register("_modules", name, value)
+        elif before is not None:
+            self._register(before, name, value)
+        else:
+            super().__setattr__(name, value)
+            structure.change()
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        for home in _KINDS:
+            self.__dict__.get(home, {}).pop(name, None)
         structure.change()
 
     @property
@@ -80,10 +94,35 @@ class Module:
     def training(self, mode: bool) -> None:
         self._training = mode
 
-    def register_buffer(self, name: str, tensor: Tensor) -> None:
-        """Keep a tensor that is saved with the parameters but not trained."""
-        self._buffers[name] = tensor
-        super().__setattr__(name, tensor)
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Train a parameter under this name. None: there may be one, but is none now."""
+        self._register("_parameters", name, param, new=True)
+
+    def register_buffer(self, name: str, tensor: Tensor | None) -> None:
+        """Keep a tensor that is saved and moved with the parameters but not trained. None: there is none now."""
+        self._register("_buffers", name, tensor, new=True)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Register a module under this name. None: there may be one, but is none now."""
+        self._register("_modules", name, module, new=True)
+
+    def _register(self, home: str, name: str, value: Any, new: bool = False) -> None:
+        """Keep ``value`` in one registry and in no other; a ``new`` name is not that of another kind of attribute."""
+        owner, kind = type(self).__name__, _KINDS[home]
+        if home not in self.__dict__:
+            raise AttributeError(f"{owner}: call super().__init__() before assigning {name}")
+        if value is not None and not isinstance(value, kind):
+            remedy = "; wrap it in one, or copy_ it into that under no_grad()" if isinstance(value, Tensor) else ""
+            raise TypeError(f"{owner}.{name}: expected a {kind.__name__} or None, received {described(value)}{remedy}")
+        if not isinstance(name, str) or not name or "." in name:
+            raise KeyError(f"{owner}: expected a name without dots, received {name!r}")
+        if hasattr(type(self), name) or (new and name in self.__dict__ and name not in self.__dict__[home]):
+            raise KeyError(f"{owner}: {name} is another attribute already; choose another name")
+        for registry in _KINDS:
+            if registry != home:
+                self.__dict__[registry].pop(name, None)
+        self.__dict__[home][name] = value
+        super().__setattr__(name, value)
         structure.change()
 
     def register_forward_hook(self, hook: Callable[[Module, Tensor], None]) -> Callable[[], None]:
@@ -114,13 +153,14 @@ class Module:
 
     def children(self) -> Iterator[Module]:
         """Yield the modules directly below."""
-        yield from self._modules.values()
+        yield from (module for module in self._modules.values() if module is not None)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """Yield (dotted name, module), self first, in the order of registration."""
         yield prefix, self
         for name, child in self._modules.items():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+            if child is not None:
+                yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
     def modules(self) -> Iterator[Module]:
         """Yield self and all modules below."""
@@ -131,7 +171,7 @@ class Module:
         seen: list[Parameter] = []
         for prefix, module in self.named_modules():
             for name, parameter in module._parameters.items():
-                if not any(parameter is other for other in seen):
+                if parameter is not None and not any(parameter is other for other in seen):
                     seen.append(parameter)
                     yield (f"{prefix}.{name}" if prefix else name), parameter
 
@@ -143,7 +183,8 @@ class Module:
         """Yield (dotted name, buffer)."""
         for prefix, module in self.named_modules():
             for name, buffer in module._buffers.items():
-                yield (f"{prefix}.{name}" if prefix else name), buffer
+                if buffer is not None:
+                    yield (f"{prefix}.{name}" if prefix else name), buffer
 
     # State
 
@@ -155,18 +196,23 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Copy tensors or arrays of the same names into the module.
 
+        What PyTorch counts and a layer does not need (``num_batches_tracked`` of batch norm) is passed over.
+
         Raises:
             ValueError: keys that are missing or unexpected (unless not ``strict``), or shapes that differ; nothing is
                 copied then.
         """
         own = self.state_dict()
+        untracked = {f"{p}.{name}" if p else name for p, module in self.named_modules() for name in module._untracked}
+        state = {name: value for name, value in state.items() if name in own or name not in untracked}
+        shapes = {n: tuple(value.shape) if hasattr(value, "shape") else described(value) for n, value in state.items()}
         problems = []
         if strict:
             problems += [f"missing {name} {own[name].shape}" for name in own if name not in state]
-            problems += [f"unexpected {name} {tuple(state[name].shape)}" for name in state if name not in own]
+            problems += [f"unexpected {name} {shapes[name]}" for name in state if name not in own]
         for name in own:
-            if name in state and own[name].shape != tuple(state[name].shape):
-                problems.append(f"{name}: expected {own[name].shape}, received {tuple(state[name].shape)}")
+            if name in state and own[name].shape != shapes[name]:
+                problems.append(f"{name}: expected {own[name].shape}, received {shapes[name]}")
         if problems:
             raise ValueError(f"load_state_dict: {type(self).__name__} differs: " + "; ".join(problems))
         for name, tensor in own.items():
@@ -205,10 +251,13 @@ class Module:
         return self
 
     def astype(self, dtype: Any) -> Module:
-        """Turn parameters and buffers into float32 or float64 in place, and return self."""
+        """Turn parameters and buffers of floats into float32 or float64 in place, and return self."""
+        if backend.default().xp.dtype(dtype) not in ("float32", "float64"):
+            raise TypeError(f"astype: expected float32 or float64, received {dtype}")
         for tensor in (*self.parameters(), *(buffer for _, buffer in self.named_buffers())):
-            tensor.data = tensor.data.astype(dtype)
-            tensor.grad = None
+            if tensor.dtype.kind == "f":
+                tensor.data = tensor.data.astype(dtype)
+                tensor.grad = None
         return self
 
     def extra_repr(self) -> str:
@@ -221,10 +270,21 @@ class Module:
         return "\n".join([head, *lines, ")"]) if lines else head + ")"
 
 
+_KINDS: dict[str, type] = {"_parameters": Parameter, "_buffers": Tensor, "_modules": Module}
+"""The registries of a module, and what they take."""
+
+
+def described(value: Any) -> str:
+    """Say what was received where a module or a tensor was expected, and how it becomes a module, if it can."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}" + (f"; write {value.__name__}()" if issubclass(value, Module) else "")
+    return f"the function {value.__name__}; write a layer" if isfunction(value) else type(value).__name__
+
+
 def attributes(module: Module) -> dict[str, Any]:
     """Return what a module consists of, by name: attributes, parts, hooks."""
     found = dict(module.__dict__)
-    for registry in ("_parameters", "_buffers", "_modules"):
+    for registry in _KINDS:
         found |= {f"{registry}.{name}": part for name, part in found.pop(registry).items()}
     return found | {f"_hooks.{i}": hook for i, hook in enumerate(found.pop("_hooks"))}
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from minicnn.optim.optimizer import Optimizer
+from minicnn.optim.optimizer import Moved, Optimizer, option
 from minicnn.recording import live
 from minicnn.tensor import Tensor
 
@@ -12,8 +12,11 @@ class Adam(Optimizer):
     """Adam (Kingma and Ba, 2015), as ``torch.optim.Adam``; ``weight_decay`` adds weight_decay w to the gradient.
 
     m = b1 m + (1 - b1) g;  s = b2 s + (1 - b2) g^2;  w -= lr m / (1 - b1^t) / (sqrt(s / (1 - b2^t)) + eps).
+
+    t counts the steps of each parameter: those in which it had a gradient.
     """
 
+    _slots = ("mean", "square")
     decoupled = False
 
     def __init__(
@@ -25,27 +28,32 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-        self._add_slots("mean", "square")
+        for slot in self._slots:
+            self._slot(slot)
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
+        betas = options["betas"]
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise ValueError(f"{self._name}: expected betas as two numbers, received {betas!r}")
         for position in (0, 1):
-            self._check(f"betas[{position}]", options["betas"][position], below=1.0)
+            self._check(f"betas[{position}]", betas[position], below=1.0)
         for name in ("eps", "weight_decay"):
             self._check(name, options[name])
 
-    def _update(self, k: Any, index: int, parameter: Any, gradient: Any, group: dict[str, Any]) -> None:
-        k.adam_step(
-            parameter,
-            gradient,
-            self._state["mean"][index],
-            self._state["square"][index],
-            live(lambda: self.steps),
-            live(lambda: group["lr"]),
-            *group["betas"],
-            group["eps"],
-            group["weight_decay"],
-            self.decoupled,
-        )
+    def _update(self, group: dict[str, Any], moved: list[Moved]) -> None:
+        self._count(moved)
+        lr, eps, weight_decay = (option(group, name) for name in ("lr", "eps", "weight_decay"))
+        beta1, beta2 = live(lambda: group["betas"][0]), live(lambda: group["betas"][1])
+        mean, square = (self._slot(slot) for slot in self._slots)
+        for i, p, gradient in moved:
+            k, step = p.backend.kernels, self._steps_of(i)
+            k.adam_step(
+                p.data, gradient.data, mean[i], square[i], step, lr, beta1, beta2, eps, weight_decay, self.decoupled
+            )
+
+    def _steps_of(self, index: int) -> Any:
+        """Return how many steps the parameter has taken with this one, read anew by every replay."""
+        return live(lambda: int(self._counts[index]))
 
 
 class AdamW(Adam):

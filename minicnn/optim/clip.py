@@ -5,15 +5,15 @@ from collections.abc import Iterable
 from minicnn.tensor import Tensor, kernels_of
 
 
-def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> Tensor:
     """Scale all gradients in place so that their joint 2-norm is at most ``max_norm``; return the norm before.
 
-    The norm is a tensor without axes, float64 where there are gradients. One that is not finite scales nothing: the
-    caller sees it there.
+    parameters: tensors, or a single one. The norm is a tensor without axes, float64 where there are gradients. One that
+    is not finite scales nothing: the caller sees it there.
     """
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm_: expected max_norm above 0, received {max_norm}")
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = _gradients("clip_grad_norm_", parameters)
     if not gradients:
         return Tensor(0.0)
     k = kernels_of(gradients[0])
@@ -23,10 +23,20 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     return norm
 
 
-def clip_grad_value_(parameters: Iterable[Tensor], clip_value: float) -> None:
-    """Clip every element of every gradient to [-clip_value, clip_value], in place."""
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Clip every element of every gradient of ``parameters`` (or of a single one) to +-``clip_value``, in place."""
     if not clip_value > 0:
         raise ValueError(f"clip_grad_value_: expected clip_value above 0, received {clip_value}")
-    for p in parameters:
-        if p.grad is not None:
-            p.grad.backend.kernels.clip_values(p.grad.data, clip_value)
+    for g in _gradients("clip_grad_value_", parameters):
+        g.backend.kernels.clip_values(g.data, clip_value)
+
+
+def _gradients(operation: str, parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """Return the gradients that there are; TypeError for what has none because it is no tensor."""
+    if not isinstance(parameters, Tensor | Iterable):
+        raise TypeError(f"{operation}: expected parameters, received {type(parameters).__name__}; pass .parameters()")
+    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{operation}: expected tensors, received {type(tensor).__name__}; pass .parameters()")
+    return [tensor.grad for tensor in tensors if tensor.grad is not None]

@@ -1,11 +1,18 @@
 """What all optimizers share: groups of parameters, their state by position, and saving it."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
-from minicnn.recording import again
+import numpy as np
+
+from minicnn.recording import again, live
 from minicnn.tensor import Tensor
+
+Moved = tuple[int, Tensor, Tensor]
+"""A parameter that has a gradient: its position, itself, the gradient."""
 
 
 class Optimizer:
@@ -14,15 +21,22 @@ class Optimizer:
     ``params`` is tensors, or groups as in ``torch.optim``: mappings with "params" and the options that differ there.
 
     Attributes:
-        param_groups: one dictionary a group: "params", and every option.
+        param_groups: one dictionary a group: "params", and every option, free to be assigned.
         params: the parameters of all groups in order; state belongs to a position in it.
-        lr: the learning rate of the next step, free to be assigned by a schedule. A group that was given its own keeps
-            its ratio to this one.
-        steps: how many steps were taken.
+        lr: the learning rate of the next step, free to be assigned by a schedule. A group that was given its own when
+            the optimizer was made keeps its ratio to this one, whatever its rate was set to in between.
+        steps: how many steps were taken. Each parameter counts those that it took part in.
+
+    Raises:
+        TypeError: parameters that are no tensors of floats, or in no order.
+        ValueError: no parameter, one twice, one that an operation made, an unknown option or one out of range.
     """
 
+    _slots: tuple[str, ...] = ()
+    """Names of the state arrays."""
+
     def __init__(self, params: Iterable[Tensor] | Iterable[Mapping[str, Any]], **defaults: Any) -> None:
-        given: list[Any] = list(params)
+        given: list[Any] = self._listed(params)
         groups = given if given and all(isinstance(g, Mapping) for g in given) else [{"params": given}]
         for group in groups:
             if "params" not in group or set(group) - {"params", *defaults}:
@@ -30,13 +44,17 @@ class Optimizer:
                     f"{self._name}: expected groups of params and of {', '.join(defaults)}, "
                     f"received one of {', '.join(map(str, group))}"
                 )
-        self.param_groups = [{**defaults, **group, "params": list(group["params"])} for group in groups]
+        self.param_groups = [{**defaults, **g, "params": self._listed(g["params"], alone=True)} for g in groups]
         self.params: list[Tensor] = [p for group in self.param_groups for p in group["params"]]
         if not self.params:
             raise ValueError(f"{self._name}: expected parameters, received none")
-        if not all(isinstance(p, Tensor) and p.is_leaf and p.dtype.kind == "f" for p in self.params):
-            raise TypeError(f"{self._name}: expected float leaf tensors as parameters")
-        if any(a is b for i, a in enumerate(self.params) for b in self.params[:i]):
+        for p in self.params:
+            if not isinstance(p, Tensor) or p.dtype.kind != "f":
+                kind = f"one of {p.dtype}" if isinstance(p, Tensor) else type(p).__name__
+                raise TypeError(f"{self._name}: expected float tensors as parameters, received {kind}")
+            if not p.is_leaf:
+                raise ValueError(f"{self._name}: expected leaf tensors, received one that an operation made")
+        if len({id(p) for p in self.params}) < len(self.params):
             raise ValueError(f"{self._name}: a parameter appears twice")
         for options in (defaults, *self.param_groups):
             self._check("lr", options["lr"])
@@ -46,16 +64,28 @@ class Optimizer:
             raise ValueError(f"{self._name}: expected lr above 0 where a group has one of its own, received 0")
         self._ratios = [group["lr"] / self._lr if self._lr else 1.0 for group in self.param_groups]
         self.steps = 0
+        self._counts = np.zeros(len(self.params), dtype=np.int64)  # steps of each parameter
         self._state: dict[str, list[Any]] = {}
 
-    def _add_slots(self, *slots: str) -> None:
-        """Give every parameter a state array of zeros under each of these names."""
-        self._state |= {slot: [p.backend.xp.zeros_like(p.data) for p in self.params] for slot in slots}
+    def _listed(self, params: Any, alone: bool = False) -> list[Any]:
+        """Return ``params`` as a list; a tensor ``alone`` may stand for one of itself."""
+        if isinstance(params, Tensor) and alone:
+            return [params]
+        if isinstance(params, Tensor | set | frozenset) or not isinstance(params, Iterable):
+            raise TypeError(f"{self._name}: expected a list of tensors or groups, received {type(params).__name__}")
+        return list(params)
+
+    def _slot(self, name: str) -> list[Any]:
+        """Return an array for every parameter, of zeros at first."""
+        if name not in self._state:
+            self._state[name] = [p.backend.xp.zeros_like(p._data) for p in self.params]
+        return self._state[name]
 
     @property
     def lr(self) -> float:
         """The learning rate of the groups that were given none of their own."""
-        return self._lr
+        rates = (group["lr"] for group, ratio in zip(self.param_groups, self._ratios, strict=True) if ratio == 1)
+        return next(rates, self._lr)
 
     @lr.setter
     def lr(self, value: float) -> None:
@@ -67,12 +97,17 @@ class Optimizer:
     def _name(self) -> str:
         return type(self).__name__
 
-    def _check(self, name: str, value: float, below: float = math.inf) -> None:
-        if not 0 <= value < below:
+    def _check_number(self, name: str, value: Any) -> None:
+        if not isinstance(value, Real):
+            raise TypeError(f"{self._name}: expected {name} as a number, received {type(value).__name__}")
+
+    def _check(self, name: str, value: Any, below: float = math.inf) -> None:
+        self._check_number(name, value)
+        if not 0 <= value < below or value > sys.float_info.max:
             raise ValueError(f"{self._name}: expected {name} in [0, {below}), received {value}")
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise ValueError for options of a group, but for "lr", that are out of range."""
+        """Raise for options of a group, but for "lr", that are of another type or out of range."""
         raise TypeError(f"{self._name} defines no _check_options")
 
     def zero_grad(self) -> None:
@@ -82,36 +117,96 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient, in place."""
-        again(lambda: self._count(1), undo=lambda: self._count(-1))
-        index = 0
+        moved = [(i, p, p.grad) for i, p in enumerate(self.params) if p.grad is not None]
+        again(lambda: self._advance(1), undo=lambda: self._advance(-1))
+        first = 0
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p.backend.kernels, index, p.data, p.grad.data, group)
-                    p._version.number += 1
-                index += 1
+            members = range(first, first + len(group["params"]))
+            self._update(group, [taken for taken in moved if taken[0] in members])
+            first = members.stop
+        for _, p, _ in moved:
+            p._version.number += 1
 
-    def _count(self, steps: int) -> None:
+    def _advance(self, steps: int) -> None:
         self.steps += steps
 
-    def _update(self, k: Any, index: int, parameter: Any, gradient: Any, group: dict[str, Any]) -> None:
-        """Call the step kernel for the parameter at ``index``, with the options of its group."""
+    def _update(self, group: dict[str, Any], moved: list[Moved]) -> None:
+        """Call the step kernel for parameters of a group, with its options."""
         raise TypeError(f"{self._name} defines no _update")
 
+    def _count(self, moved: list[Moved]) -> None:
+        """Count a step of these parameters, here and in every replay."""
+        indices = [i for i, _, _ in moved]
+
+        def add(steps: int) -> None:
+            self._counts[indices] += steps
+
+        again(lambda: add(1), undo=lambda: add(-1))
+
     def state_dict(self) -> dict[str, Any]:
-        """Return {"steps": int, "lr": float, "<slot>.<position>": array, …}; the arrays are shared."""
-        arrays = {f"{slot}.{i}": a for slot, arrays in self._state.items() for i, a in enumerate(arrays)}
-        return {"steps": self.steps, "lr": self.lr, **arrays}
+        """Return numbers, tuples of them and arrays by name; the arrays are shared.
+
+        "steps", "lr", "counts" (int64, the steps of each parameter); "group.<i>.<option>" for every option, and
+        "group.<i>.size", "group.<i>.ratio" to ``lr``; "<slot>.<position>" for each state array.
+        """
+        state: dict[str, Any] = {"steps": self.steps, "lr": self._lr, "counts": self._counts}
+        for i, (group, ratio) in enumerate(zip(self.param_groups, self._ratios, strict=True)):
+            options = {name: value for name, value in group.items() if name != "params"}
+            options |= {"size": len(group["params"]), "ratio": ratio}
+            state |= {f"group.{i}.{name}": value for name, value in options.items()}
+        return state | {f"{slot}.{i}": a for slot, arrays in self._state.items() for i, a in enumerate(arrays)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Copy what :meth:`state_dict` returned; ValueError if names or shapes differ, and nothing is copied then."""
+        """Copy what :meth:`state_dict` returned, where lists may have taken the place of tuples.
+
+        Raises:
+            ValueError: names, groups or shapes differ, or values are out of range; nothing is changed then.
+            TypeError: values of another type; likewise.
+        """
+        groups, arrays = self._checked(state)
+        self.steps, self._lr = int(state["steps"]), float(state["lr"])
+        for i, (group, options) in enumerate(zip(self.param_groups, groups, strict=True)):
+            group.update(options)
+            self._ratios[i] = float(state[f"group.{i}.ratio"])
+        self._counts[...] = state["counts"]
+        for slot, i in arrays:
+            owner = self.params[i].backend
+            owner.kernels.copy_into(self._slot(slot)[i], owner.asarray(state[f"{slot}.{i}"]))
+
+    def _checked(self, state: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[tuple[str, int]]]:
+        """Return the options of each group in ``state``, and slot and position of each state array; or raise."""
+        sizes = [len(group["params"]) for group in self.param_groups]
+        theirs = [state[name] for name in (f"group.{i}.size" for i in range(len(state))) if name in state]
+        if theirs and theirs != sizes:
+            raise ValueError(
+                f"load_state_dict: {self._name}: expected groups of {sizes} parameters, received {theirs}; "
+                "make the optimizer with the groups that it was saved with"
+            )
         own = self.state_dict()
-        if set(own) != set(state):
-            raise ValueError(f"load_state_dict: {self._name} differs in {', '.join(sorted(set(own) ^ set(state)))}")
-        for name, array in own.items():
-            if hasattr(array, "shape") and array.shape != state[name].shape:
-                raise ValueError(f"load_state_dict: {name}: expected {array.shape}, received {state[name].shape}")
-        self.steps, self.lr = int(state["steps"]), float(state["lr"])
-        for slot, arrays in self._state.items():
-            for i, (array, p) in enumerate(zip(arrays, self.params, strict=True)):
-                p.backend.kernels.copy_into(array, p.backend.asarray(state[f"{slot}.{i}"]))
+        slots = [slot for slot in self._slots if slot in self._state or f"{slot}.0" in state]
+        arrays = [(slot, i) for slot in slots for i in range(len(self.params))]
+        differing = sorted({*own, *(f"{slot}.{i}" for slot, i in arrays)} ^ set(state))
+        if differing:
+            more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
+            raise ValueError(f"load_state_dict: {self._name} differs in {', '.join(differing[:8])}{more}")
+        shapes = {"counts": self._counts.shape} | {f"{slot}.{i}": self.params[i].shape for slot, i in arrays}
+        for name, shape in shapes.items():
+            if np.shape(state[name]) != shape:
+                raise ValueError(f"load_state_dict: {name}: expected {shape}, received {np.shape(state[name])}")
+        counts = np.asarray(state["counts"])
+        if counts.dtype.kind not in "iu" or counts.min() < 0:
+            raise ValueError(f"load_state_dict: counts: expected integers from 0, received {counts.dtype}")
+        groups = []
+        for i, group in enumerate(self.param_groups):
+            options = {option: state[f"group.{i}.{option}"] for option in group if option != "params"}
+            groups.append({name: tuple(v) if isinstance(v, list) else v for name, v in options.items()})
+            self._check("lr", options["lr"])
+            self._check_options(groups[-1])
+        for name in ("steps", "lr", *(f"group.{i}.ratio" for i in range(len(groups)))):
+            self._check(name, state[name])
+        return groups, arrays
+
+
+def option(group: Mapping[str, Any], name: str) -> Any:
+    """Return an option of a group, read anew by every replay."""
+    return live(lambda: group[name])

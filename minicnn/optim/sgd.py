@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from minicnn.optim.optimizer import Optimizer
-from minicnn.recording import live
+from minicnn.optim.optimizer import Moved, Optimizer, option
+from minicnn.recording import again, live
 from minicnn.tensor import Tensor
 
 
@@ -12,7 +12,11 @@ class SGD(Optimizer):
     """SGD with momentum, dampening, weight decay and Nesterov's form (Sutskever et al., 2013), as ``torch.optim.SGD``.
 
     g += weight_decay w;  v = momentum v + (1 - dampening) g  (v = g at first);  w -= lr v, or lr (g + momentum v).
+
+    It is the first step of a parameter in which it has a gradient and its group a momentum.
     """
+
+    _slots = ("velocity",)
 
     def __init__(
         self,
@@ -27,24 +31,41 @@ class SGD(Optimizer):
             params, lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov
         )
         if any(group["momentum"] for group in self.param_groups):
-            self._add_slots("velocity")
+            self._slot("velocity")
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
         for name in ("momentum", "weight_decay"):
             self._check(name, options[name])
+        self._check_number("dampening", options["dampening"])
         if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
             raise ValueError("SGD: nesterov expects a momentum and no dampening")
 
-    def _update(self, k: Any, index: int, parameter: Any, gradient: Any, group: dict[str, Any]) -> None:
-        velocity = self._state["velocity"][index] if group["momentum"] else None
-        k.sgd_step(
-            parameter,
-            gradient,
-            velocity,
-            live(lambda: self.steps == 1),
-            live(lambda: group["lr"]),
-            group["momentum"],
-            group["dampening"],
-            group["weight_decay"],
-            group["nesterov"],
-        )
+    def _update(self, group: dict[str, Any], moved: list[Moved]) -> None:
+        form = _form(group)
+        has_velocity, nesterov = form
+
+        def check() -> None:
+            if _form(group) != form:
+                raise RuntimeError(
+                    "SGD: a plan has its form of momentum (none, momentum or nesterov) from its recording; "
+                    "compile the function anew"
+                )
+
+        again(check)
+        velocity = [None] * len(self.params)
+        if has_velocity:
+            self._count(moved)
+            velocity = self._slot("velocity")
+        options = [option(group, name) for name in ("lr", "momentum", "dampening", "weight_decay")]
+        for i, p, gradient in moved:
+            k = p.backend.kernels
+            k.sgd_step(p.data, gradient.data, velocity[i], has_velocity and self._is_first(i), *options, nesterov)
+
+    def _is_first(self, index: int) -> Any:
+        """Return whether the parameter takes its first step with a momentum, read anew by every replay."""
+        return live(lambda: bool(self._counts[index] == 1))
+
+
+def _form(group: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Return whether there is a velocity, and whether Nesterov's form is taken."""
+    return bool(group["momentum"]), bool(group["nesterov"])

@@ -94,4 +94,7 @@ class Update:
             weight = live(lambda: 1 - min(config.ema, (1 + self.optimizer.steps) / (10 + self.optimizer.steps)))
             values = self.model.state_dict()
             for name, average in self.averaged.state_dict().items():
-                kernels_of(average).lerp_into(average.data, values[name].data, weight)
+                if average.dtype.kind == "f":
+                    kernels_of(average).lerp_into(average.data, values[name].data, weight)
+                else:  # a count
+                    kernels_of(average).copy_into(average.data, values[name].data)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from minicnn import Tensor
+from minicnn import Tensor, nn
 from minicnn.optim import clip_grad_norm_, clip_grad_value_
 
 GRADIENTS = [np.array([[3.0, -4.0], [0.0, 12.0]]), np.array(84.0), None]  # norm 85
@@ -68,3 +68,21 @@ def test_nothing_to_clip():
         for limit in (0, -1, float("nan")):
             with pytest.raises(ValueError, match=f"{function.__name__}: expected .* above 0, received {limit}"):
                 function([], limit)
+
+
+@pytest.mark.parametrize("function", [clip_grad_norm_, clip_grad_value_])
+def test_a_single_tensor(function, torch, close):
+    (ours,), theirs = parameters(gradients=GRADIENTS[:1]), torch.zeros((2, 2), dtype=torch.float64, requires_grad=True)
+    theirs.grad = torch.tensor(GRADIENTS[0])
+    function(ours, 2.0)
+    getattr(torch.nn.utils, function.__name__)(theirs, 2.0)
+    close(ours.grad.numpy(), theirs.grad.numpy(), 1e-6)
+    ours.grad = None
+    function(ours, 2.0)
+
+
+@pytest.mark.parametrize("function", [clip_grad_norm_, clip_grad_value_])
+@pytest.mark.parametrize("given", [nn.Linear(1, 1), nn.Sequential(nn.ReLU()), [None], [[Tensor([1.0])]], 3, "w"])
+def test_what_is_no_tensor(function, given):
+    with pytest.raises(TypeError, match=rf"{function.__name__}: expected .* received .*; pass .parameters\(\)"):
+        function(given, 1.0)

@@ -2,11 +2,12 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from minicnn import Tensor, backend, data
+from minicnn import Tensor, backend, data, models, nn
 from minicnn.training import TrainingError, checkpoint
 
 TIMES = ("seconds", "images_per_second")
@@ -53,6 +54,44 @@ def test_stop_and_resume_is_one_run_bit_for_bit(tiny, trainer, tmp_path, name, s
     assert identity(second) == stopped
     assert identity(finish(second)) == identity(whole)
     assert len(whole.history) == 4 and second.optimizer.steps == 4 * (1 if "accumulate" in options else 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9}], ids=["plain", "averaged"])
+def test_counted_batches_and_options_of_groups_are_resumed(tiny, trainer, tmp_path, monkeypatch, options):
+    """Batch norm that averages over all batches, and weight decay and momentum that were set on one group."""
+
+    def cumulative(num_classes):
+        model = small(num_classes)
+        model.norm = nn.BatchNorm2d(4, momentum=None)
+        return model
+
+    def begun():
+        run = trainer(model="cumulative", decay_bias_and_norm=False, **options)
+        run.optimizer.param_groups[1].update(weight_decay=0.3, momentum=0.5, lr=7.0)
+        return run
+
+    small = models._MODELS["tiny"]
+    monkeypatch.setitem(models._MODELS, "cumulative", cumulative)
+    whole, first = finish(begun()), begun()
+    first.run_epoch()
+    first.run_epoch(lambda step, *_: step == 2)
+    checkpoint.save(tmp_path / "last.safetensors", *first.state())
+    stored, second = checkpoint.load(tmp_path / "last.safetensors"), trainer(**asdict(first.config))
+    second.restore(stored.arrays, stored.metadata)
+    assert identity(second) == identity(first)
+    group = second.optimizer.param_groups[1]
+    assert (group["weight_decay"], group["momentum"]) == (0.3, 0.5)
+    assert second.model.norm.num_batches_tracked.item() == 5
+    assert identity(finish(second)) == identity(whole)
+    assert second.averaged.norm.num_batches_tracked.item() == 12
+
+
+def test_the_state_of_an_older_optimizer_is_refused(trainer):
+    arrays, metadata = trainer().state()
+    del arrays["optimizer.counts"]
+    metadata["optimizer"] = {"steps": 0, "lr": 0.02}
+    with pytest.raises(ValueError, match=r"cannot resume: missing: optimizer.counts \(10,\)"):
+        trainer().restore(arrays, metadata)
 
 
 def test_stopping_at_the_last_step_still_finishes_the_epoch(trainer):
