@@ -42,5 +42,5 @@ def create(name: str, /, num_classes: int = 10, **options: Any) -> Module:
         raise ValueError(f"model {name}: expected num_classes from 1, received {num_classes}")
     try:
         return _MODELS[name](num_classes=num_classes, **options)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise ValueError(f"model {name}: {error}") from error

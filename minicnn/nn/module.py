@@ -86,11 +86,11 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield (dotted name, parameter), one that is shared only once."""
-        seen: list[Parameter] = []
+        seen: set[int] = set()  # by identity, as == compares elements
         for prefix, module in self.named_modules():
             for name, parameter in module._parameters.items():
-                if not any(parameter is other for other in seen):
-                    seen.append(parameter)
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
                     yield (f"{prefix}.{name}" if prefix else name), parameter
 
     def parameters(self) -> Iterator[Parameter]:

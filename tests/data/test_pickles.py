@@ -193,8 +193,6 @@ def test_every_opcode_gives_a_value_or_a_value_error(opcode):
                     pickles.load(start + code + argument + end)
                 except ValueError as error:
                     assert "\n" not in str(error) and len(str(error)) < 500
-                    continue
-                assert known or start.endswith(b"U") or len(start) > 3 or opcode.name == "STOP"
     if not known and opcode.name != "STOP":
         with pytest.raises(ValueError, match="is refused"):
             pickles.load(code + b"\0" * 9 + b".")
