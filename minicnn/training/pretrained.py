@@ -44,7 +44,13 @@ def names() -> tuple[str, ...]:
 
 
 def card(name: str) -> dict[str, Any]:
-    """Return the model card of shipped weights: recipe, seed, epochs, accuracy, date, versions, SHA-256."""
+    """Return the model card of shipped weights: recipe, seed, epochs, accuracy, date, versions, SHA-256.
+
+    Raises:
+        FileNotFoundError: no such name.
+    """
+    if name not in names():
+        raise FileNotFoundError(f"weights: no shipped weights {name!r} ({_listed()})")
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
