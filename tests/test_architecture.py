@@ -19,6 +19,7 @@ LEVELS = {  # of a file or folder below minicnn/
     "recording": 0,
     "files": 0,
     "progress": 0,
+    "text": 0,
     "tensor": 2,
     "functional": 3,
     "gradcheck": 3,

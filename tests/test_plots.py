@@ -12,7 +12,18 @@ from PIL import Image
 from minicnn import plots
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-AWKWARD = ["$x^2", "a class name that would never fit", "Straße\nλ", "", "50 %", "\\frac{", "日本", "_", "dog", "{0}"]
+AWKWARD = [
+    "$x^2",
+    "a class name that would never fit",
+    "Straße\nλ",
+    "",
+    "50 %",
+    "\\frac{",
+    "日本",
+    "_x",
+    "\x1b[1m\u202e\x9b",
+    "\udcff{0}",
+]
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 3, 8, 12), np.uint8)
 
 
@@ -228,6 +239,13 @@ def test_runs_lie_on_one_sheet(number):
     assert len(looks) == number
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(names) == number and names[0].endswith(f": {1 - 2 / 2.4:.1%} at epoch 1")
+
+
+def test_the_legend_of_runs_has_every_name_as_it_is():
+    figure = plots.runs({name: history(2) for name in AWKWARD})
+    assert_apart(figure)
+    names = [text.get_text().split(": ")[0] for text in figure.legends[0].get_texts()]
+    assert names == [*AWKWARD[:2], "Straße λ", *AWKWARD[3:8], "\ufffd[1m\ufffd\ufffd", "\ufffd{0}"]
 
 
 def test_runs_need_accuracies_only_and_spread_rates_on_a_logarithmic_axis():

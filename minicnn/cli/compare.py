@@ -12,6 +12,7 @@ import typer
 
 from minicnn import files, plots
 from minicnn.cli.options import Debug, UsageError
+from minicnn.text import shown
 
 Row = dict[str, Any]
 
@@ -21,9 +22,9 @@ def _time(seconds: float) -> str:
 
 
 _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # of a row of the table: the heading, and how it is written
-    "run": ("run", str),
-    "recipe": ("recipe", str),
-    "model": ("model", str),
+    "run": ("run", shown),
+    "recipe": ("recipe", shown),
+    "model": ("model", shown),
     "epochs": ("epochs", str),
     "best_epoch": ("best", str),
     "train_seconds": ("time", _time),
@@ -62,7 +63,7 @@ def compare(
     else:
         print(table(rows, markdown))
         if not markdown:
-            print(f"wrote {out}" if drawn else "no run has finished an epoch, so there is nothing to draw")
+            print(f"wrote {shown(out)}" if drawn else "no run has finished an epoch, so there is nothing to draw")
     return 0
 
 

@@ -59,7 +59,7 @@ def choose(source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.
     recipes = (
         [named] if named else {"auto": ["lenet", "digits"], "digits": ["digits"]}.get(source["dataset"], ["lenet"])
     )
-    base = stored_config(stored.metadata) if stored is not None else None
+    base = stored_config(stored.metadata, stored.arrays) if stored is not None else None
     try:
         return {name: base.override(**given) if base else recipe(name, **given) for name in recipes}
     except ValueError as error:

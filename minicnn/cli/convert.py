@@ -7,6 +7,7 @@ import typer
 
 from minicnn import backend, files
 from minicnn.cli.options import Debug, UsageError
+from minicnn.text import shown
 from minicnn.training import checkpoint, pretrained
 
 
@@ -22,5 +23,5 @@ def convert(
     arrays = {name: tensor.numpy() for name, tensor in trained.model.state_dict().items()}
     files.check_writable(out.parent)
     checkpoint.save(out, arrays, trained.metadata)
-    print(f"wrote {out}: {len(arrays)} arrays, {out.stat().st_size:,} bytes")
+    print(f"wrote {shown(out)}: {len(arrays)} arrays, {out.stat().st_size:,} bytes")
     return 0

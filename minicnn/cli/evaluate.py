@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from minicnn import data, files
@@ -22,7 +21,9 @@ from minicnn.cli.options import (
     choose_backend,
 )
 from minicnn.cli.reports import test_reports
+from minicnn.text import shown
 from minicnn.training import pretrained
+from minicnn.training.progress import Output
 
 
 def evaluate(
@@ -61,7 +62,7 @@ def evaluate(
     if as_json:
         print(json.dumps(report))
     else:
-        print(f"data: {splits.note}")
+        print(f"data: {shown(splits.note)}")
         _print(report, f"{weights} on {splits.name}, {split}: {report['accuracy']:.2%} of {report['images']:,} images")
     return 0
 
@@ -75,12 +76,12 @@ def _load(dataset: str, data_dir: Path | None, metadata: Mapping[str, Any]) -> d
 
 
 def _print(report: dict[str, Any], title: str) -> None:
-    print(title)
+    print(shown(title))
     table = Table()
     table.add_column("class")
     for name in ("precision", "recall", "F1", "images"):
         table.add_column(name, justify="right")
     for row in [*report["per_class"], {"class": "macro mean", **report["macro"], "support": report["images"]}]:
         figures = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
-        table.add_row(row["class"], *figures, f"{row['support']:,}")
-    Console(markup=False, highlight=False).print(table)
+        table.add_row(shown(row["class"]), *figures, f"{row['support']:,}")
+    Output().print(table)

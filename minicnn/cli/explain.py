@@ -13,6 +13,7 @@ from minicnn.cli.predict import read_pictures
 from minicnn.cli.reports import explanations, write_pictures
 from minicnn.data import ImageError
 from minicnn.tensor import Tensor
+from minicnn.text import shown
 from minicnn.training import pretrained
 from minicnn.training.evaluation import predict
 from minicnn.training.explain import check_layer
@@ -67,10 +68,10 @@ def explain(
             raise UsageError(f"--{error}") from error
     files.check_writable(out)
     rows = predict(trained.model, inputs.data)
-    shown = np.full(len(rows), trained.classes.index(class_name)) if class_name else rows.argmax(axis=1)
-    answers = [f"{trained.classes[index]} {row[index]:.0%}" for index, row in zip(shown, rows, strict=True)]
+    targets = np.full(len(rows), trained.classes.index(class_name)) if class_name else rows.argmax(axis=1)
+    answers = [f"{trained.classes[index]} {row[index]:.0%}" for index, row in zip(targets, rows, strict=True)]
     captions = [f"{answer}, {Path(path).name}" for answer, (path, _) in zip(answers, readable, strict=True)]
-    pictures = explanations(trained.model, inputs, images, shown, captions, layer)
+    pictures = explanations(trained.model, inputs, images, targets, captions, layer)
     if not pictures:
         raise ValueError(f"{weights}: expected a model with a convolution, received {trained.name}; name a --layer")
     for number, (picture, row) in enumerate(zip(images, rows, strict=True), 1):
@@ -80,6 +81,6 @@ def explain(
             earlier.unlink()
     write_pictures(out, pictures)
     for number, (answer, (path, _)) in enumerate(zip(answers, readable, strict=True), 1):
-        print(f"{number}\t{path}\t{answer}")
-    print(f"wrote {', '.join(f'{name}.png' for name in pictures)} into {out}")
+        print(f"{number}\t{shown(path)}\t{shown(answer)}")
+    print(f"wrote {', '.join(f'{name}.png' for name in pictures)} into {shown(out)}")
     return 0 if len(readable) == len(read) else 1

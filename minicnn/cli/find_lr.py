@@ -10,6 +10,7 @@ import typer
 from minicnn import files, plots
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
 from minicnn.cli.options import BackendName, DataDir, Debug, Threads, check_holds_no_run, choose_backend
+from minicnn.text import shown
 from minicnn.training import Trainer
 from minicnn.training.lr_finder import learning_rate_test, smoothed, suggestion
 
@@ -39,7 +40,7 @@ def find_lr(
     splits, name = load(source, configs)
     config = configs[name]
     whole = replace(config, batch_size=config.batch_size * config.accumulate, accumulate=1)  # a step of the same images
-    print(f"data: {splits.note}")
+    print(f"data: {shown(splits.note)}")
     folder = out or files.new_run_folder(
         "runs", f"find-lr-{splits.name}-{config.model}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
@@ -52,5 +53,5 @@ def find_lr(
     files.atomic_write(folder / "find_lr.csv", "\n".join(lines) + "\n")
     files.atomic_write(folder / "find_lr.png", plots.to_png(plots.learning_rates(rates, losses, smooth, best)))
     print(f"suggestion: --lr {best:.2g}, where the loss falls most steeply ({len(rates)} steps, up to {rates[-1]:.2g})")
-    print(f"wrote {folder}")
+    print(f"wrote {shown(folder)}")
     return 0

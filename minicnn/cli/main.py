@@ -25,6 +25,7 @@ from minicnn.cli.show import show
 from minicnn.cli.study import study
 from minicnn.cli.train import train
 from minicnn.data import DatasetUnavailable, UnknownDataset
+from minicnn.text import shown
 from minicnn.training import TrainingError
 
 _COMMANDS: dict[str, Callable[..., int]] = {
@@ -79,7 +80,7 @@ def _fail(error: object, code: int, debug: bool = False) -> int:
     """Print the error as one line, return ``code``; with ``debug`` let the error show its traceback."""
     if debug and isinstance(error, BaseException):
         raise error
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = shown(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, MemoryError):
         text = f"out of memory ({text}): use a smaller --batch-size"
     print(f"error: {text}", file=sys.stderr)
@@ -87,4 +88,4 @@ def _fail(error: object, code: int, debug: bool = False) -> int:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"warning: {shown(' '.join(str(message).split()))}", file=sys.stderr)

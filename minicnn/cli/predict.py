@@ -13,6 +13,7 @@ from rich.text import Text
 
 from minicnn.cli.options import BackendName, Debug, Threads, Tta, UsageError, Weights, choose_backend
 from minicnn.data import ImageError, find_images, load_image
+from minicnn.text import shown
 from minicnn.training import pretrained
 from minicnn.training.evaluation import predict as probabilities_of
 
@@ -71,7 +72,7 @@ def read_pictures(paths: Sequence[Path]) -> Iterator[tuple[str, np.ndarray | Ima
             try:
                 yield name, load_image(name)
             except ImageError as error:
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {shown(error)}", file=sys.stderr)
                 yield name, error
 
 
@@ -81,13 +82,14 @@ def _print(answers: list[dict[str, Any]]) -> None:
     for answer in answers:
         if not console.is_terminal:
             for row in answer["predictions"]:
-                print(f"{answer['path']}\t{row['class']}\t{row['probability']:.4f}")
+                print(f"{shown(answer['path'])}\t{shown(row['class'])}\t{row['probability']:.4f}")
             continue
-        console.print(answer["path"], style="bold")
-        width = max(len(row["class"]) for row in answer["predictions"])
-        for place, row in enumerate(answer["predictions"]):
+        console.print(shown(answer["path"]), style="bold")
+        names = [shown(row["class"]) for row in answer["predictions"]]
+        width = max(map(len, names))
+        for place, (name, row) in enumerate(zip(names, answer["predictions"], strict=True)):
             bar = "█" * round(row["probability"] * _BAR)
-            line = Text(f"  {row['class']:<{width}} ")
+            line = Text(f"  {name:<{width}} ")
             line.append(f"{bar:<{_BAR}}", style="green" if place == 0 else "dim")
             line.append(f" {row['probability']:6.1%}")
             console.print(line)

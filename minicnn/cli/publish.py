@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,8 @@ def publish(
     debug: Debug = False,
 ) -> int:
     """Ship the best weights of a run under a name, with a card: recipe, seed, epochs, accuracy, date, versions."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", name, re.ASCII):  # it becomes the name of two files
+        raise UsageError(f"NAME: expected letters, digits, '-', '_' and '.', as lenet-cifar10, received {name!r}")
     if not (run / "metrics.json").exists():
         raise UsageError(f"{run}: no metrics.json, so no finished run")
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from minicnn.backend import to_numpy
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
 from minicnn.cli.options import BackendName, DataDir, Debug, UsageError, choose_backend
 from minicnn.data import Augment, Loader
+from minicnn.text import shown
 
 
 @partial(with_config, options=Augment)
@@ -51,8 +52,8 @@ def show(
     figure = plots.before_after(_bytes(before, **scaling), _bytes(after, **scaling), captions)
     files.check_writable(out.parent)
     files.atomic_write(out, plots.to_png(figure))
-    print(f"data: {splits.note}")
-    print(f"wrote {out}: {len(before)} pictures of {splits.name}, recipe {name}")
+    print(f"data: {shown(splits.note)}")
+    print(f"wrote {shown(out)}: {len(before)} pictures of {shown(splits.name)}, recipe {name}")
     return 0
 
 

@@ -10,6 +10,7 @@ from minicnn.cli.compare import draw, read_runs, table
 from minicnn.cli.configuration import Dataset, with_config
 from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError
 from minicnn.cli.train import train
+from minicnn.text import shown
 from minicnn.training import recipe
 
 _DEFAULT = ("stage-baseline", "stage-bn", "stage-dropout", "stage-augment")
@@ -57,5 +58,5 @@ def study(
     draw(histories, out / "study.png")
     files.atomic_write(out / "study.md", table(rows, markdown=True) + "\n")
     print(table(rows))
-    print(f"wrote study.png and study.md into {out}")
+    print(f"wrote study.png and study.md into {shown(out)}")
     return 0

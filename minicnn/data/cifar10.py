@@ -4,17 +4,16 @@ Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, 
 """
 
 import os
-import pickle
 import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pooch
 
+from minicnn.data import pickles
 from minicnn.data.dataset import Dataset, Splits, check_labels
 from minicnn.data.download import fetch, verify
 from minicnn.data.split import stratified_split, stratified_subset
@@ -148,16 +147,17 @@ def _decode_binary(content: bytes, where: str) -> Records:
 def _decode_python(content: bytes, where: str) -> Records:
     """A pickled dictionary of "data", uint8 (RECORDS, 3072), and "labels", a list of integers."""
     try:
-        batch = _ArrayUnpickler(BytesIO(content), encoding="latin1").load()
-        data, labels = batch["data"], np.asarray(batch["labels"])
-        valid = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2 and data.shape[1] == PIXELS
-        if not valid or labels.ndim != 1 or labels.dtype.kind not in "iu":
-            raise ValueError("expected data uint8 (N, 3072) and integer labels")
-    except Exception as error:  # a damaged pickle can fail in any way that a program can
-        raise ValueError(f"{where} is not a CIFAR-10 batch: {type(error).__name__}: {error}") from error
+        batch = pickles.load(content)
+        if not isinstance(batch, dict) or not {"data", "labels"} <= batch.keys():
+            raise ValueError("expected a dictionary with data and labels")
+        data, labels = pickles.uint8_array(batch["data"]), batch["labels"]
+        if data.shape[1] != PIXELS or not isinstance(labels, list) or not all(type(label) is int for label in labels):
+            raise ValueError("expected data uint8 (N, 3072) and a list of integer labels")
+    except ValueError as error:
+        raise ValueError(f"{where} is not a CIFAR-10 batch: {error}") from error
     if not len(data) == len(labels) == RECORDS:
         raise ValueError(f"{where}: {len(data):,} pictures and {len(labels):,} labels instead of {RECORDS:,}")
-    return _checked(data, labels, where)
+    return _checked(data, np.asarray(labels, np.int64), where)
 
 
 def _checked(pixels: np.ndarray, labels: np.ndarray, where: str) -> Records:
@@ -168,27 +168,6 @@ def _checked(pixels: np.ndarray, labels: np.ndarray, where: str) -> Records:
 def _concatenate(parts: Iterable[Records]) -> Records:
     images, labels = zip(*parts, strict=True)
     return np.concatenate(images), np.concatenate(labels)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles NumPy arrays, numbers, text and containers of them; any other name is refused before it is looked up.
-
-    https://docs.python.org/3/library/pickle.html#restricting-globals
-    """
-
-    _reconstruct = np.ndarray(0).__reduce__()[0]
-    _allowed = {
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # its name since NumPy 2
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-
-    def find_class(self, module: str, name: str):
-        try:
-            return self._allowed[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name} refused, only NumPy arrays are read") from None
 
 
 @dataclass(frozen=True)

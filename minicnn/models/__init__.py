@@ -1,5 +1,6 @@
 """Models by name."""
 
+import reprlib
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
@@ -37,10 +38,10 @@ def create(name: str, /, num_classes: int = 10, **options: Any) -> Module:
     if name not in _MODELS:
         close = get_close_matches(name, _MODELS, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"model: expected one of {', '.join(_MODELS)}, received {name!r}{hint}")
+        raise ValueError(f"model: expected one of {', '.join(_MODELS)}, received {reprlib.repr(name)}{hint}")
     if num_classes < 1:
         raise ValueError(f"model {name}: expected num_classes from 1, received {num_classes}")
     try:
         return _MODELS[name](num_classes=num_classes, **options)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise ValueError(f"model {name}: {error}") from error

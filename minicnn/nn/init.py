@@ -1,11 +1,15 @@
 """Initialisation in place, spelled as in ``torch.nn.init``; same seed, same numbers on every backend."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from minicnn import backend, random
 from minicnn.autograd import no_grad
 from minicnn.tensor import Tensor
 
+_left: ContextVar[list[int] | None] = ContextVar("left", default=None)  # arrays and elements that empty() may make
 _GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2)}
 
 
@@ -20,8 +24,30 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 
 def empty(*shape: int) -> Tensor:
-    """Return a float32 tensor of undefined elements on the default backend, to be filled."""
+    """Return a float32 tensor of undefined elements on the default backend, to be filled.
+
+    All parameters and buffers start here, so that :func:`limited` bounds what a model takes.
+    """
+    left = _left.get()
+    if left is not None:
+        left[0] -= 1
+        left[1] -= math.prod(shape)
+        if min(left) < 0:
+            raise ValueError("its options ask for far more or larger arrays than there are")
     return Tensor(backend.default().xp.empty(shape, dtype="float32"))
+
+
+@contextmanager
+def limited(arrays: int, elements: int) -> Iterator[None]:
+    """Let :func:`empty` make so many arrays and elements in a ``with`` block, and raise ValueError beyond.
+
+    So that a model whose options come from somebody else's file costs no more than what the file has.
+    """
+    token = _left.set([arrays, elements])
+    try:
+        yield
+    finally:
+        _left.reset(token)
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:

@@ -168,11 +168,11 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield (dotted name, parameter), one that is shared only once."""
-        seen: list[Parameter] = []
+        seen: set[int] = set()  # by identity, as == compares elements
         for prefix, module in self.named_modules():
             for name, parameter in module._parameters.items():
-                if parameter is not None and not any(parameter is other for other in seen):
-                    seen.append(parameter)
+                if parameter is not None and id(parameter) not in seen:
+                    seen.add(id(parameter))
                     yield (f"{prefix}.{name}" if prefix else name), parameter
 
     def parameters(self) -> Iterator[Parameter]:

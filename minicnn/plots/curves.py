@@ -93,6 +93,7 @@ def runs(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         raise ValueError("runs expects one history at least, each with epochs and their validation accuracy")
     figure = new_figure(WIDTH, 6.0 + 0.18 * math.ceil(len(histories) / 2))
     panels = dict(zip(_SHEET, figure.subplots(2, 2).flat, strict=True))
+    entries = []  # of the legend
     for number, (name, history) in enumerate(histories.items()):
         size, best = len(history["validation_accuracy"]), _best(history)
         epochs = history.get("epoch", range(1, size + 1))
@@ -108,7 +109,8 @@ def runs(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
             if best is not None and title != "Learning rate":
                 panels[title].plot(epochs[best], column[best], "o", color=style["color"], markersize=4.5, zorder=5)
         score = "" if best is None else f": {history['validation_accuracy'][best]:.1%} at epoch {epochs[best]:.0f}"
-        panels["Validation accuracy"].plot([], [], **style, label=f"{short(name, 36)}{score}")
+        panels["Validation accuracy"].plot([], [], **style, label=str(number))
+        entries.append(f"{short(name, 36)}{score}")
     for title, axes in panels.items():
         axes.set_title(title, fontsize=10.5, color=INK, loc="left")
         axes.set_xlabel("epoch", fontsize=9, color=INK)
@@ -123,7 +125,13 @@ def runs(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     for title in ("Validation accuracy", "Training less validation accuracy"):
         panels[title].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     panels["Training less validation accuracy"].axhline(0, color=FAINT, linewidth=0.8)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8.5, labelcolor=INK, handlelength=2.2, frameon=False)
+    looks: dict[str, Any] = {"fontsize": 8.5, "labelcolor": INK, "handlelength": 2.2, "frameon": False}
+    legend = figure.legend(loc="outside lower center", ncols=2, **looks)
+    for text, entry in zip(
+        legend.get_texts(), entries, strict=True
+    ):  # a label would be read as maths, or hidden by a _
+        text.set_text(entry)
+        text.set_parse_math(False)
     return figure
 
 

@@ -46,10 +46,15 @@ def draw_picture(axes: Axes, image: np.ndarray, frame: str = GRID) -> None:
 
 
 def short(name: str, limit: int) -> str:
-    """The name on one line, cut to about `limit` columns; wide characters count as two."""
+    """The name on one line, cut to about `limit` columns; wide characters count as two.
+
+    What no font draws, as controls and what turns the direction of writing, is shown as a replacement character.
+    """
     name = " ".join(str(name).split())
     width, short = 0, ""
     for character in name:
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in "\u200c\u200d":
+            character = "\ufffd"
         width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
         if width > limit:
             return short[:-1].rstrip() + "…"

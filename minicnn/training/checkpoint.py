@@ -8,7 +8,8 @@ Files are .safetensors, or HDF5 for the sake of other programs (:mod:`minicnn.tr
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +19,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from minicnn.files import atomic_write
+from minicnn.nn import init
 from minicnn.training import hdf5
 
 SUFFIXES = (".safetensors", ".h5", ".hdf5")
@@ -117,6 +119,22 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             return Checkpoint(safetensors.numpy.load(file.read()), metadata)
         except (ValueError, RecursionError, SafetensorError) as error:
             raise CheckpointError(f"cannot load {path}: {error or 'nested too deeply'}") from error
+
+
+@contextmanager
+def bounded_by(arrays: Mapping[str, np.ndarray], where: str) -> Iterator[None]:
+    """Make a model from the metadata beside ``arrays`` in a ``with`` block, in the time and memory that these take.
+
+    The limit is twice their number and size, and a little model more, so that :func:`compare_keys` can list what does
+    not fit. Whatever a constructor makes of foreign options is a CheckpointError that starts with ``where``.
+    """
+    elements = sum(array.size for array in arrays.values())
+    try:
+        with init.limited(2 * len(arrays) + 1000, 2 * elements + 2**22):
+            yield
+    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"{where}: {what}") from error
 
 
 def compare_keys(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> list[str]:

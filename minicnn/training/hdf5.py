@@ -57,12 +57,16 @@ def _checked(h5py: Any, file: Any, name: str, dtypes: Collection[str]) -> Any:
     """The dataset, whose array lies in the file in one piece."""
     dataset = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     name = name[:80]  # an error is one readable line
-    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"{name!r} is not a dataset with an array")
+    # before its shape: that of a virtual dataset is found by opening the files that it names
+    if dataset.is_virtual or dataset.external or dataset.chunks is not None:
+        raise ValueError(f"the bytes of {name!r} do not lie in the file in one piece, uncompressed")
+    if dataset.shape is None:
         raise ValueError(f"{name!r} is not a dataset with an array")
     if dataset.dtype.name not in dtypes:
         raise ValueError(f"the dtype of {name!r} is {str(dataset.dtype)[:40]!r}, none of {', '.join(dtypes)}")
-    plain = dataset.chunks is None and not dataset.is_virtual and not dataset.external
-    if not plain or dataset.id.get_storage_size() != dataset.nbytes:
+    if dataset.id.get_storage_size() != dataset.nbytes:
         raise ValueError(f"the {dataset.nbytes} bytes of {name!r} do not lie in the file in one piece, uncompressed")
     return dataset
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -43,7 +44,13 @@ def names() -> tuple[str, ...]:
 
 
 def card(name: str) -> dict[str, Any]:
-    """Return the model card of shipped weights: recipe, seed, epochs, accuracy, date, versions, SHA-256."""
+    """Return the model card of shipped weights: recipe, seed, epochs, accuracy, date, versions, SHA-256.
+
+    Raises:
+        FileNotFoundError: no such name.
+    """
+    if name not in names():
+        raise FileNotFoundError(f"weights: no shipped weights {name!r} ({_listed()})")
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
@@ -67,19 +74,42 @@ def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
     arrays, metadata = dict(stored.arrays), stored.metadata
     if metadata.get("kind") != "weights":
         raise CheckpointError(f"{path}: expected weights written by minicnn (as best.safetensors of a run)")
-    try:
-        options, classes = dict(metadata["options"]), tuple(str(c) for c in metadata["classes"])
-        mean, std = (tuple(float(v) for v in metadata[key]) for key in ("mean", "std"))
-        model = models.create(str(metadata["model"]), len(classes), **options)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: its metadata is not usable: {error}") from error
+    with checkpoint.bounded_by(arrays, f"{path}: its metadata is not usable"):
+        classes, mean, std = _classes(metadata["classes"]), *(_channels(metadata, key) for key in ("mean", "std"))
+        _check_split(metadata.get("split", {}))
+        model = models.create(str(metadata["model"]), len(classes), **metadata["options"])
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     differences = checkpoint.compare_keys(expected, {name: a.shape for name, a in arrays.items()})
-    if differences or len(mean) != 3 or len(std) != 3:
-        raise CheckpointError(f"{path}: does not fit {metadata['model']}: " + "; ".join(differences or ["mean, std"]))
+    if differences:
+        raise CheckpointError(f"{path}: does not fit {metadata['model']}: " + "; ".join(differences))
     model.load_state_dict(arrays)
     model.to(backend)
     return Pretrained(model, str(metadata["model"]), classes, mean, std, metadata)
+
+
+def _classes(names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"expected classes as a list of names, received {reprlib.repr(names)}")
+    return tuple(names)
+
+
+def _channels(metadata: Mapping[str, Any], key: str) -> tuple[float, ...]:
+    """Three numbers that float32 can hold; those that are divided by are above 0."""
+    values, least = metadata[key], 1e-30 if key == "std" else -1e30
+    numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
+    if not numbers or len(values) != 3 or not all(least <= value <= 1e30 for value in values):
+        limit = "above 0" if key == "std" else "that are finite"
+        raise ValueError(f"expected {key} as three numbers {limit}, received {reprlib.repr(values)}")
+    return tuple(map(float, values))
+
+
+def _check_split(split: Any) -> None:
+    """The data set is split by it again when the weights are measured."""
+    known = isinstance(split, dict) and split.keys() <= {"seed", "validation", "train_size"}
+    if not known or not all(
+        value is None or type(value) in (int, float) and 0 <= value < 2**63 for value in split.values()
+    ):
+        raise ValueError(f"expected split as seed, validation and train_size, received {reprlib.repr(split)}")
 
 
 def _listed() -> str:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from minicnn.text import shown
+
 _SHORT = {"images_per_second": "img/s", "learning_rate": "lr", "validation": "val", "accuracy": "acc", "_": " "}
 
 
@@ -81,8 +83,8 @@ class Output(Console):
         super().__init__(file=stream or sys.stdout, highlight=False, markup=False, emoji=False)
 
     def say(self, text: str) -> None:
-        """Prints one line, however long."""
-        self.print(text, soft_wrap=True)
+        """Prints one line, however long; what would break it or steer a terminal is escaped."""
+        self.print(shown(text), soft_wrap=True)
 
     def on_broken_pipe(self) -> None:
         """Falls silent; what others still write to the same stream is dropped too, its flush at exit included."""

@@ -17,7 +17,7 @@ from minicnn.data import Loader, Splits
 from minicnn.nn import Module
 from minicnn.optim.schedules import ReduceOnPlateau
 from minicnn.tensor import Tensor
-from minicnn.training.checkpoint import CheckpointError, compare_keys
+from minicnn.training.checkpoint import CheckpointError, bounded_by, compare_keys
 from minicnn.training.config import Config
 from minicnn.training.evaluation import evaluate
 from minicnn.training.update import Update
@@ -249,7 +249,7 @@ class Trainer:
             ValueError: it is of one with other options, data or shapes; all differences are listed, and nothing is
                 changed.
         """
-        theirs = {**asdict(stored_config(metadata)), **metadata.get("data", {})}
+        theirs = {**asdict(stored_config(metadata, arrays)), **metadata.get("data", {})}
         ours = {**asdict(self.config), **self._data_identity()}
         free = () if self.config.shaped_by_epochs else ("epochs",)
         differences = [
@@ -310,11 +310,9 @@ class Trainer:
         return {"dataset": self.splits.name, "records": parts, "classes": list(self.splits.train.classes)}
 
 
-def stored_config(metadata: Mapping[str, Any]) -> Config:
-    """Return the configuration of the run whose :meth:`Trainer.state` has this metadata; CheckpointError without."""
+def stored_config(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Config:
+    """Return the configuration of the run whose :meth:`Trainer.state` this is; CheckpointError without."""
     if metadata.get("kind") != "training":
         raise CheckpointError("cannot resume: the file does not hold the state of a run")
-    try:
+    with bounded_by(arrays, "cannot resume: the stored options are not usable"):
         return Config(**metadata["config"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"cannot resume: the stored options are not usable: {error}") from error

@@ -3,6 +3,8 @@
 import hashlib
 import json
 
+import pytest
+
 from minicnn import backend
 from minicnn.training import pretrained
 
@@ -21,3 +23,26 @@ def test_a_run_becomes_weights_with_a_name(command, digits_run, tmp_path, monkey
 def test_a_folder_without_a_finished_run_is_refused(command, tmp_path):
     code, out, err = command("publish", tmp_path, "mine")
     assert code == 2 and out == "" and "no finished run" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "/tmp/x", "a/b", "..", ".", "", ".hidden", "-x", "a\nb", "a\0b", "ä", "a b", "C:x", "a\\b", "n" * 101],
+)
+def test_a_name_is_that_of_one_file_in_the_folder(command, tmp_path, monkeypatch, name):
+    """Asked before anything is read: the run here would be refused too."""
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "shipped")
+    (tmp_path / "shipped").mkdir()
+    code, out, err = command("publish", tmp_path, "--", name)
+    assert code == 2 and out == "" and err.count("\n") == 1 and "NAME: expected letters, digits" in err
+    assert [path.name for path in tmp_path.rglob("*")] == ["shipped"]
+
+
+@pytest.mark.parametrize("name", ["../x", "lenet-cifar10/../lenet-cifar10", "/etc/passwd"])
+def test_other_names_that_become_paths_are_refused_too(command, tmp_path, name):
+    with pytest.raises(FileNotFoundError, match="no shipped weights"):
+        pretrained.card(name)
+    for words in (("train", "--recipe", name), ("study", name, "--out", tmp_path), ("train", "--model", name)):
+        code, _, err = command(*words)
+        assert code == 2 and "expected one of" in err
+    assert list(tmp_path.iterdir()) == []

@@ -186,7 +186,7 @@ def test_hostile_pickle_is_refused_by_name_and_does_not_run(tmp_path, function, 
     argument = {os.system: f"touch {sentinel}", eval: f"open({str(sentinel)!r}, 'w')", np.load: "x"}[function]
     folder = write(tmp_path / "d", "", python2)
     (folder / "data_batch_1").write_bytes(pickle.dumps({"data": Hostile(function, argument)}, protocol))
-    with pytest.raises(ValueError, match=rf"data_batch_1 is not a CIFAR-10 batch: .*[.]{name} refused"):
+    with pytest.raises(ValueError, match=rf"data_batch_1 is not a CIFAR-10 batch: .*({name}'|b'd') is refused"):
         load(folder)
     assert not sentinel.exists()
 

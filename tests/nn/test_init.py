@@ -102,6 +102,24 @@ def test_the_seed_determines_the_weights_on_the_gpu():
         np.testing.assert_array_equal(a.numpy(), models[1][n].numpy())
 
 
+def test_every_array_of_every_model_counts_where_they_are_limited():
+    """Parameters and buffers, whichever layer makes them; the limit ends with the block."""
+    for name in minicnn.models.names():
+        sizes = [tensor.numel() for tensor in minicnn.models.create(name).state_dict().values()]
+        with init.limited(len(sizes), sum(sizes)):
+            minicnn.models.create(name)
+        for arrays, elements in ((len(sizes) - 1, sum(sizes)), (len(sizes), sum(sizes) - 1)):
+            with pytest.raises(ValueError, match="more or larger arrays"), init.limited(arrays, elements):
+                minicnn.models.create(name)
+        minicnn.models.create(name)
+
+
+def test_nothing_is_allocated_beyond_the_limit():
+    for shape in ((2**40, 2**40), (10**400,), (-(2**40), 2**40, 2**40, -1)):
+        with pytest.raises(ValueError, match="more or larger arrays"), init.limited(10, 10**6):
+            init.empty(*shape)
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r"dirac_: expected a weight \(O, I, KH, KW\), received shape \(3, 2\)"):
         init.dirac_(fresh((3, 2)))

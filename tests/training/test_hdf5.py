@@ -1,6 +1,7 @@
 """Weights as HDF5: the same bits as .safetensors, and what is refused."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -98,9 +99,11 @@ def _external_storage(file):
     file.create_dataset("a", (4,), "f4", external=[("secret", 0, 16)])
 
 
-def _virtual(file):
-    layout = h5py.VirtualLayout((4,), "f4")
-    layout[:] = h5py.VirtualSource("secret.h5", "a", (4,))
+def _virtual(file, source="secret.h5", length=4):
+    """Of ``length`` elements of another file; h5py.h5s.UNLIMITED: of as many as it has."""
+    shape = {"shape": (4,), "maxshape": (None,) if length == h5py.h5s.UNLIMITED else None}
+    layout = h5py.VirtualLayout(dtype="f4", **shape)
+    layout[0:length] = h5py.VirtualSource(source, "a", **shape)[0:length]
     file.create_virtual_dataset("a", layout)
 
 
@@ -128,6 +131,27 @@ REFUSED = {
     "metadata is not JSON": (lambda f: f.attrs.__setitem__("minicnn", "{"), "Expecting property name"),
     "no version": (lambda f: f.attrs.__setitem__("minicnn", "{}"), "no format version"),
 }
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize(
+    "refers",
+    [
+        lambda f, pipe: _virtual(f, pipe, h5py.h5s.UNLIMITED),
+        lambda f, pipe: _virtual(f, pipe, 4),
+        lambda f, pipe: f.create_dataset("a", (4,), "f4", external=[(pipe, 0, 16)]),
+        lambda f, pipe: f.__setitem__("a", h5py.ExternalLink(pipe, "a")),
+        lambda f, pipe: f.create_group("g").__setitem__("a", h5py.ExternalLink(pipe, "a")),
+    ],
+)
+def test_no_other_file_is_opened(tmp_path, refers):
+    """A named pipe without a writer would keep whoever opens it waiting: the loader is a process of its own here."""
+    pipe = tmp_path / "pipe.h5"
+    os.mkfifo(pipe)
+    path = written(tmp_path / "w.h5", lambda file: refers(file, str(pipe)))
+    run = [sys.executable, "-c", "import sys; from minicnn.training.checkpoint import load; load(sys.argv[1])", path]
+    error = subprocess.run(run, capture_output=True, text=True, timeout=60).stderr
+    assert "CheckpointError: cannot load" in error.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED.keys())

@@ -1,12 +1,17 @@
 """Trained weights by name and from files, and what is refused."""
 
 import hashlib
+import inspect
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from minicnn import Tensor, backend
+from minicnn import Tensor, backend, models
 from minicnn.training import checkpoint, pretrained
 
 
@@ -42,11 +47,23 @@ def test_round_trip(trainer, tmp_path):
         ({"model": "minicnn.models.lenet.LeNet"}, "not usable: model: expected one of"),
         ({"options": {"colour": 1}}, "not usable: .*colour"),
         ({"options": 3}, "not usable"),
-        ({"classes": []}, "not usable: .*num_classes from 1"),
+        ({"classes": []}, r"not usable: expected classes as a list of names, received \[\]"),
         ({"classes": None}, "not usable"),
+        ({"classes": "ab"}, "not usable: expected classes"),
+        ({"classes": ["a", 1]}, "not usable: expected classes"),
         ({"classes": ["a", "b"]}, r"does not fit lenet: misshaped: fc3.weight expected \(2, 84\), found \(3, 84\)"),
-        ({"mean": [0.5]}, "does not fit lenet: mean, std"),
-        ({"std": "abc"}, "not usable"),
+        ({"mean": [0.5]}, r"not usable: expected mean as three numbers that are finite, received \[0.5\]"),
+        ({"mean": [0.5, 0.5, 10**400]}, "not usable: expected mean .*1000.*000"),
+        ({"mean": [0.5, 0.5, True]}, "not usable: expected mean"),
+        ({"mean": [0.5, float("nan"), 0.5]}, "not usable: expected mean"),
+        ({"mean": {"r": 0}}, "not usable: expected mean"),
+        ({"std": "abc"}, "not usable: expected std as three numbers above 0, received 'abc'"),
+        ({"std": [0.5, 0.5, 0]}, "not usable: expected std"),
+        ({"std": [0.5, 0.5, float("inf")]}, "not usable: expected std"),
+        ({"split": [1]}, r"not usable: expected split as seed, validation and train_size, received \[1\]"),
+        ({"split": {"data_dir": "/"}}, "not usable: expected split"),
+        ({"split": {"seed": 10**400}}, "not usable: expected split"),
+        ({"split": {"validation": float("nan")}}, "not usable: expected split"),
     ],
 )
 def test_unusable_metadata(stored, tmp_path, change, message):
@@ -54,6 +71,81 @@ def test_unusable_metadata(stored, tmp_path, change, message):
     checkpoint.save(tmp_path / "w.safetensors", arrays, metadata | change)
     with pytest.raises(checkpoint.CheckpointError, match=message):
         load(tmp_path / "w.safetensors")
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+FOREIGN = [10**9, 2**63, 10**400, -1, -(10**400), 0, 0.5, 1e308, float("nan"), float("inf"), True, None, "8", ""]
+FOREIGN += [[], [10**9] * 3, [8] * 100_000, {"a": 1}, [[8]], nested(900)]
+LOADER = """if True:
+    import json, pathlib, resource, sys, time
+    from minicnn import backend
+    from minicnn.training import checkpoint, pretrained
+    cpu, cases = backend.get("numpy"), json.load(sys.stdin)
+    arrays = checkpoint.load(sys.argv[1]).arrays
+    checkpoint.load = lambda path: checkpoint.Checkpoint(arrays, metadata)
+    used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
+    for metadata in cases:
+        start = time.process_time()
+        try: pretrained.load(sys.argv[1], cpu)
+        except checkpoint.CheckpointError as error: assert "\\n" not in str(error), error
+        seconds = time.process_time() - start
+        assert seconds < 2, (str(metadata)[:200], seconds)
+"""
+
+
+def test_no_option_of_any_model_costs_more_than_the_arrays_that_are_there(stored, tmp_path):
+    """In 256 MiB; the arrays are LeNet's, 260 kB."""
+    arrays, metadata = stored
+    checkpoint.save(tmp_path / "w.safetensors", arrays, metadata)
+    cases = []
+    for model in models.names():
+        names = inspect.signature(models._MODELS[model]).parameters
+        options = [{name: value} for name in [*names, "unknown"] for value in FOREIGN]
+        cases += [metadata | {"model": model, "options": chosen} for chosen in options]
+        cases += [metadata | {"model": model, "classes": ["a"] * 300_000}]
+    run = [sys.executable, "-c", LOADER, tmp_path / "w.safetensors"]
+    result = subprocess.run(run, input=json.dumps(cases), capture_output=True, text=True, timeout=280)
+    assert not result.returncode, result.stderr
+
+
+@pytest.mark.parametrize("options", [{"depth": 10**9, "dim": 1, "heads": 1}, {"dim": 8000}, {"dim": 10**400}])
+def test_a_model_far_larger_than_its_arrays_is_one_line(stored, tmp_path, options):
+    arrays, metadata = stored
+    checkpoint.save(tmp_path / "w.safetensors", arrays, metadata | {"model": "vit", "options": options})
+    start = time.process_time()
+    with pytest.raises(checkpoint.CheckpointError, match="its metadata is not usable: ") as caught:
+        load(tmp_path / "w.safetensors")
+    assert time.process_time() - start < 2 and "\n" not in str(caught.value)
+
+
+def test_many_classes_need_a_head_that_is_there(stored, tmp_path):
+    arrays, metadata = stored
+    names = [str(number) for number in range(100_000)]
+    checkpoint.save(tmp_path / "w.safetensors", arrays, metadata | {"classes": names})
+    with pytest.raises(checkpoint.CheckpointError, match="far more or larger arrays than there are"):
+        load(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("depth", [900, 100_000])
+@pytest.mark.parametrize("key", ["options", "classes", "mean", "split", "unknown"])
+def test_deeply_nested_metadata_is_one_line_or_no_matter(stored, tmp_path, key, depth):
+    arrays, metadata = stored
+    text = json.dumps({"format": 1, "metadata": metadata | {key: "@"}})
+    text = text.replace('"@"', "[" * depth + "]" * depth)
+    save_file(arrays, tmp_path / "w.safetensors", {"minicnn": text})
+    try:
+        load(tmp_path / "w.safetensors")
+    except checkpoint.CheckpointError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000
+    else:
+        assert key == "unknown" and depth == 900
 
 
 def test_missing_extra_and_misshaped_arrays_are_listed(stored, tmp_path):

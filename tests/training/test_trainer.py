@@ -232,6 +232,24 @@ def test_resume_with_other_data_is_refused(trainer, splits):
         trainer(splits=fewer).restore(*first.state())
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "vit", "model_options": {"depth": 10**9}},
+        {"model": "vit", "model_options": {"dim": 8000}},
+        {"model": "vit", "model_options": {"dim": 10**400}},
+        {"model": "vgg", "model_options": {"widths": [10**9]}},
+        {"milestones": [10**400, []]},
+        {"colour": 1},
+    ],
+)
+def test_stored_options_cost_no_more_than_the_arrays_beside_them(trainer, change):
+    arrays, metadata = trainer().state()
+    metadata["config"] |= change
+    with pytest.raises(checkpoint.CheckpointError, match="cannot resume: the stored options are not usable: "):
+        trainer().restore(arrays, metadata)
+
+
 def test_resume_with_another_model_is_refused(tiny, trainer):
     with pytest.raises(ValueError, match=r"model was lenet, now tiny; missing: model.conv.*extra: model.conv1.*"):
         trainer(model="tiny").restore(*trainer().state())

@@ -1,0 +1,18 @@
+"""How text from outside, as the names of files, classes and arrays, is shown to a user."""
+
+import unicodedata
+
+_ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate; separators of lines and paragraphs
+_JOINERS = "\u200c\u200d"  # of Persian, of the scripts of India, and of emoji
+
+
+def shown(value: object) -> str:
+    r"""Return ``str(value)`` on one line that leaves a terminal as it is: \n, \x1b, \u202e and their kin as escapes.
+
+    These are C0 and C1 controls, line separators, invisible characters, those that turn the direction of writing, and
+    surrogates, which Python has for bytes of a file's name that are not UTF-8. All other characters stay.
+    """
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _ESCAPED and c not in _JOINERS else c
+        for c in str(value)
+    )

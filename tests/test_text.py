@@ -1,0 +1,47 @@
+"""Foreign text, as it is shown."""
+
+import os
+import sys
+import unicodedata
+
+import pytest
+
+from minicnn.text import shown
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\nb: 100%", r"a\nb: 100%"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("\x9b31m", r"\x9b31m"),
+        ("a\tb\rc\0\x7f", r"a\tb\rc\x00\x7f"),
+        ("\u202egnp.cat", r"\u202egnp.cat"),
+        ("a\u2028b\u2029c", r"a\u2028b\u2029c"),
+        ("\ufeffa\u200bb\xad", r"\ufeffa\u200bb\xad"),
+        (os.fsdecode(b"\xff.png"), r"\udcff.png"),
+        (ValueError("a\x07"), r"a\x07"),
+        (3, "3"),
+        ("", ""),
+    ],
+)
+def test_what_steers_a_terminal_is_escaped(text, expected):
+    assert shown(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["Hündin", "日本語\u3000の猫", "می\u200cخواهم", "👩\u200d🔬 👍🏽", "[red]", r"C:\new", "a\xa0b", "é"]
+)
+def test_ordinary_text_stays(text):
+    assert shown(text) == text
+
+
+def test_every_character():
+    """By Unicode's own categories; the bidirectional controls by the property that Python knows."""
+    for code in range(sys.maxunicode + 1):
+        c, text = chr(code), shown(chr(code))
+        steers = unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(c) in (
+            "LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"
+        )  # fmt: skip
+        assert text.isascii() if steers else text == c or not c.isprintable()
+        assert text == c or text.startswith("\\") and text.isprintable()
