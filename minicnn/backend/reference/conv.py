@@ -5,6 +5,7 @@ adjoint ``col2im`` adds the columns back up (Chellapilla et al., 2006).
 """
 
 from minicnn.backend.arrays import namespace
+from minicnn.backend.reference.reductions import sum
 
 
 def conv2d(x, weight, bias, stride, padding, dilation, groups):
@@ -38,12 +39,12 @@ def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
     columns, _ = im2col(x, shape[2:], stride, padding, dilation)
     columns = columns.reshape(n, groups, -1, oh * ow).transpose(0, 1, 3, 2)
     per_image = gy.reshape(n, groups, o // groups, oh * ow) @ columns  # (N, G, O/G, C/G*KH*KW)
-    return per_image.sum(axis=0).reshape(shape)
+    return sum(per_image, (0,), False).reshape(shape)
 
 
 def conv2d_grad_bias(gy):
     """Gradient for bias: gy (N, O, OH, OW) summed over all but the channels -> (O,)."""
-    return gy.sum(axis=(0, 2, 3))
+    return sum(gy, (0, 2, 3), False)
 
 
 def im2col(x, kernel_size, stride, padding, dilation):
