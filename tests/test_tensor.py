@@ -108,6 +108,38 @@ def test_joining_agrees_with_torch(dim, dtype, backend_name, like_torch, torch):
     like_torch(lambda *t: cat(t, dim), lambda *t: torch.cat(t, dim), *arrays, dtype=dtype)
 
 
+EXTREME = {  # name: function, operands whose squares over- or underflow in float32
+    "divide": (lambda a, b: a / b, [1e20, 0.0, 1e-30, 1e30, 2e-25], [1e20, 1e-25, 1e-20, 3e25, 4e-25]),
+    "number by": (lambda a: 1e20 / a, [1e20, 1e25, 3e19]),
+    "small number by": (lambda a: 1e-25 / a, [1e-25, 3e-20, 2e-24]),
+    "by number": (lambda a: a / 1e25, [1e25, 0.0, 1e-12]),
+    "square": (lambda a: a**2, [1e18, 1e-18, 0.0]),
+    "square root": (lambda a: a.sqrt(), [1e30, 1e-30, 1.0]),
+    "power 0.5": (lambda a: a**0.5, [1e30, 1e-30, 1.0]),
+    "power 0": (lambda a: a**0, [1e30, 0.0, np.inf]),
+    "mean of squares": (lambda a: (a * a).mean(), [1e18, 2e-18, 0.0]),
+    "max": (lambda a: a.max(), [np.inf, 1.0, -np.inf]),
+    "amax": (lambda a: a.amax(0), [-np.inf, -np.inf, -np.inf]),
+}
+
+
+@pytest.mark.parametrize("gradient", [1.0, 1e10, np.inf])
+@pytest.mark.parametrize("name", EXTREME)
+def test_extreme_operands_agree_with_torch_in_float64(name, gradient, backend_name, torch):
+    """Float32 goes wrong where its result does not fit, and nowhere else."""
+    function, *values = EXTREME[name]
+    arrays = [np.array(v, np.float32) for v in values]
+    mine = [Tensor(a, requires_grad=True) for a in arrays]
+    other = [torch.tensor(a.astype(np.float64), requires_grad=True) for a in arrays]
+    with np.errstate(all="ignore"):
+        y, expected = function(*mine), function(*other)
+        y.backward(Tensor(np.full(y.shape, gradient, np.float32)))
+        expected.backward(torch.full(expected.shape, gradient, dtype=torch.float64))
+        np.testing.assert_allclose(y.numpy(), expected.detach().numpy().astype(np.float32), rtol=1e-6)
+        for a, b in zip(mine, other, strict=True):
+            np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy().astype(np.float32), rtol=1e-6)
+
+
 def test_equal_maxima_share_the_gradient():
     x = Tensor(np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]]), requires_grad=True)
     x.amax(1).backward(Tensor(np.array([6.0, 6.0])))
