@@ -23,7 +23,7 @@ class Readable:
     """
 
     __slots__ = ()
-    __array_ufunc__ = None  # numpy_array * tensor is the tensor's to answer: with an error, since their dtypes may differ
+    __array_ufunc__ = None  # array * tensor is the tensor's to answer: with an error, since their dtypes may differ
 
     data: Any
     requires_grad: bool

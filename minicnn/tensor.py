@@ -354,4 +354,5 @@ def _plain(index: Any) -> Any:
 
 def _has_mask(index: Any) -> bool:
     """Whether a tensor of booleans is among the parts of an index."""
-    return any(isinstance(part, Tensor) and part.dtype == bool for part in (index if type(index) is tuple else (index,)))
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, Tensor) and part.dtype == bool for part in parts)

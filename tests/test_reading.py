@@ -174,7 +174,7 @@ def test_numpy_reads_the_elements():
         assert np.mean(x) == 2.5 and np.allclose(x, array) and np.max(x) == 5 and np.argmax(x) == 5
         np.testing.assert_array_equal(np.sum(x, axis=0), array.sum(0))
         np.testing.assert_array_equal(np.stack([x, x]), np.stack([array, array]))
-        np.testing.assert_array_equal(np.array([row for row in x]), array)
+        np.testing.assert_array_equal(np.array(list(x)), array)
         np.testing.assert_array_equal(np.where(x > 2, x, 0), np.where(array > 2, array, 0))
         np.testing.assert_array_equal(np.interp([0.5], x[0], x[1]), [3.5])
     assert Tensor(Tensor(array)).numpy() is array and minicnn.tensor([Tensor(1.0), Tensor(2.0)]).tolist() == [1, 2]

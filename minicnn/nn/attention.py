@@ -61,7 +61,7 @@ class MultiheadAttention(Module):
         rows = slice(part * self.embed_dim, (part + 1) * self.embed_dim)
         x = F.linear(x, self.in_proj_weight[rows], None if self.in_proj_bias is None else self.in_proj_bias[rows])
         order = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
-        return x.reshape(*x.shape[:2], self.num_heads, -1).permute(order)
+        return x.reshape(*x.shape[:2], self.num_heads, self.embed_dim // self.num_heads).permute(order)
 
     def extra_repr(self) -> str:
         return f"{self.embed_dim}, {self.num_heads}, dropout={self.dropout}, batch_first={self.batch_first}"

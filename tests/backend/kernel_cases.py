@@ -13,6 +13,7 @@ CONVOLUTIONS = [
     (2, 2, 9, 4, 3, (1, 1), (3, 2), (0, 0), (1, 1), 1),
     (5, 3, 12, 11, 5, (5, 4), (1, 2), (2, 3), (1, 1), 1),
     (1, 1, 3, 3, 1, (3, 3), (1, 1), (0, 0), (1, 1), 1),
+    (0, 4, 6, 5, 6, (3, 2), (2, 1), (1, 0), (1, 1), 2),
 ]
 # n, c, h, w, kernel, stride, padding, dilation, output size (past the padding in the fourth)
 POOLINGS = [
@@ -184,6 +185,20 @@ def cases(dtype):
         case("max_pool2d", np.full_like(x, -np.inf), kernel, stride, padding, dilation, size)
         taps = rng.integers(0, kernel[0] * kernel[1], (n, c, *size)).astype(np.uint16)
         case("max_pool2d_grad", normal(n, c, *size), taps, x.shape, kernel, stride, padding, dilation)
+    case("max_pool2d", normal(0, 2, 4, 6), (2, 2), (2, 2), (0, 0), (1, 1), (2, 3))
+    case(
+        "max_pool2d_grad",
+        normal(0, 2, 2, 3),
+        np.zeros((0, 2, 2, 3), np.uint16),
+        (0, 2, 4, 6),
+        (2, 2),
+        (2, 2),
+        (0, 0),
+        (1, 1),
+    )
+    case("avg_pool2d", normal(0, 2, 4, 6), normal(2, 4), normal(3, 6))
+    case("batch_norm", normal(0, 2, 3), normal(2), normal(2), normal(2), normal(2))
+    case("batch_norm_grad", normal(0, 2, 3), normal(0, 2, 3), normal(2), normal(2), normal(2), False)
     case("window_means", a, 7, [0, 2, 5], [3, 5, 7], [3, 4, 2])
     case("avg_pool2d", normal(2, 3, 6, 5), normal(4, 6), normal(2, 5))
     rows, columns = (reference.window_means(a, n, [0, 2, 3], [2, 4, 6], [2, 2, 3]) for n in (7, 6))

@@ -95,20 +95,17 @@ ALLOWED = np.array([0, 1, 2])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("weight", [None, np.array([0.5, 2.0, 1.0, 3.0])])
 def test_a_masked_class_agrees_with_torch(reduction, weight, dtype, backend_name, like_torch, torch):
-    factors = None if weight is None else weight.astype(dtype)
+    ours = partial(F.cross_entropy, reduction=reduction)
+    theirs = partial(torch.nn.functional.cross_entropy, reduction=reduction)
+    if weight is not None:
+        factors = weight.astype(dtype)
+        ours, theirs = partial(ours, weight=Tensor(factors)), partial(theirs, weight=torch.tensor(factors))
     for labels in (ALLOWED, np.array([1, 1, 0])):  # of the latter one is masked: an infinite loss
-        like_torch(
-            lambda x, y=labels: F.cross_entropy(x, y, factors if weight is None else Tensor(factors), reduction=reduction),
-            lambda x, y=labels: torch.nn.functional.cross_entropy(
-                x, torch.tensor(y), factors if weight is None else torch.tensor(factors), reduction=reduction
-            ),
-            MASKED,
-            dtype=dtype,
-        )
+        like_torch(partial(ours, target=labels), partial(theirs, target=torch.tensor(labels)), MASKED, dtype=dtype)
 
 
 def test_soft_labels_of_a_masked_class(dtype, backend_name, torch, close):
-    """0 log 0 is 0: the loss over the classes that are left, where PyTorch has NaN; what a masked class has is infinite."""
+    """0 log 0 is 0, so the loss is that over the classes that are left, where PyTorch has NaN."""
     target = np.array([[0.25, 0, 0.5, 0.25], [0.3, 0.7, 0, 0], [1, 0, 0, 0]], dtype)
     x = Tensor(MASKED.astype(dtype), requires_grad=True)
     loss = F.cross_entropy(x, target, reduction="none")

@@ -78,8 +78,8 @@ def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
 
 def conv2d_grad_bias(gy):
     """See :func:`minicnn.backend.reference.conv2d_grad_bias`."""
-    gy = plain(gy)
-    return _channel_sums(gy.reshape(*gy.shape[:2], -1)).sum(axis=0).astype(gy.dtype)
+    n, c, h, w = gy.shape
+    return _channel_sums(plain(gy).reshape(n, c, h * w)).sum(axis=0).astype(gy.dtype)
 
 
 def _correlate(x, weight, bias, size, window, groups, spacing):

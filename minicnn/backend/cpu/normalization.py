@@ -3,6 +3,8 @@
 Up to _PIECE neighbours are added in the precision of x, and those sums in float64.
 """
 
+import math
+
 import numba
 import numpy as np
 
@@ -40,7 +42,7 @@ def batch_norm_grad(gy, x, mean, inverse_std, weight, training):
 
 def _planes(x):
     """(N, C, ...) -> (N, C, M)."""
-    return plain(x).reshape(x.shape[0], x.shape[1], -1)
+    return plain(x).reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]))
 
 
 @jit(parallel=True, fastmath={"reassoc", "nsz", "contract"})
