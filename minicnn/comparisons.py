@@ -17,6 +17,7 @@ class Comparable:
     __slots__ = ()
 
     data: Any
+    _data: Any
     from_op: Any
 
     def __eq__(self, other: Any) -> Any:
@@ -50,5 +51,5 @@ class Comparable:
             raise TypeError(f"{operation}: expected a Tensor or a number, received {type(other).__name__}; use tensor")
         else:
             return NotImplemented
-        kernels = backend.of(self.data).kernels
+        kernels = backend.of(self._data).kernels
         return self.from_op(getattr(kernels, operation)(self.data, operand), (), ())

@@ -4,17 +4,24 @@ Initial weights come from NumPy's PCG64. A dropout mask is a pure function of a 
 the keys are counted from the seed. Both streams are part of a checkpoint.
 """
 
+from threading import Lock
 from typing import Any
 
 import numpy as np
+
+from minicnn.recording import check_readable
 
 _MASK = (1 << 64) - 1
 
 
 class Generator:
-    """A stream of host numbers and a stream of mask keys, both determined by ``seed``."""
+    """A stream of host numbers and a stream of mask keys, both determined by ``seed``; threads may share it.
+
+    Host numbers are drawn in eager mode alone: a compiled function would keep those of its first call (RuntimeError).
+    """
 
     def __init__(self, seed: int = 0) -> None:
+        self._lock = Lock()
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
@@ -27,15 +34,18 @@ class Generator:
 
     def key(self) -> int:
         """Return the next mask key, an int in [0, 2^64): far from its neighbours, so that streams do not overlap."""
-        self._keys += 1
-        return (self._first_key + self._keys * 0xD1342543DE82EF95) & _MASK
+        with self._lock:
+            self._keys += 1
+            return (self._first_key + self._keys * 0xD1342543DE82EF95) & _MASK
 
     def uniform(self, low: float, high: float, shape: tuple[int, ...]) -> np.ndarray:
         """Return float64 numbers in [low, high)."""
+        check_readable("a draw of random numbers")
         return self.host.uniform(low, high, shape)
 
     def normal(self, mean: float, std: float, shape: tuple[int, ...]) -> np.ndarray:
         """Return normally distributed float64 numbers."""
+        check_readable("a draw of random numbers")
         return self.host.normal(mean, std, shape)
 
     def get_state(self) -> dict[str, Any]:

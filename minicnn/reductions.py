@@ -21,19 +21,20 @@ class Reducible:
     __slots__ = ()
 
     data: Any
+    _data: Any
     from_op: Any
 
     def sum(self, dim: shapes.Dims = None, keepdim: bool = False) -> Any:
         """Return the sum over ``dim``."""
-        k = backend.of(self.data).kernels
-        reduced, shape = shapes.axes("sum", self.data.ndim, dim), self.data.shape
+        k = backend.of(self._data).kernels
+        reduced, shape = shapes.axes("sum", self._data.ndim, dim), self._data.shape
         kept = shapes.reduced_shape(shape, reduced)
         vjp = lambda gy: k.broadcast_to(k.reshape(gy, kept), shape)  # noqa: E731
         return self.from_op(k.sum(self.data, reduced, keepdim), (self,), (vjp,))
 
     def mean(self, dim: shapes.Dims = None, keepdim: bool = False) -> Any:
         """Return the mean over ``dim``; ValueError for no elements."""
-        reduced = shapes.axes("mean", self.data.ndim, dim)
+        reduced = shapes.axes("mean", self._data.ndim, dim)
         count = math.prod(self._not_empty("mean", reduced))
         return self.sum(reduced, keepdim) / count
 
@@ -69,8 +70,8 @@ class Reducible:
         return self._index("argmin", dim, keepdim)
 
     def _extreme(self, operation: str, dim: shapes.Dims, keepdim: bool) -> Any:
-        k = backend.of(self.data).kernels
-        x, reduced = self.data, shapes.axes("a" + operation, self.data.ndim, dim)
+        k = backend.of(self._data).kernels
+        x, reduced = self.data, shapes.axes("a" + operation, self._data.ndim, dim)
         self._not_empty("a" + operation, reduced)
         kept = shapes.reduced_shape(x.shape, reduced)
         y = getattr(k, operation)(x, reduced, True)
@@ -80,7 +81,7 @@ class Reducible:
     def _along(self, operation: str, dim: Any, keepdim: bool) -> Extremes:
         if not isinstance(dim, int):
             raise TypeError(f"{operation}: expected dim as one axis, received {dim!r}; use a{operation}")
-        k = backend.of(self.data).kernels
+        k = backend.of(self._data).kernels
         x = self.data
         indices = self._index("arg" + operation, dim, keepdim)
         (axis,) = shapes.axes(operation, x.ndim, dim)
@@ -92,20 +93,20 @@ class Reducible:
         return Extremes(self.from_op(getattr(k, operation)(x, (axis,), keepdim), (self,), (vjp,)), indices)
 
     def _index(self, operation: str, dim: int | None, keepdim: bool) -> Any:
-        k = backend.of(self.data).kernels
-        reduced = shapes.axes(operation, self.data.ndim, dim)
+        k = backend.of(self._data).kernels
+        reduced = shapes.axes(operation, self._data.ndim, dim)
         self._not_empty(operation, reduced)
         x, axis = (k.reshape(self.data, (-1,)), 0) if dim is None else (self.data, reduced[0])
         found = k.argmax(x, axis) if operation == "argmax" else k.argmin(x, axis)
         if keepdim:
-            found = k.reshape(found, shapes.reduced_shape(self.data.shape, reduced))
+            found = k.reshape(found, shapes.reduced_shape(self._data.shape, reduced))
         return self.from_op(found, (), ())
 
     def _not_empty(self, operation: str, reduced: tuple[int, ...]) -> list[int]:
         """Return the lengths of the reduced axes; ValueError if one is 0."""
-        lengths = [self.data.shape[i] for i in reduced]
+        lengths = [self._data.shape[i] for i in reduced]
         if 0 in lengths:
             raise ValueError(
-                f"{operation}: expected at least one element along axes {reduced}, received shape {self.data.shape}"
+                f"{operation}: expected at least one element along axes {reduced}, received shape {self._data.shape}"
             )
         return lengths

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from minicnn.nn import Conv2d, Linear, Module, MultiheadAttention, init
-from minicnn.nn.module import evaluating
+from minicnn.nn.module import detached
 from minicnn.tensor import Tensor
 
 
@@ -15,6 +15,7 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
         input_shape: of one input without the batch, as (3, 32, 32).
     """
     rows: list[tuple[str, str, tuple[int, ...], int, int]] = []
+    model = detached(model)
     names = {id(module): name for name, module in model.named_modules()}
 
     def note(module: Module, output: Tensor) -> None:
@@ -41,20 +42,18 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
 def macs(model: Module, input_shape: Sequence[int]) -> int:
     """Return the multiply-accumulates of one input of ``input_shape``, (3, 32, 32) say; see :func:`summary`."""
     counts: list[int] = []
-    _pass(model, input_shape, lambda module, output: counts.append(_macs(module, output)))
+    _pass(detached(model), input_shape, lambda module, output: counts.append(_macs(module, output)))
     return sum(counts)
 
 
 def _pass(model: Module, input_shape: Sequence[int], note: Callable[[Module, Tensor], None]) -> Tensor:
-    """Run one input of zeros through ``model``; ``note`` is called with every layer that it passes, and its output."""
-    ends = [layer.register_forward_hook(note) for layer in dict.fromkeys(_layers(model))]
+    """Run one input of zeros through a detached model; ``note`` is called with every layer that it passes, and its
+    output.
+    """
+    for layer in dict.fromkeys(_layers(model)):
+        layer.register_forward_hook(note)
     like: Tensor = next(model.parameters(), init.empty())
-    try:
-        with evaluating(model):
-            return model(Tensor(like.backend.xp.zeros((1, *input_shape), dtype=like.dtype)))
-    finally:
-        for end in ends:
-            end()
+    return model(Tensor(like.backend.xp.zeros((1, *input_shape), dtype=like.dtype)))
 
 
 def _layers(module: Module) -> Iterator[Module]:

@@ -14,7 +14,7 @@ from minicnn.autograd import backward as walk_back
 from minicnn.backend import Backend
 from minicnn.comparisons import Comparable
 from minicnn.reading import Readable
-from minicnn.recording import check_readable
+from minicnn.recording import check_readable, current
 from minicnn.reductions import Reducible
 
 Operand = Union["Tensor", float, int]
@@ -22,7 +22,7 @@ Operand = Union["Tensor", float, int]
 
 def kernels_of(x: Tensor) -> Any:
     """Return the kernels that work on the array of ``x``."""
-    return backend.of(x.data).kernels
+    return backend.of(x._data).kernels
 
 
 class Tensor(Readable, Comparable, Reducible):
@@ -37,7 +37,7 @@ class Tensor(Readable, Comparable, Reducible):
         TypeError: data that is not numeric, or ``requires_grad`` of integers.
     """
 
-    __slots__ = ("__weakref__", "_node", "_version", "data", "grad", "requires_grad")
+    __slots__ = ("__weakref__", "_data", "_grad", "_node", "_version", "requires_grad")
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor):
@@ -53,11 +53,14 @@ class Tensor(Readable, Comparable, Reducible):
             raise TypeError(f"Tensor: expected float32, float64 or integers, received {data.dtype}")
         if requires_grad and data.dtype.kind != "f":
             raise TypeError(f"Tensor: only float32 and float64 take gradients, received {data.dtype}")
-        self.data = data
-        self.grad: Tensor | None = None
+        self._data = data
+        self._grad: Tensor | None = None
         self.requires_grad = requires_grad
         self._node: Node | None = None
         self._version = Version()
+        recorder = current.get()
+        if recorder is not None:
+            recorder.made(self)
 
     @staticmethod
     def from_op(data: Any, inputs: Sequence[Tensor], vjps: Sequence[Vjp], view_of: Tensor | None = None) -> Tensor:
@@ -67,32 +70,57 @@ class Tensor(Readable, Comparable, Reducible):
         make. ``view_of`` names the input whose memory ``data`` shares, if any.
         """
         output = Tensor.__new__(Tensor)
-        output.data = np.asarray(data) if isinstance(data, np.generic) else data
-        output.grad = None
+        output._data = np.asarray(data) if isinstance(data, np.generic) else data
+        output._grad = None
         output._version = Version() if view_of is None else view_of._version
         output.requires_grad = is_grad_enabled() and any(t.requires_grad for t in inputs)
         output._node = Node(output, inputs, vjps) if output.requires_grad else None
         return output
 
     @property
+    def data(self) -> Any:
+        """The array; while a compiled function is recorded, what stands for it (:mod:`minicnn.recording`)."""
+        recorder = current.get()
+        return self._data if recorder is None else recorder.data_of(self, self._data)
+
+    @data.setter
+    def data(self, array: Any) -> None:
+        check_readable("another array for a tensor")
+        self._data = array
+
+    @property
+    def grad(self) -> Tensor | None:
+        """What :meth:`backward` has added up, None before."""
+        recorder = current.get()
+        return self._grad if recorder is None else recorder.gradient_of(self, self._grad)
+
+    @grad.setter
+    def grad(self, gradient: Tensor | None) -> None:
+        recorder = current.get()
+        if recorder is None:
+            self._grad = gradient
+        else:
+            recorder.set_gradient(self, gradient)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Length of every axis."""
-        return self.data.shape
+        return self._data.shape
 
     @property
     def ndim(self) -> int:
         """Number of axes."""
-        return self.data.ndim
+        return self._data.ndim
 
     @property
     def dtype(self) -> np.dtype:
         """Type of the elements."""
-        return self.data.dtype
+        return self._data.dtype
 
     @property
     def backend(self) -> Backend:
         """The backend that holds the array."""
-        return backend.of(self.data)
+        return backend.of(self._data)
 
     @property
     def is_leaf(self) -> bool:
@@ -119,7 +147,7 @@ class Tensor(Readable, Comparable, Reducible):
         if gradient is None:
             if self.numel() != 1:
                 raise ValueError(f"backward: shape {self.shape} is more than one element, pass its gradient")
-            start = backend.of(self.data).xp.ones_like(self.data)
+            start = self.backend.xp.ones(self.shape, dtype=self.dtype)
         elif not isinstance(gradient, Tensor):
             raise TypeError(f"backward: expected the gradient as a Tensor, received {type(gradient).__name__}")
         else:
@@ -133,8 +161,10 @@ class Tensor(Readable, Comparable, Reducible):
 
     def _accumulate(self, gradient: Any, owned: bool) -> None:
         """Add to ``grad``; what is not ``owned`` may be somebody else's memory and is copied."""
-        if self.grad is not None:
-            kernels_of(self).accumulate(self.grad.data, gradient)
+        recorder = current.get()
+        added_up = self._grad if recorder is None else recorder.leaf_gradient_of(self)
+        if added_up is not None:
+            kernels_of(self).accumulate(added_up.data, gradient)
         else:
             self.grad = Tensor(gradient if owned else kernels_of(self).copy(gradient))
 
@@ -161,7 +191,8 @@ class Tensor(Readable, Comparable, Reducible):
     def astype(self, dtype: Any) -> Tensor:
         """Return the elements as float32 or float64; gradients come back in the dtype of self."""
         before = self.dtype
-        return Tensor.from_op(backend.converted(self.data, dtype), (self,), (lambda gy: backend.converted(gy, before),))
+        k = kernels_of(self)
+        return Tensor.from_op(k.convert(self.data, dtype), (self,), (lambda gy: k.convert(gy, before),))
 
     def copy_(self, source: Tensor | Any) -> Tensor:
         """Overwrite the elements, and return self. source: tensor or array that broadcasts to this shape."""
@@ -340,8 +371,7 @@ class Tensor(Readable, Comparable, Reducible):
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Return a new tensor that owns a copy of ``data`` on the default backend. Floats in lists become float32."""
-    array = Tensor(data).data if not isinstance(data, Tensor) else data.data
-    array = backend.default().asarray(array)
+    array = backend.default().asarray((data if isinstance(data, Tensor) else Tensor(data))._data)
     return Tensor(array.astype(dtype or array.dtype), requires_grad=requires_grad)
 
 

@@ -12,10 +12,13 @@ reference    NumPy       plain array code, the specification (:mod:`minicnn.back
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from minicnn.recording import Recorded, current
 
 _KERNELS = {
     "numpy": "minicnn.backend.cpu",
@@ -38,6 +41,8 @@ class Backend:
 
     def asarray(self, array: Any) -> Any:
         """Return ``array`` (NumPy or CuPy) as an array of this backend, moved only where it must be."""
+        if isinstance(array, Recorded):
+            return array
         if isinstance(array, np.ndarray) or self.xp is not np:
             return self.xp.asarray(array)
         return to_numpy(array)
@@ -51,6 +56,7 @@ class Backend:
 _loaded: dict[str, Backend] = {}
 _by_array_type: dict[type, Backend] = {}
 _default = "numpy"
+_used: ContextVar[Backend | None] = ContextVar("used", default=None)
 
 
 def names() -> tuple[str, ...]:
@@ -81,11 +87,11 @@ def get(name: str = "auto") -> Backend:
 
 def default() -> Backend:
     """Return the backend on which new tensors are made."""
-    return get(_default)
+    return _used.get() or get(_default)
 
 
 def set_default(name: str) -> Backend:
-    """Make new tensors on this backend from now on, and use its kernels for its arrays."""
+    """Make new tensors on this backend from now on, and use its kernels for its arrays, in the whole process."""
     global _default
     chosen = get(name)
     _default = chosen.name
@@ -95,33 +101,25 @@ def set_default(name: str) -> Backend:
 
 @contextmanager
 def use(name: str) -> Iterator[Backend]:
-    """Make ``name`` the default inside a ``with`` block."""
-    global _default
-    previous, kernels = _default, dict(_by_array_type)
+    """Make ``name`` the default inside a ``with`` block, in this context alone: other threads keep theirs."""
+    token = _used.set(get(name))
     try:
-        yield set_default(name)
+        yield default()
     finally:
-        _default = previous
-        _by_array_type.clear()
-        _by_array_type.update(kernels)
-
-
-@contextmanager
-def intercepted(owner: Backend, kernels: Any) -> Iterator[None]:
-    """Let ``kernels`` answer for those of ``owner`` inside a ``with`` block."""
-    kind = owner.xp.ndarray
-    before = _by_array_type.get(kind, owner)
-    _by_array_type[kind] = replace(owner, kernels=kernels)
-    try:
-        yield
-    finally:
-        _by_array_type[kind] = before
+        _used.reset(token)
 
 
 def of(array: Any) -> Backend:
-    """Return the backend that works on ``array``."""
-    kind = type(array)
+    """Return the backend that works on ``array``, or the recorder's, where a run is recorded in this context."""
+    recorder = current.get()
+    if recorder is not None:
+        return recorder.backend
+    kind, used = type(array), _used.get()
+    if used is not None and kind is used.xp.ndarray:
+        return used
     if kind not in _by_array_type:
+        if isinstance(array, Recorded):
+            array.refuse("an operation outside")
         _by_array_type[kind] = get("numpy" if isinstance(array, np.ndarray | np.generic) else "cupy")
     return _by_array_type[kind]
 
@@ -129,14 +127,6 @@ def of(array: Any) -> Backend:
 def set_num_threads(count: int) -> None:
     """Use ``count`` CPU threads from now on; ValueError for more than there are processors. No result depends on it."""
     get("numpy").kernels.set_num_threads(count)
-
-
-def converted(array: Any, dtype: Any) -> Any:
-    """Return a copy of ``array`` in another dtype, made by a kernel, so that a plan repeats it."""
-    owner = of(array)
-    copy = owner.xp.empty(array.shape, dtype=dtype)
-    owner.kernels.copy_into(copy, array)
-    return copy
 
 
 def to_numpy(array: Any) -> np.ndarray:

@@ -2,21 +2,30 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import groupby, product
 from typing import Any
 
 import numpy as np
 
 from minicnn.compile.layout import Layout
-from minicnn.compile.lower import Block, Region
-from minicnn.compile.record import Program
+from minicnn.compile.lower import Block, Node, Region
+from minicnn.compile.record import Program, Value
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """A program of the machine, int64 (instructions, WIDTH), and over how many images it runs."""
+
+    rows: np.ndarray
+    images: int
 
 
 class Encoding(Layout):
     """A layout, and the tables that its instructions refer to.
 
     Attributes:
+        steps: what a replay does, in order: programs of the machine, and nodes that Python calls.
         table: int64, the lists of offsets; numbers: float32.
         keys: places in the table that are read anew by each replay, and what they hold: the keys of dropout.
     """
@@ -27,6 +36,41 @@ class Encoding(Layout):
         self._table: list[int] = []
         self._tables: dict[tuple[int, ...], int] = {}
         self._numbers = [0.0]
+        self.steps: list[Instructions | Node] = []
+        images = self.count * self.machine.LANES if self.lanes == 1 else self.batch  # the machine counts in its lanes
+        nodes = sorted((node for node in self.nodes if node.kind != "same"), key=lambda node: node.phase)
+        for phase, members in groupby(nodes, key=lambda node: node.phase):
+            if phase % 2:
+                rows = [row for node in members for row in self._encoded(node)]
+                self.steps.append(Instructions(np.array(rows, dtype=np.int64), images))
+            else:
+                self.steps += [
+                    getattr(self, "_" + node.kind)(**node.options) if node.kind in ("matrix", "matrices") else node
+                    for node in members
+                ]
+        self.table = np.array(self._table, dtype=np.int64)
+        self.numbers = np.array(self._numbers, dtype=np.float32)
+
+    def results_of_calls(self, step: Instructions | Node) -> list[Value]:
+        """Return the arrays that a step makes outside of the plan's memory."""
+        made = step.options["call"].outputs if isinstance(step, Node) and step.kind == "call" else ()
+        return [v for v in made if v.call is not None and v not in self.regions]
+
+    def last_read(self) -> list[list[Value]]:
+        """Return for each step the results of calls that nothing reads after it; results of the plan stay."""
+        last = {v: i for i, step in enumerate(self.steps) for v in self.results_of_calls(step)}
+        for i, step in enumerate(self.steps):
+            last |= {v: i for v in (step.reads if isinstance(step, Node) else ()) if v in last}
+        return [
+            [v for v, j in last.items() if j == i and v not in self.program.outputs] for i in range(len(self.steps))
+        ]
+
+    def _encoded(self, node: Node) -> list[list[int]]:
+        """Return the rows of the machine's program for a node."""
+        if node.kind in self.machine.POINTWISE:
+            return [self._pointwise(node.kind, **node.options)]
+        encoded = getattr(self, "_" + node.kind)(**node.options)
+        return encoded if node.kind in ("products", "weight_gradient", "reshape") else [encoded]
 
     def _line(self, operation: str, operands: Sequence[tuple[int, int]], *rest: int) -> list[int]:
         line = [self.machine.OPERATIONS.index(operation), *(n for pair in operands for n in pair)]
@@ -269,3 +313,51 @@ class Encoding(Layout):
         else:
             y = Block(*x.size, at=y.at, step=y.step)
         return [self._pointwise("copy", x, x, y)]
+
+    def _matrices(self, seen: Region, made: Region, sums: Region) -> Instructions:
+        """sums[p] = made[p] seen[p] for 16 positions; rows of the result are the blocks of a small program."""
+        _, rows, inputs = sums.shape
+        _, outputs, length = made.shape
+        shape, high, wide = self.machine.tile_for_matrix(outputs, inputs // self.lanes)
+        columns = self._offsets(np.arange(0, inputs, self.lanes), wide)
+        steps, places = self._offsets(np.arange(length) * inputs), self._offsets(np.arange(length))
+        lines = [
+            self._line(
+                "products",
+                [
+                    (sums.at + p * rows * inputs, high * inputs),
+                    (made.at + p * outputs * length, high * length),
+                    (seen.at + p * length * inputs, 0),
+                ],
+                shape, inputs, length, columns, columns, places, steps, length, inputs // self.lanes, high, self.zeros,
+                self._number(-np.inf),
+            )
+            for p in range(16)
+        ]  # fmt: skip
+        return Instructions(np.array(lines, dtype=np.int64), rows // high * self.lanes)
+
+    def _matrix(self, gy: Region, x: Region, region: Region) -> Instructions:
+        """gy^T x: rows of the result are the blocks of a small program."""
+        outputs, inputs = region.shape
+        high, wide = self.machine.TILES[0]
+        columns = [
+            *range(0, inputs - self.lanes + 1, self.lanes),
+            *([inputs - self.lanes] if inputs % self.lanes else []),
+        ]
+        line = self._line(
+            "products",
+            [(region.at, high * inputs), (gy.at, high), (x.at, 0)],
+            0,
+            inputs,
+            1,
+            self._offsets(columns, wide),
+            self._offsets(columns, wide),
+            self._offsets(np.arange(self.batch) * outputs),
+            self._offsets(np.arange(self.batch) * inputs),
+            self.batch,
+            len(columns),
+            high,
+            self.zeros,
+            self._number(-np.inf),
+        )
+        return Instructions(np.array([line], dtype=np.int64), -(-outputs // high) * self.lanes)

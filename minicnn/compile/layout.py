@@ -20,12 +20,16 @@ _TRANSFORMS = ("spread_rows", "gather_rows_grad")
 
 
 class _Packing:
-    """Places in one memory: what is not used at the same time may have the same."""
+    """Places in one memory: what is not used at the same time may have the same.
+
+    frames: place and size of what holds zeros from the beginning.
+    """
 
     def __init__(self, start: int) -> None:
         self.start = self.end = start
         self._taken: list[tuple[int, int, float, float]] = []
         self._framed: dict[Any, list[tuple[int, list[tuple[int, int]]]]] = {}
+        self.frames: list[tuple[int, int]] = []
 
     def place(self, size: int, first: int, last: int, frame: Any = None) -> int:
         """Return where ``size`` elements lie that are used from ``first`` to ``last``.
@@ -41,6 +45,7 @@ class _Packing:
                 uses.append((first, last))
                 return at
         places.append((self._free(size, -math.inf, math.inf), [(first, last)]))
+        self.frames.append((places[-1][0], size))
         return places[-1][0]
 
     def _free(self, size: int, first: float, last: float) -> int:
@@ -228,8 +233,9 @@ class Layout:
         # a tile may read some rows past the end of a weight or of a block
         margin = 16 * max([64, *(r.size // r.shape[0] for r in regions), *map(self._plane, blocks)])
         threads = min(self.count, self.machine.PARTS)
-        memory = np.zeros(main.end + self.room * threads + margin + 16, dtype=np.float32)
-        self.memory = memory[-memory.ctypes.data % 64 // 4 :]
+        self.length = main.end + self.room * threads + margin
+        scratch_frames = [(main.end + t * self.room + at, size) for t in range(threads) for at, size in scratch.frames]
+        self.frames = [(self.zeros, start), *main.frames, *scratch_frames]
 
     def _shared(self) -> dict[Block, Block]:
         """Reshapes that move nothing: by their result the block that it is."""
@@ -280,10 +286,6 @@ class Layout:
     def _work(self, node: Node) -> int:
         x, y = node.options["x"], node.options.get("y") or node.options["gy"]
         return 16 * self.lanes * self.strip(x, y) * (x.channels + y.channels + 2 * self.lanes)
-
-    def _view(self, region: Region) -> np.ndarray:
-        shape = (region.parts, *region.shape) if region.parts else region.shape
-        return self.memory[region.at : region.at + region.size * max(region.parts, 1)].reshape(shape)
 
     def _inside(self, block: Block) -> tuple[int, int]:
         """Operand of the first pixel of a block."""

@@ -4,17 +4,24 @@ What is recorded are shapes, not numbers: the heavy kernels are not run at all, 
 of zeros, which takes no memory either as long as nobody touches it.
 
 Every array becomes a :class:`Value`: an input, a state (any other array that existed before: parameters, statistics,
-optimizer memory; a plan reads and writes it in place), or the output of a call.
+optimizer memory; a plan reads and writes it in place), or the output of a call. The function sees stand-ins
+(:class:`~minicnn.recording.Recorded`), in the context of its call alone, and nothing that is shared changes.
 """
 
+from __future__ import annotations
+
+import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from minicnn import backend, random, recording
+from minicnn import backend, recording
+from minicnn.autograd import Version, is_grad_enabled
 from minicnn.backend import Backend
+from minicnn.nn.module import Module, attributes
+from minicnn.recording import Recorded
 from minicnn.tensor import Tensor
 
 _IN_PLACE = {
@@ -27,6 +34,8 @@ _IN_PLACE = {
     "clip_values": (0,),
 }
 """Kernels that write into their arguments, and into which."""
+_STEPS = {"sgd_step", "adam_step"}
+"""Kernels that use a gradient up, their second argument."""
 _TO_PYTHON = {"all_finite", "label_range"}
 """Kernels that return a Python number: their result cannot be recorded."""
 
@@ -36,7 +45,7 @@ def _as_first(x: Any, *_: Any) -> Any:
 
 
 def _broadcast(a: Any, b: Any) -> Any:
-    return np.broadcast_shapes(np.shape(a), np.shape(b))
+    return np.broadcast_shapes(*(getattr(x, "shape", ()) for x in (a, b)))
 
 
 def _conv2d(x: Any, weight: Any, _: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
@@ -64,17 +73,21 @@ _SHAPES: dict[str, Callable[..., Any]] = {
 """Kernels that are not run, and the shape of what they return, or a list of several."""
 
 
-@dataclass(eq=False)
 class Value:
-    """An array of the recorded run. ``array``: itself; ``call``: what made it, None for inputs and states."""
+    """An array of the recorded run.
 
-    array: Any
-    call: "Call | None" = None
+    Attributes:
+        array: itself, or None for results of calls as soon as a plan is made; shape: its shape.
+        call: what made it, None for inputs and states.
+    """
+
+    def __init__(self, array: Any, call: Call | None = None) -> None:
+        self.array, self.shape = array, tuple(array.shape)
+        self._call = None if call is None else weakref.ref(call)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
-        return self.array.shape
+    def call(self) -> Call | None:
+        return None if self._call is None else self._call()
 
 
 @dataclass(eq=False)
@@ -82,7 +95,14 @@ class Live:
     """A Python number that each replay reads anew."""
 
     read: Callable[[], Any]
-    value: Any
+
+
+@dataclass(eq=False)
+class Action:
+    """What Python does again in each replay before the calls, and how it is taken back where a replay fails."""
+
+    do: Callable[[], None]
+    undo: Callable[[], None] | None
 
 
 @dataclass(eq=False)
@@ -110,15 +130,42 @@ class Call:
         return [v for v in (self.arguments[i] for i in positions) if isinstance(v, Value)]
 
 
+@dataclass(eq=False)
+class Gradient:
+    """What a run does to ``tensor.grad``: it starts from ``fresh``, if it reset that itself, and leaves ``now`` there.
+
+    looked: whether it looked at a gradient that it had not reset; then a replay must not find another's.
+    """
+
+    tensor: Tensor
+    fresh: bool
+    now: Tensor | None = None
+    looked: bool = False
+    used: bool = False  # by a step of the run
+
+
 @dataclass
 class Program:
-    """A recorded run: calls in order, inputs, results, and what Python does before the calls, with how it is undone."""
+    """A recorded run: calls in order, inputs, results, and what Python does before the calls, with how it is undone.
+
+    Attributes:
+        tensors: those that the run read, each with its array and whether it required a gradient (None: no matter).
+        modules: those that ran, each with its attributes.
+        gradients: of the leaves; those that are not used up by a step of the run are outputs behind the results.
+        written: the states that the run edits; where there are any, no two replays may run at once.
+        taped: of each result, whether it would have a tape.
+    """
 
     backend: Backend
     calls: list[Call] = field(default_factory=list)
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
-    before: list[tuple[Callable[[], None], Callable[[], None] | None]] = field(default_factory=list)
+    before: list[Live | Action] = field(default_factory=list)
+    tensors: list[tuple[Tensor, Any, bool | None]] = field(default_factory=list)
+    modules: list[tuple[Module, dict[str, Any]]] = field(default_factory=list)
+    gradients: list[Gradient] = field(default_factory=list)
+    written: list[Value] = field(default_factory=list)
+    taped: list[bool] = field(default_factory=list)
     single: bool = True  # whether the function returned one tensor rather than several
 
     @property
@@ -126,76 +173,141 @@ class Program:
         """Length of the first axis of the first input."""
         return (*self.inputs[0].shape, 1)[0]
 
-    def undo(self) -> None:
-        """Take back what Python did before the calls."""
-        for _, undo in reversed(self.before):
-            if undo is not None:
-                undo()
+    def edited(self) -> list[Version]:
+        """Return the versions of the tensors that the run edits."""
+        arrays = {id(value.array) for value in self.written}
+        versions = {id(t._version): t._version for t, array, _ in self.tensors if id(array) in arrays}
+        return list(versions.values())
 
 
 def record(function: Callable[..., Any], arrays: Sequence[Any]) -> Program:
     """Call ``function`` with tensors of ``arrays`` and return what it did; it has no effects.
 
-    States of floats are not written, and what was done to the random streams and to the optimizer's count of steps is
-    undone, so that the plan runs the first step too and a run resumed at any step has the same bits.
+    States are not written, actions are noted and not done, and gradients, random streams and the optimizer's count of
+    steps stay as they are, so that the plan runs the first step too and a run resumed at any step has the same bits.
 
     Raises:
-        RuntimeError: the function reads a value into Python.
+        RuntimeError: the function reads a value into Python, edits an input, or uses a gradient computed before it.
         TypeError: it returns something else than tensors.
     """
     owner = backend.of(arrays[0])
-    recorder = _Recorder(Program(owner), arrays)
-    streams = random.get_state()
-    token = recording.listener.set(recorder)
+    recorder = _Recorder(owner, arrays)
+    token = recording.current.set(recorder)
     try:
-        with backend.intercepted(owner, recorder), np.errstate(all="ignore"):
-            returned = function(*(Tensor(a) for a in arrays))
+        with np.errstate(all="ignore"):
+            returned = function(*(Tensor(recorder.stand_in(value)) for value in recorder.program.inputs))
+        results = list(returned) if isinstance(returned, tuple | list) else [returned]
+        if not all(isinstance(r, Tensor) for r in results):
+            raise TypeError("compile: expected a function that returns a tensor or several, received something else")
+        return recorder.finish(results, isinstance(returned, Tensor))
     finally:
-        recording.listener.reset(token)
-        random.set_state(streams)
-        recorder.take_back()
-    program = recorder.program
-    program.single = isinstance(returned, Tensor)
-    results = list(returned) if isinstance(returned, tuple | list) else [returned]
-    if not all(isinstance(r, Tensor) for r in results):
-        raise TypeError("compile: expected a function that returns a tensor or several, received something else")
-    program.outputs = [recorder.value_of(r.data) for r in results]
-    return program
+        recording.current.reset(token)
+        recorder.forget()
 
 
 class _Recorder:
     """Stands in for the kernels of a backend: calls them, and notes each call."""
 
-    def __init__(self, program: Program, inputs: Sequence[Any]) -> None:
-        self.program = program
+    def __init__(self, owner: Backend, inputs: Sequence[Any]) -> None:
+        self.program = Program(owner)
+        self.backend = replace(owner, kernels=self)
         self._values: dict[int, Value] = {}
-        self._before: dict[Value, Any] = {}  # what was in the states that a call wrote into
+        self._stand_ins: dict[Value, Recorded] = {}
+        self._tensors: dict[int, Tensor] = {}
+        self._modules: dict[int, Module] = {}
+        self._gradients: dict[int, Gradient] = {}
+        self._own: dict[int, Tensor] = {}
         # the numbers of the run are thrown away, so on the CPU it need not wait for kernels to compile
-        name = program.backend.name
-        self._kernels = backend.get("reference" if name == "numpy" else name).kernels
-        for array in inputs:
-            value = Value(array)
-            self._values[id(array)] = value
-            program.inputs.append(value)
+        self._kernels = backend.get("reference").kernels if owner.name == "numpy" else owner.kernels
+        self.program.inputs = [self._value_of(array) for array in inputs]
+
+    # For tensors and functions
+
+    def made(self, tensor: Tensor) -> None:
+        self._own[id(tensor)] = tensor
+
+    def data_of(self, tensor: Tensor, array: Any) -> Recorded:
+        """Return what stands for the array of a tensor; one that was there before the run is a state."""
+        if isinstance(array, Recorded):
+            if array.owner is not self:
+                array.refuse("an operation")
+            return array
+        if id(tensor) not in self._tensors and not self._is_own(tensor):
+            self._tensors[id(tensor)] = tensor
+            self.program.tensors.append((tensor, array, tensor.requires_grad if is_grad_enabled() else None))
+        return self.stand_in(self._value_of(array))
+
+    def stand_in(self, value: Value) -> Recorded:
+        """Return what the function sees of a Value."""
+        if value not in self._stand_ins:
+            self._stand_ins[value] = Recorded(self, value, value.array)
+        return self._stand_ins[value]
+
+    def gradient_of(self, tensor: Tensor, gradient: Tensor | None) -> Tensor | None:
+        known = self._gradients.get(id(tensor))
+        if known is None:
+            if gradient is not None:
+                raise RuntimeError(
+                    "compile: the function uses a gradient that was computed before it; call zero_grad and backward "
+                    "inside it, or take the step outside too"
+                )
+            known = self._gradient(tensor)
+        known.looked = known.looked or not known.fresh
+        return known.now
+
+    def leaf_gradient_of(self, tensor: Tensor) -> Tensor | None:
+        """Return what the run has added up so far; what was there before is added by each replay."""
+        return self._gradient(tensor).now
+
+    def set_gradient(self, tensor: Tensor, gradient: Tensor | None) -> None:
+        self._gradient(tensor, fresh=True).now = gradient
+
+    def _gradient(self, tensor: Tensor, fresh: bool = False) -> Gradient:
+        return self._gradients.setdefault(id(tensor), Gradient(tensor, fresh or self._is_own(tensor)))
+
+    def _is_own(self, tensor: Tensor) -> bool:
+        return isinstance(tensor._data, Recorded) or id(tensor) in self._own
 
     def live(self, read: Callable[[], Any]) -> Live:
-        number = Live(read, read())
-        self.program.before.append((lambda: setattr(number, "value", number.read()), None))
+        number = Live(read)
+        self.program.before.append(number)
         return number
 
     def again(self, action: Callable[[], None], undo: Callable[[], None] | None) -> None:
-        self.program.before.append((action, undo))
+        self.program.before.append(Action(action, undo))
 
     def inspect(self, array: Any, action: Callable[[Any], None]) -> None:
-        self.program.calls.append(Call("inspect", (self.value_of(array), action)))
+        self.program.calls.append(Call("inspect", (self._noted(array), action)))
 
-    def take_back(self) -> None:
-        """Undo what the run did to states and to Python's objects."""
-        for value, content in self._before.items():
-            value.array[...] = content
-        self.program.undo()
+    def relies_on(self, module: Module) -> None:
+        self._modules[id(module)] = module
 
-    def value_of(self, array: Any) -> Value:
+    # The end
+
+    def finish(self, results: Sequence[Tensor], single: bool) -> Program:
+        """Return the program, with what a replay returns and what it leaves in gradients."""
+        program = self.program
+        program.single, program.taped = single, [r.requires_grad for r in results]
+        program.outputs = [self._noted(r.data) for r in results]
+        used = {call.arguments[1] for call in program.calls if call.kernel in _STEPS}
+        for gradient in self._gradients.values():
+            if self._is_own(gradient.tensor):
+                continue
+            value = None if gradient.now is None else gradient.now._data
+            program.gradients.append(gradient)
+            if isinstance(value, Recorded):
+                gradient.used = value.value in used
+                program.outputs += [] if gradient.used else [value.value]
+        program.modules = [(module, attributes(module)) for module in self._modules.values()]
+        return program
+
+    def forget(self) -> None:
+        """Let go of the run: what the function kept of it must not keep its arrays."""
+        self.__dict__.clear()
+
+    # For the kernels
+
+    def _value_of(self, array: Any) -> Value:
         """Return the Value of an array; one not seen before is a state. The Value keeps the array, and so its id."""
         return self._values.setdefault(id(array), Value(array))
 
@@ -207,21 +319,33 @@ class _Recorder:
         def noted(*arguments: Any) -> Any:
             call = Call(name, tuple(self._noted(a) for a in arguments))
             written = call.writes()
-            if all(_is_float(v.array) for v in written) and (written or (name in _SHAPES and _is_float(arguments[0]))):
-                result = None if written else self._blank(name, arguments)
+            for state in (state for value in written for state in self._seen_in(value)):
+                if state in self.program.inputs:
+                    raise RuntimeError(f"compile: {name} edits an input in place; edit a copy, or return the new value")
+                if state not in self.program.written:
+                    self.program.written.append(state)
+            if written:
+                result = None
+            elif name in _SHAPES and _is_float(arguments[0]):
+                result = self._blank(name, arguments)
             else:
-                for value in written:
-                    if value.call is None and value not in self._before:
-                        self._before[value] = value.array.copy()
-                result = kernel(*(_unwrapped(a) for a in arguments))
+                result = kernel(*(_unwrapped(a) for a in call.arguments))
             if isinstance(result, np.generic):
                 result = np.asarray(result)
-            results = result if isinstance(result, tuple) else (result,)
-            call.outputs = tuple(self._made(r, call) for r in results if r is not None)
+            several = isinstance(result, tuple)
+            call.outputs = tuple(self._made(r, call) for r in (result if several else (result,)) if r is not None)
             self.program.calls.append(call)
-            return result
+            made = tuple(map(self.stand_in, call.outputs))
+            return made if several else made[0] if made else None
 
         return noted
+
+    def _seen_in(self, value: Value) -> list[Value]:
+        """Return the inputs and states whose memory a Value is, or shows a part of."""
+        if value.call is None or value.array.base is None:
+            return [] if value.call else [value]
+        own = (v for v in self._values.values() if v.call is None)
+        return [v for v in own if np.may_share_memory(v.array, value.array)]
 
     def _blank(self, name: str, arguments: tuple[Any, ...]) -> Any:
         """Return what a kernel returns, without its numbers."""
@@ -240,7 +364,9 @@ class _Recorder:
     def _noted(self, argument: Any) -> Any:
         if isinstance(argument, list | tuple):
             return type(argument)(self._noted(a) for a in argument)
-        return self.value_of(argument) if isinstance(argument, self.program.backend.xp.ndarray) else argument
+        if isinstance(argument, Recorded):
+            return argument.value
+        return self._value_of(argument) if isinstance(argument, self.program.backend.xp.ndarray) else argument
 
 
 def _is_float(argument: Any) -> bool:
@@ -248,4 +374,9 @@ def _is_float(argument: Any) -> bool:
 
 
 def _unwrapped(argument: Any) -> Any:
-    return argument.value if isinstance(argument, Live) else argument
+    """What a kernel takes for an argument of a call."""
+    if isinstance(argument, list | tuple):
+        return type(argument)(map(_unwrapped, argument))
+    if isinstance(argument, Value):
+        return argument.array
+    return argument.read() if isinstance(argument, Live) else argument

@@ -10,7 +10,7 @@ from minicnn.compile.record import Call
 
 def listing(plan: Layout) -> str:
     """Return the nodes of a plan, phase by phase, with what each reads and writes."""
-    scratch, memory = plan.room * 4 / 1024, plan.memory.nbytes / 2**20
+    scratch, memory = plan.room * 4 / 1024, plan.length * 4 / 2**20
     lines = [
         f"plan: {plan.batch} images in {plan.count} blocks of {plan.lanes}, {flop(plan) / 1e6:,.1f} MFLOP, "
         f"memory {memory:,.1f} MiB, of which {scratch:,.0f} KiB scratch a thread"

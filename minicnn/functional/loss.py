@@ -79,7 +79,8 @@ def _labels(logits: Tensor, target: Tensor | Any) -> Any:
             raise ValueError(f"cross_entropy: expected labels from 0 to {classes - 1}, received {lowest} to {highest}")
 
     inspect(labels, check)
-    return kernels_of(logits).copy(labels) if labels.dtype == "int64" else backend.converted(labels, "int64")
+    k = kernels_of(logits)
+    return k.copy(labels) if labels.dtype == "int64" else k.convert(labels, "int64")
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:

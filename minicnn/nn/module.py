@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from minicnn import backend
 from minicnn.autograd import no_grad
 from minicnn.backend import Backend
+from minicnn.recording import current
 from minicnn.tensor import Tensor
+
+_evaluating: ContextVar[bool] = ContextVar("evaluating", default=False)
+
+
+class _Structure:
+    """When an attribute of any module was last set: what was derived from modules before is to be checked then."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self.number = 0
+
+    def change(self) -> None:
+        """Note a change."""
+        self.number = next(self._numbers)
+
+
+structure = _Structure()
 
 
 class Parameter(Tensor):
@@ -25,7 +46,8 @@ class Module:
     """Base class of layers and models.
 
     Assigning a :class:`Parameter` or a Module to an attribute registers it; ``forward`` computes. ``training`` tells
-    layers that behave differently in training (dropout, batch norm) which it is.
+    layers that behave differently in training (dropout, batch norm) which it is. Predictions change no module: inside
+    :func:`evaluating` every module says that it is not in training, to this thread alone.
     """
 
     def __init__(self) -> None:
@@ -47,22 +69,42 @@ class Module:
             else:  # whatever stood under this name before is replaced
                 self.__dict__.get(registry, {}).pop(name, None)
         super().__setattr__(name, value)
+        structure.change()
+
+    @property
+    def training(self) -> bool:
+        """Whether the module is in training, as :meth:`train` and :meth:`eval` set it, and not just evaluated."""
+        return self._training and not _evaluating.get()
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self._training = mode
 
     def register_buffer(self, name: str, tensor: Tensor) -> None:
         """Keep a tensor that is saved with the parameters but not trained."""
         self._buffers[name] = tensor
         super().__setattr__(name, tensor)
+        structure.change()
 
     def register_forward_hook(self, hook: Callable[[Module, Tensor], None]) -> Callable[[], None]:
         """Call ``hook(module, output)`` after every forward; call the returned function to end that."""
         self._hooks.append(hook)
-        return lambda: self._hooks.remove(hook)
+        structure.change()
+
+        def remove() -> None:
+            self._hooks.remove(hook)
+            structure.change()
+
+        return remove
 
     def forward(self, *inputs: Any) -> Any:
         """Compute the output. Every subclass that is called defines it."""
         raise TypeError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *inputs: Any) -> Any:
+        recorder = current.get()
+        if recorder is not None:
+            recorder.relies_on(self)
         output = self.forward(*inputs)
         for hook in self._hooks:
             hook(self, output)
@@ -179,14 +221,31 @@ class Module:
         return "\n".join([head, *lines, ")"]) if lines else head + ")"
 
 
+def attributes(module: Module) -> dict[str, Any]:
+    """Return what a module consists of, by name: attributes, parts, hooks."""
+    found = dict(module.__dict__)
+    for registry in ("_parameters", "_buffers", "_modules"):
+        found |= {f"{registry}.{name}": part for name, part in found.pop(registry).items()}
+    return found | {f"_hooks.{i}": hook for i, hook in enumerate(found.pop("_hooks"))}
+
+
 @contextmanager
-def evaluating(model: Module) -> Iterator[None]:
-    """Evaluation mode without a tape in a ``with`` block, and the former modes afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+def evaluating() -> Iterator[None]:
+    """Evaluation mode without a tape in a ``with`` block: of all modules that run there, which themselves stay as they
+    are, so that other threads may train them or predict with them meanwhile.
+    """
+    token = _evaluating.set(True)
     try:
         with no_grad():
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        _evaluating.reset(token)
+
+
+def detached(model: Module) -> Module:
+    """Return a copy of the modules for a look inside: in evaluation mode, with the same memory, which takes no gradient.
+
+    What is hooked into the copy, or asked of its tensors, does not touch the model.
+    """
+    tensors = [*model.parameters(), *(buffer for _, buffer in model.named_buffers())]
+    return copy.deepcopy(model, {id(tensor): tensor.detach() for tensor in tensors}).eval()

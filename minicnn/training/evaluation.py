@@ -43,7 +43,7 @@ def evaluate(
     tta: bool = False,
     batches: int = 0,
 ) -> Evaluation:
-    """Run ``model`` in evaluation mode over one epoch of ``loader``; the modes of its modules are restored.
+    """Run ``model`` in evaluation mode over one epoch of ``loader``, without a change to its modules.
 
     ``forward`` computes the logits instead of the model itself, as ``minicnn.compile(model)`` does. ``tta``: the
     probabilities are the mean of those for a picture and for its mirror image, and the loss is theirs. ``batches``: how
@@ -51,7 +51,7 @@ def evaluate(
     """
     answer = _answer(forward or model, tta)
     loss, labels, probabilities = 0.0, [], []
-    with evaluating(model):
+    with evaluating():
         for images, target in islice(loader.epoch(0), batches or None):
             logits = answer(Tensor(images))
             loss += F.cross_entropy(logits, target, reduction="sum").item()
@@ -66,7 +66,7 @@ def predict(model: Module, images: Any, tta: bool = False) -> np.ndarray:
 
     ``tta``: the mean of those for a picture and for its mirror image.
     """
-    with evaluating(model):
+    with evaluating():
         return F.softmax(_answer(model, tta)(Tensor(images)), 1).numpy()
 
 

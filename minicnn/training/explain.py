@@ -6,7 +6,7 @@ from difflib import get_close_matches
 import numpy as np
 
 from minicnn.nn import Conv2d, Module
-from minicnn.nn.module import evaluating
+from minicnn.nn.module import detached
 from minicnn.tensor import Tensor
 
 
@@ -16,19 +16,17 @@ def feature_maps(model: Module, images: Tensor) -> dict[str, np.ndarray]:
     images: normalised, (N, 3, H, W), on the model's backend. The model runs in evaluation mode.
     """
     maps: dict[str, np.ndarray] = {}
+    model = detached(model)
     names = {id(module): name for name, module in model.named_modules() if name}
 
     def note(module: Module, output: Tensor) -> None:
         if output.ndim == 4:
             maps.setdefault(names[id(module)], output.numpy())
 
-    ends = [module.register_forward_hook(note) for module in model.modules() if id(module) in names]
-    try:
-        with evaluating(model):
-            model(images)
-    finally:
-        for end in ends:
-            end()
+    for module in dict.fromkeys(model.modules()):
+        if id(module) in names:
+            module.register_forward_hook(note)
+    model(images.detach())
     return maps
 
 
@@ -63,7 +61,7 @@ def grad_cam(model: Module, images: Tensor, classes: Sequence[int] | np.ndarray,
         layer: dotted name of a layer with an output (N, C, h, w); default: the last convolution to run.
 
     Returns:
-        float (N, h, w) in [0, 1]. Modes and gradients of the model stay as they are.
+        float (N, h, w) in [0, 1]. The model stays as it is.
 
     Raises:
         ValueError: no such layer, a model without a convolution, or another number of classes than pictures.
@@ -78,28 +76,19 @@ def grad_cam(model: Module, images: Tensor, classes: Sequence[int] | np.ndarray,
     outputs: list[Tensor] = []
 
     def note(module: Module, output: Tensor) -> None:
-        if not outputs:  # with frozen parameters nothing is on the tape yet: the output is a leaf, and gets a gradient
+        if not outputs:  # without gradients before it, nothing is on the tape yet: the output is a leaf
             outputs.append(output.requires_grad_())
 
-    end = dict(model.named_modules())[layer].register_forward_hook(note)
-    modes = [(module, module.training) for module in model.modules()]
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval().requires_grad_(False)
-    try:
-        logits = model(images.detach())
-        indices = np.asarray(classes)
-        if indices.shape != logits.shape[:1] or not ((indices >= 0) & (indices < logits.shape[1])).all():
-            raise ValueError(
-                f"grad_cam: expected {len(images)} classes in 0..{logits.shape[1] - 1}, received {indices.tolist()}"
-            )
-        chosen = np.eye(logits.shape[1], dtype=logits.dtype)[indices]  # of each picture its own logit
-        logits.backward(Tensor(logits.backend.asarray(chosen)))
-    finally:
-        end()
-        for module, mode in modes:
-            module.training = mode
-        for parameter in trained:
-            parameter.requires_grad_()
+    model = detached(model)
+    dict(model.named_modules())[layer].register_forward_hook(note)
+    logits = model(images.detach())
+    indices = np.asarray(classes)
+    if indices.shape != logits.shape[:1] or not ((indices >= 0) & (indices < logits.shape[1])).all():
+        raise ValueError(
+            f"grad_cam: expected {len(images)} classes in 0..{logits.shape[1] - 1}, received {indices.tolist()}"
+        )
+    chosen = np.eye(logits.shape[1], dtype=logits.dtype)[indices]  # of each picture its own logit
+    logits.backward(Tensor(logits.backend.asarray(chosen)))
     (output,) = outputs
     assert output.grad is not None  # logits depend on it
     weights = output.grad.numpy().mean(axis=(2, 3), keepdims=True)  # (N, C, 1, 1)

@@ -65,7 +65,7 @@ def test_failed_record_changes_nothing(name, where):
     for key, value in state().items():
         np.testing.assert_array_equal(value, before[key], err_msg=key)
     assert random.get_state() == streams and optimizer.steps == 0 and not compiled.plans
-    assert recording.listener.get() is None
+    assert recording.current.get() is None
     assert backend.of(X).kernels is backend.get("numpy").kernels
     assert Tensor(X).numpy() is not None and loss_is_readable(model)
 

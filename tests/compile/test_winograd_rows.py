@@ -101,6 +101,8 @@ def test_one_transform_serves_all_that_read_it():
     first, second = nn.Conv2d(3, 4, 5), nn.Conv2d(3, 6, 5)
 
     def train(x):
+        first.zero_grad()
+        second.zero_grad()
         x = Tensor(x.data, requires_grad=True)
         (first(x).sum() + second(x).sum()).backward()
         return first.weight.grad, second.weight.grad, x.grad

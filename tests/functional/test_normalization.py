@@ -170,4 +170,4 @@ def test_errors_come_before_any_kernel(name, kernel_calls):
     action, error, message = ERRORS[name]
     with pytest.raises(error, match=message):
         action()
-    assert not set(kernel_calls) - {"getitem", "copy_into"}  # which made the arguments
+    assert not set(kernel_calls) - {"getitem", "convert"}  # which made the arguments

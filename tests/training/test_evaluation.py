@@ -48,7 +48,7 @@ def test_evaluation_is_deterministic_and_restores_every_mode(splits):
 
 def test_modes_are_restored_after_an_error():
     model = nn.Sequential(nn.Dropout(0.5))
-    with pytest.raises(KeyError), evaluating(model):
+    with pytest.raises(KeyError), evaluating():
         assert not model.training and not model[0].training and not is_grad_enabled()
         raise KeyError
     assert model.training and model[0].training

@@ -83,11 +83,16 @@ class Context:
     def __init__(self):
         self._entries = np.zeros(14, dtype=np.int64)
 
-    def bind(self, memory, room, table, numbers, labels):
+    def bind(self, memory, room, table, numbers):
         """Set what stays where it is: memory, float32, room: scratch of a thread at its end; table: int64; numbers:
-        float32; labels: int64 (N,)."""
-        arrays = self._arrays = (memory, table, numbers, labels)  # an address keeps nothing alive
-        self._entries[:9] = *(n for array in arrays for n in (array.ctypes.data, array.size)), room
+        float32."""
+        arrays = self._arrays = (memory, table, numbers)  # an address keeps nothing alive
+        self._entries[:6] = [n for array in arrays for n in (array.ctypes.data, array.size)]
+        self._entries[8] = room
+
+    def label(self, labels):
+        """Take these from now on, int64 (N,) and contiguous; the caller keeps them alive."""
+        self._entries[6:8] = labels.ctypes.data, labels.size
 
     def feed(self, images):
         """Take these from now on, float32 (N, C, H, W) and contiguous; the caller keeps them alive."""

@@ -133,6 +133,11 @@ def copy(a):
     return a.copy()
 
 
+def convert(a, dtype):
+    """A new array with the elements of a as ``dtype``."""
+    return a.astype(dtype)
+
+
 def accumulate(total, value):
     """total += value, in place."""
     total += value

@@ -1,0 +1,227 @@
+"""Run: a plan bound to a memory, as a list of calls. The plan stays as it is; what a replay writes is here."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minicnn.compile.encode import Encoding
+from minicnn.compile.lower import Node, Region
+from minicnn.compile.record import Action, Live, Value
+
+Environment = dict[Any, Any]
+"""What Values (their arrays) and Lives (their numbers) are in this replay; of states it is their own array."""
+
+
+class Run:
+    """The steps of a plan on ``memory``, float32 (plan.length,) and aligned to 64 bytes. One thread at a time has it."""
+
+    def __init__(self, plan: Encoding, memory: np.ndarray) -> None:
+        self._environment: Environment = {}
+        self._table = plan.table.copy() if plan.keys else plan.table
+        self._keys, self._before = plan.keys, plan.program.before
+        self._inputs, (self._images, self._labels) = plan.program.inputs, plan.direct
+        self._context = plan.machine.Context()
+        self._context.bind(memory, plan.room, self._table, plan.numbers)
+        self._memory, self._frames = memory, plan.frames
+        self._passing = plan.passing
+        binding = _Binding(plan, memory, self._environment)
+        self._steps: list[tuple[Callable[[], None], Sequence[Value]]] = []  # each with what nobody reads after it
+        for step, dead in zip(plan.steps, plan.last_read(), strict=True):
+            if isinstance(step, Node):
+                run = getattr(binding, step.kind)(**step.options)
+            else:
+                run = self._context.runner(step.rows, step.images)
+            self._steps.append((run, dead))
+
+    def clean(self) -> None:
+        """Make the memory fit, after something else was there: zeros around the blocks that are read beyond."""
+        for at, size in self._frames:
+            self._memory[at : at + size] = 0
+
+    def __call__(self, arrays: Sequence[Any], outputs: Sequence[Value]) -> list[np.ndarray]:
+        """Replay on arrays of the recorded shapes and dtypes; return copies of the outputs."""
+        environment = self._environment
+        for value, array in zip(self._inputs, arrays, strict=True):
+            if value is self._images:
+                array = np.require(array, requirements="CA")
+                self._context.feed(array)
+            elif value is self._labels:
+                array = np.require(array, requirements="CA")
+                self._context.label(array)
+            environment[value] = array
+        done: list[Action] = []
+        try:
+            for thing in self._before:
+                if isinstance(thing, Live):
+                    environment[thing] = thing.read()
+                else:
+                    thing.do()
+                    done.append(thing)
+            for place, key in self._keys:
+                self._table[place] = np.array(environment.get(key, key), dtype=np.uint64).view(np.int64)
+            for step, dead in self._steps:
+                step()
+                for value in dead:
+                    del environment[value]
+            return [np.array(environment.get(v, v.array)) for v in outputs]
+        except BaseException:
+            for action in reversed(done):
+                if action.undo is not None:
+                    action.undo()
+            raise
+        finally:
+            for thing in self._passing:
+                environment.pop(thing, None)
+
+
+def _array(environment: Environment, argument: Any) -> Any:
+    """Return what an argument of a call is in this replay."""
+    if isinstance(argument, Value):
+        return environment.get(argument, argument.array)
+    if isinstance(argument, list | tuple):
+        return type(argument)(_array(environment, a) for a in argument)
+    return environment[argument] if isinstance(argument, Live) else argument
+
+
+class _Binding:
+    """One method a kind of node that Python calls: it returns the call, on arrays in this memory.
+
+    The calls keep neither this nor the plan alive, so that both are freed as soon as they are dropped.
+    """
+
+    def __init__(self, plan: Encoding, memory: np.ndarray, environment: Environment) -> None:
+        self.plan, self.memory, self.environment = plan, memory, environment
+        for value, region in plan.regions.items():
+            environment[value] = self.view(region)
+
+    def view(self, region: Region) -> np.ndarray:
+        """Return the array that a region is."""
+        shape = (region.parts, *region.shape) if region.parts else region.shape
+        return self.memory[region.at : region.at + region.size * max(region.parts, 1)].reshape(shape)
+
+    def fixed(self, argument: Any) -> Any:
+        """Return the array of a Value that has the same in every replay, else the argument as it is."""
+        if not isinstance(argument, Value) or argument in self.plan.program.inputs:
+            return argument
+        if argument in self.plan.regions:
+            return self.environment[argument]
+        return argument.array if argument.call is None else argument
+
+    def call(self, call: Any) -> Callable[[], None]:
+        environment = self.environment
+        if call.kernel == "inspect":
+            seen, action = call.arguments
+            return lambda: action(_array(environment, seen))
+        kernel = getattr(self.plan.program.backend.kernels, call.kernel)
+        arguments = [self.fixed(argument) for argument in call.arguments]
+        outputs = call.outputs
+        late = [i for i, argument in enumerate(arguments) if isinstance(argument, Value | Live | list | tuple)]
+
+        def run() -> None:
+            now = arguments.copy()
+            for i in late:
+                now[i] = _array(environment, arguments[i])
+            result = kernel(*now)
+            if outputs:
+                results = result if isinstance(result, tuple) else (result,)
+                environment.update(zip(outputs, results, strict=False))
+
+        return run
+
+    def sgd_steps(self, calls: list[Any]) -> Callable[[], None]:
+        environment = self.environment
+        arrays = [[self.fixed(value) for value in call.arguments[:3]] for call in calls]
+        addresses = np.array([[0 if a is None else a.ctypes.data for a in row] for row in arrays], dtype=np.int64)
+        sizes = np.array([row[0].size for row in arrays], dtype=np.int64)
+        numbers = np.empty((len(calls), 5), dtype=np.float32)
+        take = self.plan.machine.sgd_steps(addresses, sizes, numbers, calls[0].arguments[-1])
+
+        def run() -> None:
+            for row, call in zip(numbers, calls, strict=True):
+                options = (environment[a] if isinstance(a, Live) else a for a in call.arguments[3:8])
+                first, lr, momentum, dampening, weight_decay = options
+                row[:] = first, lr, momentum, 1 - dampening, weight_decay
+            take()
+
+        return run
+
+    def load(self, source: Value, region: Region) -> Callable[[], None]:
+        view, environment = self.view(region), self.environment
+        return lambda: np.copyto(view, environment.get(source, source.array))
+
+    def reduce(self, partial: Region, region: Region) -> Callable[[], None]:
+        parts, out = self.view(partial), self.view(region)
+
+        def run() -> None:
+            np.add.reduce(parts, axis=0, out=out)
+
+        return run
+
+    def filters(self, source: Value, region: Region) -> Callable[[], None]:
+        points, environment = region.shape[0], self.environment
+        matrix, out = self.plan.machine.FILTERS[points], self.view(region).reshape(points, -1)
+
+        def run() -> None:
+            weight = environment.get(source, source.array)
+            np.matmul(matrix, weight.reshape(-1, matrix.shape[1]).T, out=out)
+
+        return run
+
+    def statistics(self, partial: Region, out: tuple[Region, Region], pixels: int) -> Callable[[], None]:
+        """Mean and variance of the batch from those of its blocks (Chan et al., 1979)."""
+        parts, mean, var = self.view(partial), self.view(out[0]), self.view(out[1])
+        values = np.minimum(self.plan.lanes, self.plan.batch - np.arange(self.plan.count) * self.plan.lanes) * pixels
+        shares = values / values.sum()
+
+        def run() -> None:
+            means = parts[:, 0].astype(np.float64)
+            middle = shares @ means
+            mean[...] = middle
+            var[...] = parts[:, 1].sum(axis=0, dtype=np.float64) / values.sum() + shares @ (means - middle) ** 2
+
+        return run
+
+    def affine_terms(self, values: list[Value | None], out: Region) -> Callable[[], None]:
+        """Batch norm as p x + q."""
+        (scale, offset), environment = self.view(out), self.environment
+
+        def run() -> None:
+            mean, inverse_std, weight, bias = (_array(environment, v) for v in values)
+            scale[...] = inverse_std if weight is None else inverse_std * weight
+            np.multiply(mean, scale, out=offset)
+            np.subtract(0 if bias is None else bias, offset, out=offset)
+
+        return run
+
+    def norm_terms(
+        self, partial: Region, values: list[Value | None], out: list[Region], count: int | None
+    ) -> Callable[[], None]:
+        """The gradient of batch norm as p gy + q x + r, and those for weight and bias; count: None outside training."""
+        parts, environment = self.view(partial), self.environment
+        (p, q, r), gweight, gbias = (self.view(region) for region in out)
+
+        def run() -> None:
+            mean, inverse_std, weight = (_array(environment, v) for v in values)
+            np.add.reduce(parts[:, 0], axis=0, out=gbias)
+            np.add.reduce(parts[:, 1], axis=0, out=gweight)
+            np.multiply(gweight, inverse_std, out=gweight)
+            p[...] = inverse_std if weight is None else inverse_std * weight
+            share = np.float32(0 if count is None else -1 / count)
+            np.multiply(p * inverse_std, gweight * share, out=q)
+            np.subtract(p * gbias * share, q * mean, out=r)
+
+        return run
+
+    def unfilter(self, sums: Region, region: Region) -> Callable[[], None]:
+        """The gradient of a filter from that of its transform, summed over the parts."""
+        parts, out = self.view(sums), self.view(region)
+        points, outputs = sums.shape[0], out.shape[0]
+        matrix = self.plan.machine.FILTERS[points]
+        taps, divided = out.reshape(-1, matrix.shape[1]), sums.parts > 0
+
+        def run() -> None:
+            total = parts.sum(axis=0) if divided else parts
+            np.matmul(total[:, :outputs].reshape(points, -1).T, matrix, out=taps)
+
+        return run
