@@ -58,9 +58,9 @@ def number(operation: str, value: Any) -> float | int:
     return int(value) if isinstance(value, int | np.integer) else float(value)
 
 
-def check_operands(operation: str, a: Any, b: Any, broadcast: bool = True) -> None:
-    """Raise unless two tensors have one dtype and one backend and, where they must, shapes that broadcast."""
-    if a.dtype != b.dtype:
+def check_operands(operation: str, a: Any, b: Any, broadcast: bool = True, same_dtype: bool = True) -> None:
+    """Raise unless two tensors have one backend and, where they must, one dtype and shapes that broadcast."""
+    if same_dtype and a.dtype != b.dtype:
         raise TypeError(f"{operation}: expected one dtype, received {a.dtype} and {b.dtype}; use astype")
     if type(a.data) is not type(b.data):
         raise TypeError(f"{operation}: expected one backend, received {type(a.data)} and {type(b.data)}; use to")

@@ -72,6 +72,6 @@ def _macs(module: Module, output: Tensor) -> int:
     if isinstance(module, Linear):
         return math.prod(output.shape[1:]) * module.in_features
     if isinstance(module, MultiheadAttention):  # four projections, q k^T and its product with v
-        length, channels = output.shape[1:]
+        length, channels = output.shape[1 if module.batch_first else 0], output.shape[2]
         return 4 * length * channels**2 + 2 * length**2 * channels
     return 0

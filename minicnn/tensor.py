@@ -12,7 +12,10 @@ from minicnn import backend, shapes
 from minicnn.autograd import InPlace, Node, Version, Vjp, is_grad_enabled
 from minicnn.autograd import backward as walk_back
 from minicnn.backend import Backend
+from minicnn.comparisons import Comparable
+from minicnn.reading import Readable
 from minicnn.recording import Recorded, check_readable, current
+from minicnn.reductions import Reducible
 
 Operand = Union["Tensor", float, int]
 
@@ -22,12 +25,12 @@ def kernels_of(x: Tensor) -> Any:
     return backend.of(x._data).kernels
 
 
-class Tensor(InPlace):
+class Tensor(Readable, Comparable, Reducible, InPlace):
     """An array of float32 or float64 (or integers, which take no gradient) on a backend.
 
     Args:
-        data: a NumPy or CuPy array, which is shared and not copied, or nested lists of numbers (floats become
-            float32), made on the default backend.
+        data: a NumPy or CuPy array, or a tensor, whose memory is shared and not copied, or nested lists of numbers
+            (floats become float32), made on the default backend.
         requires_grad: collect d loss / d self in ``grad`` on :meth:`backward`.
 
     Raises:
@@ -35,9 +38,10 @@ class Tensor(InPlace):
     """
 
     __slots__ = ("__weakref__", "_data", "_grad", "_node", "_version", "requires_grad")
-    __array_ufunc__ = None  # numpy_array * tensor is ours to answer: with an error, since their dtypes may differ
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        if isinstance(data, Tensor):
+            data = data.data
         if not hasattr(data, "dtype"):
             array = np.asarray(data)
             if array.dtype == np.float64:
@@ -128,32 +132,6 @@ class Tensor(InPlace):
     def numel(self) -> int:
         """Return the number of elements."""
         return math.prod(self.shape)
-
-    def __len__(self) -> int:
-        if self.ndim == 0:
-            raise TypeError("len: a tensor without axes has no length")
-        return self.shape[0]
-
-    def __repr__(self) -> str:
-        text = np.array2string(self.numpy(), separator=", ", prefix="tensor(", precision=4, threshold=50)
-        grad = ", requires_grad=True" if self.requires_grad else ""
-        return f"tensor({text}, dtype={self.dtype}{grad})"
-
-    def numpy(self) -> np.ndarray:
-        """Return the elements as a NumPy array; on the CPU it shares their memory."""
-        check_readable("numpy")
-        return backend.to_numpy(self.data)
-
-    def item(self) -> float:
-        """Return the only element as a Python number; ValueError if there are more."""
-        if self.numel() != 1:
-            raise ValueError(f"item: expected a tensor of one element, received shape {self.shape}")
-        check_readable("item")
-        return self.data.item()
-
-    def tolist(self) -> Any:
-        """Return nested lists of Python numbers."""
-        return self.numpy().tolist()
 
     def backward(self, gradient: Tensor | None = None, retain_graph: bool = False) -> None:
         """Add the gradient of self to ``.grad`` of every leaf it was computed from.
@@ -280,15 +258,19 @@ class Tensor(InPlace):
             divisor = shapes.number("divide", other)
             return Tensor.from_op(k.divide(a, divisor), (self,), (lambda gy: k.divide(gy, divisor),))
         shapes.check_operands("divide", self, other)
-        b = other.data
+        b, shape = other.data, a.shape
+        y = k.divide(a, b)
         vjps = (
-            lambda gy: k.sum_to(k.divide(gy, b), a.shape),
-            lambda gy: k.sum_to(k.negative(k.divide(k.multiply(gy, a), k.multiply(b, b))), b.shape),
+            lambda gy: k.sum_to(k.divide(gy, b), shape),
+            lambda gy: k.sum_to(k.negative(k.multiply(gy, k.divide(y, b))), b.shape),  # b * b may overflow
         )
-        return Tensor.from_op(k.divide(a, b), (self, other), vjps)
+        return Tensor.from_op(y, (self, other), vjps)
 
-    def __rtruediv__(self, other: Operand) -> Tensor:
-        return self**-1 * other
+    def __rtruediv__(self, other: float) -> Tensor:
+        k = kernels_of(self)
+        b = self.data
+        y = k.divide(shapes.number("divide", other), b)
+        return Tensor.from_op(y, (self,), (lambda gy: k.negative(k.multiply(gy, k.divide(y, b))),))
 
     def __neg__(self) -> Tensor:
         k = kernels_of(self)
@@ -337,39 +319,7 @@ class Tensor(InPlace):
         y = k.sqrt(self.data)
         return Tensor.from_op(y, (self,), (lambda gy: k.sqrt_grad(gy, y),))
 
-    # Reductions; dim: an axis, several, or None for all
-
-    def sum(self, dim: shapes.Dims = None, keepdim: bool = False) -> Tensor:
-        """Return the sum over ``dim``."""
-        k = kernels_of(self)
-        reduced, shape = shapes.axes("sum", self.ndim, dim), self.shape
-        kept = shapes.reduced_shape(shape, reduced)
-        vjp = lambda gy: k.broadcast_to(k.reshape(gy, kept), shape)  # noqa: E731
-        return Tensor.from_op(k.sum(self.data, reduced, keepdim), (self,), (vjp,))
-
-    def mean(self, dim: shapes.Dims = None, keepdim: bool = False) -> Tensor:
-        """Return the mean over ``dim``; ValueError for no elements."""
-        reduced = shapes.axes("mean", self.ndim, dim)
-        count = math.prod(self.shape[i] for i in reduced)
-        if count == 0:
-            raise ValueError(f"mean: expected at least one element, received shape {self.shape}")
-        return self.sum(reduced, keepdim) / count
-
-    def max(self, dim: shapes.Dims = None, keepdim: bool = False) -> Tensor:
-        """Return the maximum over ``dim``; equal maxima share the gradient evenly (as ``torch.amax``)."""
-        k = kernels_of(self)
-        x, reduced = self.data, shapes.axes("max", self.ndim, dim)
-        if any(self.shape[i] == 0 for i in reduced):
-            raise ValueError(f"max: expected at least one element along {reduced}, received shape {self.shape}")
-        kept = shapes.reduced_shape(self.shape, reduced)
-        y = k.max(x, reduced, True)
-        output = y if keepdim else k.reshape(y, tuple(n for i, n in enumerate(kept) if i not in reduced))
-        return Tensor.from_op(output, (self,), (lambda gy: k.max_grad(k.reshape(gy, kept), x, y),))
-
-    def argmax(self, dim: int) -> Tensor:
-        """Return the index of the first maximum along ``dim``, as integers without gradient."""
-        (axis,) = shapes.axes("argmax", self.ndim, dim)
-        return Tensor(kernels_of(self).argmax(self.data, axis))
+    # Shapes
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         """Return the elements in C order under another shape; one length may be -1."""
@@ -412,6 +362,8 @@ class Tensor(InPlace):
         return self.transpose(0, 1)
 
     def __getitem__(self, index: Any) -> Tensor:
+        if _has_mask(index):
+            check_readable("an index by a tensor of booleans")  # as many elements as it has today
         k = kernels_of(self)
         where, shape = _plain(index), self.shape
         vjp = lambda gy: k.getitem_grad(gy, where, shape)  # noqa: E731
@@ -429,3 +381,9 @@ def _plain(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple(_plain(i) for i in index)
     return index.data if isinstance(index, Tensor) else index
+
+
+def _has_mask(index: Any) -> bool:
+    """Whether a tensor of booleans is among the parts of an index."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, Tensor) and part.dtype == bool for part in parts)

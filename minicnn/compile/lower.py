@@ -161,9 +161,9 @@ class Lowering:
             self.add("load", [value], [region], source=value, region=region)
         return self.weights[value]
 
-    def total(self, value: Value, kind: str, reads: list[Any], **options: Any) -> None:
-        """Append an instruction that sums over images, part by part, and the sum over the parts, which is ``value``."""
-        partial = Region(value.shape, self.parts)
+    def total(self, value: Value, kind: str, reads: list[Any], terms: int = 1, **options: Any) -> None:
+        """Append an instruction that sums over images, ``terms`` a part, and the sum over all, which is ``value``."""
+        partial = Region(value.shape, terms * self.parts)
         self.add(kind, reads, [partial], partial=partial, **options)
         region = self.regions[value] = Region(value.shape)
         self.add("reduce", [partial], [region, value], partial=partial, region=region)

@@ -95,7 +95,8 @@ class Plan(Encoding):
 
 def _same(now: dict[str, Any], before: dict[str, Any]) -> bool:
     return now.keys() == before.keys() and all(
-        value is before[name] or (isinstance(value, _PLAIN) and type(value) is type(before[name]) and value == before[name])
+        value is before[name]
+        or (isinstance(value, _PLAIN) and type(value) is type(before[name]) and value == before[name])
         for name, value in now.items()
     )
 

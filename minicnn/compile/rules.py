@@ -70,7 +70,7 @@ def _bias(low: Lowering, call: Call) -> bool:
     if not low.is_batch(call.arguments[0]):
         return False
     g = low.block(call.arguments[0])
-    low.total(call.outputs[0], "channel_sums", [g], x=g)
+    low.total(call.outputs[0], "channel_sums", [g], 2, x=g)  # of each part the sum, and what rounding lost
     return True
 
 
@@ -227,7 +227,7 @@ def _batch_norm_grad(low: Lowering, call: Call) -> bool:
         return False
     g, source, channels = low.blocks[gy], low.blocks[x], x.shape[1]
     means = low.regions.get(mean) or low.weight(mean)
-    partial = Region((2, channels), low.parts)
+    partial = Region((2, channels), 2 * low.parts)  # of each part the sum, and what rounding lost
     low.add("norm_sums", [g, source, means], [partial], gy=g, x=source, means=means, partial=partial)
     gx, *sums = call.outputs
     regions = [low.regions.setdefault(value, Region(value.shape)) for value in sums]

@@ -225,4 +225,3 @@ class _Binding:
             np.matmul(total[:, :outputs].reshape(points, -1).T, matrix, out=taps)
 
         return run
-

@@ -42,6 +42,6 @@ def check_shape(operation: str, name: str, tensor: Tensor | None, expected: tupl
 
 
 def check_images(operation: str, x: Tensor) -> None:
-    """Raise ValueError unless x is (N, C, H, W) with at least one image."""
-    if x.ndim != 4 or 0 in x.shape:
-        raise ValueError(f"{operation}: expected a non-empty input (N, C, H, W), received shape {x.shape}")
+    """Raise ValueError unless x is (N, C, H, W) with pixels; N may be 0."""
+    if x.ndim != 4 or 0 in x.shape[1:]:
+        raise ValueError(f"{operation}: expected an input (N, C, H, W) with pixels, received shape {x.shape}")

@@ -19,7 +19,9 @@ def cross_entropy(
     """Cross-entropy of softmax(input) with integer labels, or with the probabilities t of all classes.
 
     loss_n = -sum_k weight_k ((1 - s) t_nk + s / K) log softmax(input_n)_k, s = ``label_smoothing``
-    (Szegedy et al., 2016); t_nk = [k = target_n] for labels. Finite, with a finite gradient, for any finite logits.
+    (Szegedy et al., 2016); t_nk = [k = target_n] for labels. Finite, with a finite gradient, for any finite logits. A
+    logit of -infinity masks a class: 0 log 0 is 0, so only what gives that class a share (the smoothing, too) makes
+    the loss infinite; the gradient stays finite.
 
     Args:
         input: logits (N, K), N from 1.

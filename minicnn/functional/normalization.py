@@ -36,8 +36,8 @@ def batch_norm(
         TypeError: dtypes or backends that differ.
     """
     check_float("batch_norm", input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    if input.ndim < 2 or 0 in input.shape:
-        raise ValueError(f"batch_norm: expected a non-empty input (N, C, ...), received shape {input.shape}")
+    if input.ndim < 2 or 0 in input.shape[1:]:
+        raise ValueError(f"batch_norm: expected an input (N, C, ...) with channels, received shape {input.shape}")
     channels = input.shape[1]
     for name, tensor in (
         ("running_mean", running_mean),
@@ -51,7 +51,7 @@ def batch_norm(
     x = input.data
     if training:
         values = input.numel() // channels
-        if values == 1:
+        if values < 2:
             raise ValueError(
                 f"batch_norm: expected more than one value a channel in training, received shape {input.shape}"
             )

@@ -60,7 +60,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """Mean of each window, zeros outside the picture. A NaN spreads over its channel of the image.
+    """Mean of each window, zeros outside the picture.
 
     Args:
         input: (N, C, H, W), float32 or float64.

@@ -21,13 +21,13 @@ class MultiheadAttention(Module):
         num_heads: a divisor of ``embed_dim``.
         dropout: probability with which a weight of the softmax is dropped in training.
         bias: whether the projections add one.
-        batch_first: only True: (N, L, embed_dim).
+        batch_first: whether inputs and output are (N, L, embed_dim) instead of (L, N, embed_dim).
     """
 
     in_proj_bias: Parameter | None
 
     def __init__(
-        self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, batch_first: bool = True
+        self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, batch_first: bool = False
     ) -> None:
         super().__init__()
         if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
@@ -37,9 +37,7 @@ class MultiheadAttention(Module):
             )
         if not 0 <= dropout <= 1:
             raise ValueError(f"MultiheadAttention: expected dropout in [0, 1], received {dropout}")
-        if not batch_first:
-            raise ValueError(f"MultiheadAttention: expected batch_first=True, received {batch_first}")
-        self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, dropout
+        self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, batch_first
         self.in_proj_weight = Parameter(init.xavier_uniform_(init.empty(3 * embed_dim, embed_dim)))
         self.register_parameter("in_proj_bias", Parameter(init.zeros_(init.empty(3 * embed_dim))) if bias else None)
         self.out_proj = Linear(embed_dim, embed_dim, bias)
@@ -47,19 +45,25 @@ class MultiheadAttention(Module):
             init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """query: (N, L, embed_dim); key, value: (N, S, embed_dim) -> (N, L, embed_dim), without the weights."""
+        """query: (L, N, embed_dim); key, value: (S, N, embed_dim) -> (L, N, embed_dim), without the weights.
+
+        With ``batch_first``, N is the first axis of all.
+        """
         q, k, v = (self._heads(x, part) for part, x in enumerate((query, key, value)))
         dropout_p = self.dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)  # (N, num_heads, L, columns)
-        return self.out_proj(F.flatten(x.transpose(1, 2), 2))
+        order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
+        return self.out_proj(F.flatten(x.permute(order), 2))
 
     def _heads(self, x: Tensor, part: int) -> Tensor:
-        """Project by one part of in_proj: (N, L, embed_dim) -> (N, num_heads, L, columns)."""
+        """Project by one part of in_proj: (L, N, embed_dim) or (N, L, embed_dim) -> (N, num_heads, L, columns)."""
         if x.ndim != 3:
-            raise ValueError(f"MultiheadAttention: expected (N, L, {self.embed_dim}), received shape {x.shape}")
+            axes = "(N, L, " if self.batch_first else "(L, N, "
+            raise ValueError(f"MultiheadAttention: expected {axes}{self.embed_dim}), received shape {x.shape}")
         rows = slice(part * self.embed_dim, (part + 1) * self.embed_dim)
         x = F.linear(x, self.in_proj_weight[rows], None if self.in_proj_bias is None else self.in_proj_bias[rows])
-        return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
+        order = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
+        return x.reshape(*x.shape[:2], self.num_heads, self.embed_dim // self.num_heads).permute(order)
 
     def extra_repr(self) -> str:
-        return f"{self.embed_dim}, {self.num_heads}, dropout={self.dropout}"
+        return f"{self.embed_dim}, {self.num_heads}, dropout={self.dropout}, batch_first={self.batch_first}"

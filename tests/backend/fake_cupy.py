@@ -22,7 +22,7 @@ FUNCTIONS = WORDS.findall(
     minimum ones_like pad sqrt tanh where zeros zeros_like"""
 )
 CONSTANTS = WORDS.findall("float32 float64 inf int32 int64 newaxis uint16 uint64 uint8")
-METHODS = WORDS.findall("all argmax astype copy fill max mean min ravel reshape sum transpose")
+METHODS = WORDS.findall("all argmax argmin astype copy fill max mean min ravel reshape sum transpose")
 ATTRIBUTES = WORDS.findall("T dtype flags ndim shape size strides")
 OPERATORS = WORDS.findall(
     """add sub mul truediv floordiv mod pow matmul and or xor lshift rshift iadd isub imul itruediv lt le gt ge eq ne

@@ -13,6 +13,7 @@ CONVOLUTIONS = [
     (2, 2, 9, 4, 3, (1, 1), (3, 2), (0, 0), (1, 1), 1),
     (5, 3, 12, 11, 5, (5, 4), (1, 2), (2, 3), (1, 1), 1),
     (1, 1, 3, 3, 1, (3, 3), (1, 1), (0, 0), (1, 1), 1),
+    (0, 4, 6, 5, 6, (3, 2), (2, 1), (1, 0), (1, 1), 2),
 ]
 # n, c, h, w, kernel, stride, padding, dilation, output size (past the padding in the fourth)
 POOLINGS = [
@@ -100,8 +101,19 @@ def cases(dtype):
         for keepdims in (False, True):
             case("sum", a, axis, keepdims)
             case("max", a, axis, keepdims)
-    case("max_grad", normal(3, 1, 5), a, a.max(1, keepdims=True))
-    case("argmax", a, 1)
+            case("min", a, axis, keepdims)
+    case("extreme_grad", normal(3, 1, 5), a, a.max(1, keepdims=True))
+    case("extreme_grad", normal(3, 1, 5), a, a.min(1, keepdims=True))
+    for name in ("argmax", "argmin"):
+        case(name, a, 1)
+    case("put_along_axis", normal(3, 1, 5), rng.integers(0, 4, (3, 1, 5)), 1, 4)
+    for name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"):
+        case(name, a, b)
+        case(name, a.round(), b.round())
+        case(name, a.round(), 1.0)
+    for shape, axes in (((700, 3), (0,)), ((5, 300, 4), (0, 1)), ((3, 4, 50), (0, 2)), ((129, 2, 2, 2), (0, 2, 3))):
+        case("sum", normal(*shape), axes, False)
+    case("sum", normal(700, 5)[:, 1:3], (0, 1), True)
     case("reshape", a, (5, 12))
     case("transpose", a, (2, 0, 1))
     case("getitem", a, (slice(None, None, 2), 1))
@@ -174,8 +186,28 @@ def cases(dtype):
         case("max_pool2d", np.full_like(x, -np.inf), kernel, stride, padding, dilation, size)
         taps = rng.integers(0, kernel[0] * kernel[1], (n, c, *size)).astype(np.uint16)
         case("max_pool2d_grad", normal(n, c, *size), taps, x.shape, kernel, stride, padding, dilation)
+    case("max_pool2d", normal(0, 2, 4, 6), (2, 2), (2, 2), (0, 0), (1, 1), (2, 3))
+    case(
+        "max_pool2d_grad",
+        normal(0, 2, 2, 3),
+        np.zeros((0, 2, 2, 3), np.uint16),
+        (0, 2, 4, 6),
+        (2, 2),
+        (2, 2),
+        (0, 0),
+        (1, 1),
+    )
+    case("avg_pool2d", normal(0, 2, 4, 6), normal(2, 4), normal(3, 6))
+    case("batch_norm", normal(0, 2, 3), normal(2), normal(2), normal(2), normal(2))
+    case("batch_norm_grad", normal(0, 2, 3), normal(0, 2, 3), normal(2), normal(2), normal(2), False)
     case("window_means", a, 7, [0, 2, 5], [3, 5, 7], [3, 4, 2])
     case("avg_pool2d", normal(2, 3, 6, 5), normal(4, 6), normal(2, 5))
+    rows, columns = (reference.window_means(a, n, [0, 2, 3], [2, 4, 6], [2, 2, 3]) for n in (7, 6))
+    for special in (np.inf, -np.inf, np.nan):
+        x = normal(2, 3, 7, 6)
+        x[1, 2, 2, 3] = x[0, 0, 6, 0] = special
+        case("avg_pool2d", x, rows, columns)
+        case("avg_pool2d", np.ascontiguousarray(x[:, :, :3, :3]), rows.T, columns.T)
 
     for shape in ((6, 3), (2, 5, 7, 4), (20, 3, 30, 31), (2, 3, 5, 1, 2)):
         c = shape[1]
@@ -208,6 +240,13 @@ def cases(dtype):
             case("cross_entropy", normal(rows, k) * 5, target, weight, smoothing)
             case("cross_entropy_grad", normal(rows), uniform, target.T.copy().T, weight, smoothing)
     case("cross_entropy", np.array([[1e4, -1e4, 0], [-1e4, 1e4, 3]], dtype), np.array([1, 1]), None, 0.0)
+    masked = normal(3, 4)
+    masked[:, 1] = -np.inf
+    case("cross_entropy", masked, np.array([0, 2, 1]), None, 0.0)
+    case("cross_entropy", masked, np.array([0, 2, 3]), None, 0.1)
+    case("cross_entropy", masked, np.array([[0.5, 0, 0.5, 0]] * 3, dtype), np.array([1, 0, 2, 3], dtype), 0.0)
+    case("softmax", masked, 1)
+    case("log_softmax", masked, 1)
     case(
         "cross_entropy_grad",
         np.broadcast_to(dtype(0.25), (4,)),

@@ -54,6 +54,7 @@ CONVOLUTIONS = [  # N, C, (H, W), O, (KH, KW), stride, padding, dilation, groups
     (4, 2, (8, 9), 7, (3, 3), (3, 3), (0, 0), (1, 1), 1),
     (33, 3, (12, 11), 6, (5, 5), (1, 1), (2, 2), (1, 1), 1),
     (137, 2, (6, 6), 17, (3, 3), (1, 1), (1, 1), (1, 1), 1),
+    (0, 2, (6, 5), 4, (3, 2), (2, 1), (1, 0), (1, 1), 2),
 ]
 
 
@@ -114,6 +115,7 @@ LOSSES = [
     for weight in (None, positive(logits.shape[1]))
     for smoothing in (0.0, 0.1)
 ]
+COMPARISONS = [*BROADCAST, (ties(3, 4), ties(4)), (ties(3, 4), 1), (specials(3, 5), specials(3, 5))]
 MATRICES = [
     (real(3, 4), real(4, 2)),
     (real(1, 1), real(1, 1)),
@@ -168,8 +170,13 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "adjust_colors": [(x, *RNG.uniform(0, 2, (3, len(x)))) for x in BATCHES],
     "adjust_sharpness": [(x, RNG.uniform(0, 3, len(x))) for x in BATCHES],
     "all_finite": [(real(3, 4),), (specials(3, 4),), (real(0),), (np.array([np.inf]),)],
+    "argmin": [(real(3, 4), 0), (ties(5, 6, 2), 1), (ties(300, 10), 1), (specials(4, 5), 1)],
     "argmax": [(real(3, 4), 0), (ties(5, 6, 2), 1), (ties(300, 10), 1)],
-    "avg_pool2d": [(real(2, 3, 7, 6), real(4, 7), real(2, 6)), (real(9, 1, 5, 4), real(5, 5), real(1, 4))],
+    "avg_pool2d": [
+        (real(2, 3, 7, 6), real(4, 7), real(2, 6)),
+        (real(9, 1, 5, 4), real(5, 5), real(1, 4)),
+        (specials(2, 3, 7, 6), np.kron(np.eye(3, 3), [0.5, 0.5])[:, [0, 1, 2, 3, 4, 5, 5]], np.eye(6)[1::2]),
+    ],
     "batch_norm": list(batch_norms()),
     "batch_norm_grad": [(real(*x.shape), x, m, s, w, t) for x, m, s, w, _ in batch_norms() for t in (True, False)],
     "batch_norm_statistics": [(x,) for x in NORMS],
@@ -192,6 +199,12 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "elu_grad": [(gy, x, 1.3) for gy, x in PAIRS],
     "erase_images": [(x, RNG.integers(-3, 12, (len(x), 4))) for x in [*BATCHES, real(2, 1, 8, 9)]],
     "exp": [(x,) for x in ELEMENTWISE],
+    "extreme_grad": [
+        (real(3, 1), (x := ties(3, 5)), x.max(1, keepdims=True)),
+        (real(3, 1), x, x.min(1, keepdims=True)),
+        (real(1, 1), x, x.max(keepdims=True)),
+        (real(4, 1), (x := specials(4, 5)), x.max(1, keepdims=True)),
+    ],
     "gather_images": list(gathers()),
     "gelu": [(np.asarray(x * 4), form) for x in ELEMENTWISE for form in ("none", "tanh")],
     "gelu_grad": [(gy, np.asarray(x * 4), form) for gy, x in PAIRS for form in ("none", "tanh")],
@@ -211,8 +224,8 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "linear_grad_input": [(real(n, o), real(o, i)) for n, i, o in LINEARS],
     "linear_grad_weight": [(real(n, o), real(n, i)) for n, i, o in LINEARS],
     "matmul": MATRICES,
+    "min": [(real(3, 4), (1,), True), (ties(3, 4, 5), (0, 2), False), (specials(3, 5), (0,), False)],
     "max": [(real(3, 4), (1,), True), (ties(3, 4, 5), (0, 2), False), (real(3), (0,), False)],
-    "max_grad": [(real(3, 1), (x := ties(3, 5)), x.max(1, keepdims=True)), (real(1, 1), x, x.max(keepdims=True))],
     "max_pool2d": [(x, *options) for x in PICTURES for options in POOLS],
     "max_pool2d_grad": list(pool_gradients()),
     "mix_images": [(x, RNG.permutation(len(x)), RNG.random(x.shape[2:])) for x in BATCHES],
@@ -223,6 +236,7 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "power_grad": [(real(3, 4), positive(3, 4), p) for p in (2, -1, 0.5, 0, 3.0)],
     "relu": [(x,) for x in [*ELEMENTWISE, specials(4, 5)]],
     "relu_grad": PAIRS,
+    "put_along_axis": [(real(3, 1, 2), RNG.integers(0, 4, (3, 1, 2)), 1, 4), (real(1), np.array([2]), 0, 3)],
     "reshape": [(real(3, 4), (2, 6)), (real(1), ()), (real(3, 4), (-1,))],
     "sgd_step": list(sgd()),
     "sigmoid": [(np.asarray(x * 20),) for x in ELEMENTWISE],
@@ -240,7 +254,10 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "sqrt": [(positive(3, 4),), (positive(),)],
     "sqrt_grad": [(real(3, 4), positive(3, 4))],
     "subtract": BROADCAST,
-    "sum": [(real(3, 4), (0, 1), False), (real(3, 4, 5), (1,), True), (real(), (), False), (real(60, 70), (0,), False)],
+    "sum": [
+        *((real(3, 4), (0, 1), False), (real(3, 4, 5), (1,), True), (real(), (), False), (real(60, 70), (0,), False)),
+        *((real(700, 3), (0,), False), (real(5, 300, 4), (0, 1), True), (real(129, 3, 2, 2), (0, 2, 3), False)),
+    ],
     "sum_to": [(real(4, 3, 2), (3, 1)), (real(3, 2), (3, 2)), (real(4, 3), ()), (real(64, 30), (30,))],
     "tanh": [(x,) for x in ELEMENTWISE],
     "tanh_grad": [(gy, np.asarray(np.tanh(y))) for gy, y in PAIRS],
@@ -258,8 +275,9 @@ EDITED = {  # arguments that a kernel works on in place
     "lerp_into": (0,),
     "sgd_step": (0, 2),
 }
+CASES |= dict.fromkeys(("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"), COMPARISONS)
 ANY_DTYPE = {  # their result is not in that of x
-    "gather_images", "warp_images", "label_range", "total_norm", "all_finite", "argmax",
+    "gather_images", "warp_images", "label_range", "total_norm", "all_finite", "argmax", "argmin",
 }  # fmt: skip
 
 

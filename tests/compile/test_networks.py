@@ -45,10 +45,13 @@ def test_masks_differ_from_step_to_step_and_follow_the_seed():
 
 FUNCTIONS = {
     "astype": lambda x: (x.astype("float64") * 2.0).astype("float32"),
-    "index": lambda x: x[1:, :, ::2] + x[0, :, :2] * x[(x.argmax(0).max(0) * 0)[0, 0], 1, 0],
+    "index": lambda x: x[1:, :, ::2] + x[0, :, :2] * x[(x.argmax(0).max(0).values * 0)[0, 0], 1, 0],
     "permute": lambda x: x.permute(1, 0, 3, 2).transpose(0, 1),
     "cat": lambda x: minicnn.cat([x, x * 2.0], 1) + minicnn.stack([x, x], 1).sum(1).mean(),
-    "reductions": lambda x: x.max(1) + x.sum((2, 3), keepdim=True).mean() + x.argmax(3).astype("float32").mean(),
+    "reductions": lambda x: x.amax(1) + x.sum((2, 3), keepdim=True).mean() + x.argmax(3).astype("float32").mean(),
+    "extremes over axes": lambda x: x.max(1)[0] + x.amin((0, 2)).max(),
+    "extremes": lambda x: x.max(1, keepdim=True)[1].astype("float32") * x.min(2, keepdim=True).values,
+    "comparisons": lambda x: (x > 0.5).astype("float32") - (x[:1] <= x).astype("float32").mean(),
     "arithmetic": lambda x: (1.0 - x / 2.0) ** 2 - (-x).exp() / (x * x + 2.0).sqrt().log(),
     "matmul": lambda x: x @ x.transpose(2, 3),
     "activations": lambda x: F.gelu(F.sigmoid(F.tanh(F.leaky_relu(x)))) + F.softmax(x, 1) + F.log_softmax(x, 3),

@@ -111,3 +111,37 @@ def test_errors(name):
     action, error, message = ERRORS[name]
     with pytest.raises(error, match=message):
         action()
+
+
+MASKED = np.array([[1.0, -np.inf, 2.0], [-np.inf, 0.5, -np.inf], [0.0, 1.0, 2.0]])
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_masked_logits_agree_with_torch(name, dim, dtype, backend_name, like_torch, torch):
+    ours, theirs = getattr(F, name), getattr(torch.nn.functional, name)
+    for logits in (MASKED, np.tile(MASKED, (5, 9))):
+        like_torch(lambda x: ours(x, dim), lambda x: theirs(x, dim), logits, dtype=dtype)
+
+
+RECTIFIERS = {
+    "relu": (F.relu, "relu", {}),
+    "leaky_relu": (F.leaky_relu, "leaky_relu", {"negative_slope": 0.1}),
+    "elu": (F.elu, "elu", {"alpha": 1.5}),
+}
+
+
+@pytest.mark.parametrize("name", RECTIFIERS)
+def test_infinities_agree_with_torch(name, dtype, backend_name, torch):
+    """Of the input and of the gradient: an infinite gradient does not show where the unit is off."""
+    ours, spelled, options = RECTIFIERS[name]
+    values = np.array([-np.inf, -1e30, -2.0, -0.0, 0.0, 1e-30, 3.0, np.inf], dtype)
+    for gradient in (np.inf, -np.inf, 1.0, 1e30):
+        if name == "elu" and np.isinf(gradient):  # infinity times e^-infinity
+            values = values[2:]
+        x, twin = Tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True)
+        y, expected = ours(x, **options), getattr(torch.nn.functional, spelled)(twin, **options)
+        y.backward(Tensor(np.full(y.shape, gradient, dtype)))
+        expected.backward(torch.full(expected.shape, gradient, dtype=expected.dtype))
+        np.testing.assert_allclose(y.numpy(), expected.detach().numpy(), rtol=1e-6)
+        np.testing.assert_allclose(x.grad.numpy(), twin.grad.numpy(), rtol=1e-6)

@@ -88,6 +88,54 @@ def test_extreme_logits_stay_finite(smoothing, dtype, backend_name):
         np.testing.assert_allclose(x.grad.numpy(), [[0.5, -0.5, 0], [-0.5, 0.25, 0.25]])
 
 
+MASKED = np.array([[1.0, -np.inf, 2.0, 0.5], [0.0, 1.0, -np.inf, -np.inf], [3.0, -np.inf, 0.0, 0.1]])
+ALLOWED = np.array([0, 1, 2])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weight", [None, np.array([0.5, 2.0, 1.0, 3.0])])
+def test_a_masked_class_agrees_with_torch(reduction, weight, dtype, backend_name, like_torch, torch):
+    ours = partial(F.cross_entropy, reduction=reduction)
+    theirs = partial(torch.nn.functional.cross_entropy, reduction=reduction)
+    if weight is not None:
+        factors = weight.astype(dtype)
+        ours, theirs = partial(ours, weight=Tensor(factors)), partial(theirs, weight=torch.tensor(factors))
+    for labels in (ALLOWED, np.array([1, 1, 0])):  # of the latter one is masked: an infinite loss
+        like_torch(partial(ours, target=labels), partial(theirs, target=torch.tensor(labels)), MASKED, dtype=dtype)
+
+
+def test_soft_labels_of_a_masked_class(dtype, backend_name, torch, close):
+    """0 log 0 is 0, so the loss is that over the classes that are left, where PyTorch has NaN."""
+    target = np.array([[0.25, 0, 0.5, 0.25], [0.3, 0.7, 0, 0], [1, 0, 0, 0]], dtype)
+    x = Tensor(MASKED.astype(dtype), requires_grad=True)
+    loss = F.cross_entropy(x, target, reduction="none")
+    loss.sum().backward()
+    kept = np.isfinite(MASKED)
+    shifted = np.where(kept, MASKED, 0)
+    p = np.where(kept, np.exp(shifted), 0)
+    p /= p.sum(1, keepdims=True)
+    tolerance = 1e-6 if dtype == "float32" else 1e-13
+    close(loss.numpy(), -np.where(kept, target * np.log(np.where(kept, p, 1)), 0).sum(1), tolerance)
+    close(x.grad.numpy(), p - target, tolerance)
+    twin = torch.tensor(MASKED.astype(dtype), requires_grad=True)
+    torch.nn.functional.cross_entropy(twin, torch.tensor(target), reduction="sum").backward()
+    close(x.grad.numpy(), twin.grad.numpy(), tolerance)
+    assert F.cross_entropy(x, np.full_like(target, 0.25)).item() == np.inf
+
+
+def test_smoothing_gives_a_masked_class_a_share(dtype, backend_name, torch, close):
+    """So the loss is infinite, as PyTorch's, and the gradient finite; with weight 0 that class has none."""
+    x, twin = Tensor(MASKED.astype(dtype), requires_grad=True), torch.tensor(MASKED.astype(dtype), requires_grad=True)
+    loss = F.cross_entropy(x, ALLOWED, label_smoothing=0.1)
+    expected = torch.nn.functional.cross_entropy(twin, torch.tensor(ALLOWED), label_smoothing=0.1)
+    assert loss.item() == expected.item() == np.inf
+    loss.backward()
+    expected.backward()
+    close(x.grad.numpy(), twin.grad.numpy(), 1e-6)
+    row, weight = Tensor(MASKED[:1].astype(dtype)), Tensor(np.array([1, 0, 1, 1], dtype))
+    assert np.isfinite(F.cross_entropy(row, ALLOWED[:1], weight, label_smoothing=0.1).item())
+
+
 @pytest.mark.parametrize(
     "labels", [LABELS.tolist(), LABELS.astype(np.uint8), LABELS.astype(np.int32), Tensor(LABELS), LABELS.repeat(2)[::2]]
 )

@@ -127,10 +127,41 @@ def test_a_special_value_shows_in_its_windows_alone(special, dtype, backend_name
     like_torch(partial(F.max_pool2d, **OPTIONS), partial(torch.nn.functional.max_pool2d, **OPTIONS), x, dtype=dtype)
 
 
+MEANS = {name: options for name, (function, options) in CASES.items() if function != "max_pool2d"}
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", MEANS)
+def test_a_special_value_shows_in_the_means_of_its_windows_alone(name, special, dtype, backend_name, torch, close):
+    function, options = CASES[name]
+    x = data(5, 2, 7, 6)
+    x[3, 1, 2, 1] = x[0, 0, 6, 5] = special
+    mine, other = Tensor(x.astype(dtype), requires_grad=True), torch.tensor(x.astype(dtype), requires_grad=True)
+    y, expected = getattr(F, function)(mine, **options), getattr(torch.nn.functional, function)(other, **options)
+    gradient = data(*y.shape, seed=1).astype(dtype)
+    gradient[2, 1, 0, 0] = gradient[0, 1, -1, -1] = special
+    y.backward(Tensor(gradient))
+    expected.backward(torch.tensor(gradient))
+    close(y.numpy(), expected.detach().numpy(), 1e-5)
+    close(mine.grad.numpy(), other.grad.numpy(), 1e-5)
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+def test_a_special_gradient_goes_to_the_largest_alone(special, dtype, backend_name, torch, close):
+    x = data(5, 2, 5, 4).astype(dtype)
+    mine, other = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    y, expected = F.max_pool2d(mine, **OPTIONS), torch.nn.functional.max_pool2d(other, **OPTIONS)
+    gradient = data(*y.shape, seed=1).astype(dtype)
+    gradient[2, 1, 1, 1] = special
+    y.backward(Tensor(gradient))
+    expected.backward(torch.tensor(gradient))
+    close(mine.grad.numpy(), other.grad.numpy(), 1e-6)
+
+
 X = Tensor(data(2, 3, 5, 6))
 ERRORS = {
-    "axes": (X[0], {"kernel_size": 2}, ValueError, r"non-empty input \(N, C, H, W\), received shape \(3, 5, 6\)"),
-    "no images": (X[:0], {"kernel_size": 2}, ValueError, r"non-empty input .* received shape \(0, 3, 5, 6\)"),
+    "axes": (X[0], {"kernel_size": 2}, ValueError, r"an input \(N, C, H, W\) with pixels, received shape \(3, 5, 6\)"),
+    "no pixels": (X[:, :, :0], {"kernel_size": 2}, ValueError, r"with pixels, received shape \(2, 3, 0, 6\)"),
     "window 0": (X, {"kernel_size": 0}, ValueError, "kernel_size as one or two integers from 1, received 0"),
     "stride 0": (X, {"kernel_size": 2, "stride": (1, 0)}, ValueError, r"stride as .* received \(1, 0\)"),
     "padding": (

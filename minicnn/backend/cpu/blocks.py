@@ -186,7 +186,8 @@ def max_pool_grad(
             for j in range(size[2]):
                 best = load(memory, y + c * y_plane + i * y_row + j * LANES)
                 left = load(memory, gy + c * gy_plane + i * gy_row + j * LANES)
-                left = where_greater(best, threshold, left, zero)
+                if least > -np.inf:
+                    left = where_greater(best, threshold, left, zero)
                 for u in range(window[0]):
                     for v in range(window[1]):
                         value = load(memory, line + u * x_row + (j * stride[1] + v) * LANES)
@@ -197,26 +198,33 @@ def max_pool_grad(
 
 @helper
 def avg_pool(memory, x, plane, row, size, rows, columns, y, y_plane):
-    """y = the sum of the pixels, each times the factors of its row and its column: one window. size: of x."""
+    """y = the sum of the pixels, each times the factors of its row and its column, where these are not 0: one window.
+
+    size: of x.
+    """
     for c in range(size[0]):
         sums = fill(0.0)
         for i in range(size[1]):
             start, line = x + c * plane + i * row, fill(0.0)
             for j in range(size[2]):
-                line = multiply_add(load(memory, start + j * LANES), fill(memory[columns + j]), line)
-            sums = multiply_add(line, fill(memory[rows + i]), sums)
+                if memory[columns + j] != 0:
+                    line = multiply_add(load(memory, start + j * LANES), fill(memory[columns + j]), line)
+            if memory[rows + i] != 0:
+                sums = multiply_add(line, fill(memory[rows + i]), sums)
         store(memory, y + c * y_plane, sums)
 
 
 @helper
 def avg_pool_grad(memory, gy, gy_plane, gx, plane, row, size, rows, columns):
-    """gx = gy times the factors of the row and the column. size: of gx."""
+    """gx = gy times the factors of the row and the column, 0 where one of these is. size: of gx."""
+    zero = fill(0.0)
     for c in range(size[0]):
         gradient = load(memory, gy + c * gy_plane)
         for i in range(size[1]):
             start, line = gx + c * plane + i * row, gradient * fill(memory[rows + i])
             for j in range(size[2]):
-                store(memory, start + j * LANES, line * fill(memory[columns + j]))
+                inside = memory[rows + i] != 0 and memory[columns + j] != 0
+                store(memory, start + j * LANES, line * fill(memory[columns + j]) if inside else zero)
 
 
 @helper
@@ -236,7 +244,8 @@ def cross_entropy(memory, logits, plane, classes, labels, first, images, smoothi
             logarithm, loss = np.log(total), np.float32(0)
             for k in range(classes):
                 target = off + (np.float32(1) - smoothing if k == labels[first + lane] else np.float32(0))
-                loss -= target * (memory[logits + k * plane + lane] - highest - logarithm)
+                if target != 0:  # the logit may be -infinity
+                    loss -= target * (memory[logits + k * plane + lane] - highest - logarithm)
             memory[losses + first + lane] = loss
         for k in range(classes):
             memory[probabilities + k * step + lane] /= total

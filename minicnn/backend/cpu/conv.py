@@ -14,6 +14,7 @@ from minicnn.backend.cpu.geometry import Window, padded, tile_for, up
 from minicnn.backend.cpu.jit import LANES, get_num_threads, jit, plain
 
 _PARTS = 16  # at most this many partial sums of the weight's gradient
+_PIECE = 1024
 
 
 def conv2d(x, weight, bias, stride, padding, dilation, groups):
@@ -77,8 +78,8 @@ def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
 
 def conv2d_grad_bias(gy):
     """See :func:`minicnn.backend.reference.conv2d_grad_bias`."""
-    gy = plain(gy)
-    return _channel_sums(gy.reshape(*gy.shape[:2], -1)).sum(axis=0)
+    n, c, h, w = gy.shape
+    return _channel_sums(plain(gy).reshape(n, c, h * w)).sum(axis=0).astype(gy.dtype)
 
 
 def _correlate(x, weight, bias, size, window, groups, spacing):
@@ -155,13 +156,16 @@ def _grad_weight(gy, x, partial, table, starts, taps, pixels, first, room, choic
 
 @jit(parallel=True, fastmath={"reassoc", "nsz"})
 def _channel_sums(x):
-    """(N, C, M) -> (N, C)."""
+    """(N, C, M) -> (N, C), float64: sums of _PIECE pixels in the precision of x, and those in float64."""
     n, c, m = x.shape
-    sums = np.empty((n, c), dtype=x.dtype)
+    sums = np.empty((n, c), dtype=np.float64)
     for i in numba.prange(n):
         for j in range(c):
-            total = x[i, j, 0] * 0
-            for k in range(m):
-                total += x[i, j, k]
+            total = np.float64(0)
+            for start in range(0, m, _PIECE):
+                part = x.dtype.type(0)
+                for k in range(start, min(start + _PIECE, m)):
+                    part += x[i, j, k]
+                total += part
             sums[i, j] = total
     return sums

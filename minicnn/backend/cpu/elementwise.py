@@ -73,8 +73,9 @@ def _contiguous(*arrays):
 
 @jit()
 def _relu_grad(gy, y, gx):
+    zero = gx.dtype.type(0)
     for i in range(gx.size):
-        gx[i] = gy[i] if y[i] > 0 else gy[i] * 0
+        gx[i] = gy[i] if y[i] > 0 else zero
 
 
 @jit()

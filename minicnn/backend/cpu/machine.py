@@ -185,7 +185,10 @@ def _interpret(program, length, context, count, part, parts, thread):
                     r[18], r[19], r[20], r[21], again,
                 )  # fmt: skip
             elif code == 4:
-                pointwise.channel_sums(memory, a, r[9], r[10], (r[11], r[12], r[13]), r[14] + part * r[15], again)
+                out = r[14] + part * r[15]
+                pointwise.channel_sums(
+                    memory, a, r[9], r[10], (r[11], r[12], r[13]), out, out + parts * r[15], again
+                )  # fmt: skip
             elif code == 5:
                 blocks.max_pool(
                     memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), (r[16], r[17]), (r[18], r[19]),
@@ -203,9 +206,11 @@ def _interpret(program, length, context, count, part, parts, thread):
             elif code == 9:
                 pointwise.moments(memory, a, r[9], r[10], (r[11], r[12], r[13]), here, b)
             elif code == 10:
+                out = r[17] + part * r[18]
                 pointwise.norm_sums(
-                    memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), r[16], r[17] + part * r[18], again
-                )
+                    memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), r[16], out, out + parts * r[18],
+                    again,
+                )  # fmt: skip
             elif code == 11:
                 pointwise.dropout(
                     memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), first, table[r[16]],

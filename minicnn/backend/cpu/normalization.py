@@ -1,9 +1,16 @@
-"""Batch normalisation, one channel a task: its sums are made by one thread, in one order."""
+"""Batch normalisation, one channel a task: its sums are made by one thread, in one order.
+
+Up to _PIECE neighbours are added in the precision of x, and those sums in float64.
+"""
+
+import math
 
 import numba
 import numpy as np
 
 from minicnn.backend.cpu.jit import jit, plain
+
+_PIECE = 1024
 
 
 def batch_norm_statistics(x):
@@ -35,7 +42,7 @@ def batch_norm_grad(gy, x, mean, inverse_std, weight, training):
 
 def _planes(x):
     """(N, C, ...) -> (N, C, M)."""
-    return plain(x).reshape(x.shape[0], x.shape[1], -1)
+    return plain(x).reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]))
 
 
 @jit(parallel=True, fastmath={"reassoc", "nsz", "contract"})
@@ -44,17 +51,19 @@ def _statistics(x, mean, var):
     for j in numba.prange(c):
         total = np.float64(0)
         for i in range(n):
-            part = x[i, j, 0] * 0  # a plane in the precision of x, the planes in float64
-            for k in range(m):
-                part += x[i, j, k]
-            total += part
+            for start in range(0, m, _PIECE):
+                part = x.dtype.type(0)
+                for k in range(start, min(start + _PIECE, m)):
+                    part += x[i, j, k]
+                total += part
         centre = x.dtype.type(total / (n * m))
         total = np.float64(0)
         for i in range(n):
-            part = x[i, j, 0] * 0
-            for k in range(m):
-                part += (x[i, j, k] - centre) * (x[i, j, k] - centre)
-            total += part
+            for start in range(0, m, _PIECE):
+                part = x.dtype.type(0)
+                for k in range(start, min(start + _PIECE, m)):
+                    part += (x[i, j, k] - centre) * (x[i, j, k] - centre)
+                total += part
         mean[j], var[j] = centre, total / (n * m)
 
 
@@ -73,12 +82,13 @@ def _gradient(gy, x, mean, inverse_std, scale, gx, gweight, gbias, training):
     for j in numba.prange(c):
         sum_gy, sum_product = np.float64(0), np.float64(0)
         for i in range(n):
-            part, product = x[i, j, 0] * 0, x[i, j, 0] * 0
-            for k in range(m):
-                part += gy[i, j, k]
-                product += gy[i, j, k] * (x[i, j, k] - mean[j])
-            sum_gy += part
-            sum_product += product
+            for start in range(0, m, _PIECE):
+                part, product = x.dtype.type(0), x.dtype.type(0)
+                for k in range(start, min(start + _PIECE, m)):
+                    part += gy[i, j, k]
+                    product += gy[i, j, k] * (x[i, j, k] - mean[j])
+                sum_gy += part
+                sum_product += product
         gbias[j], gweight[j] = sum_gy, sum_product * inverse_std[j]
         centre, slope = gbias[j] * 0, gbias[j] * 0
         if training:

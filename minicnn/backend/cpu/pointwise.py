@@ -16,6 +16,7 @@ from minicnn.backend.cpu.lanes import (
     where_greater,
 )
 
+_PIECE = 32  # vectors are added in pieces of this length, and so many pieces before their sum goes to a float64
 POINTWISE = ("copy", "relu", "relu_grad", "elu", "elu_grad", "add", "affine", "norm_grad")
 """Names of the operations of :func:`pointwise`, by code."""
 
@@ -103,55 +104,83 @@ def _expm1(x):
 def moments(memory, x, plane, row, size, images, out):
     """Mean of each channel over the pixels of ``images`` and the sum of squares about it: out[c], out[C + c]."""
     channels, height, width = size
-    present = first(images)
+    present, end = first(images), width * LANES
     for c in range(channels):
-        sums = fill(0.0)
+        whole, sums, lines = np.float64(0), fill(0.0), 0
         for i in range(height):
-            start, line = x + c * plane + i * row, fill(0.0)
-            for j in range(0, width * LANES, LANES):
-                line = line + load(memory, start + j)
-            sums = sums + line
-        mean = total(sums * present) / (images * height * width)
-        middle, squares = fill(mean), fill(0.0)
+            start = x + c * plane + i * row
+            for piece in range(0, end, _PIECE * LANES):
+                line = fill(0.0)
+                for j in range(piece, min(piece + _PIECE * LANES, end), LANES):
+                    line = line + load(memory, start + j)
+                sums, lines = sums + line, lines + 1
+                if lines % _PIECE == 0:
+                    whole, sums = whole + total(sums * present), fill(0.0)
+        mean = memory.dtype.type((whole + total(sums * present)) / (images * height * width))
+        middle, whole, sums, lines = fill(mean), np.float64(0), fill(0.0), 0
         for i in range(height):
-            start, line = x + c * plane + i * row, fill(0.0)
-            for j in range(0, width * LANES, LANES):
-                distance = load(memory, start + j) - middle
-                line = multiply_add(distance, distance, line)
-            squares = squares + line
+            start = x + c * plane + i * row
+            for piece in range(0, end, _PIECE * LANES):
+                line = fill(0.0)
+                for j in range(piece, min(piece + _PIECE * LANES, end), LANES):
+                    distance = load(memory, start + j) - middle
+                    line = multiply_add(distance, distance, line)
+                sums, lines = sums + line, lines + 1
+                if lines % _PIECE == 0:
+                    whole, sums = whole + total(sums * present), fill(0.0)
         memory[out + c] = mean
-        memory[out + channels + c] = total(squares * present)
+        memory[out + channels + c] = whole + total(sums * present)
 
 
 @helper
-def norm_sums(memory, g, g_plane, g_row, x, x_plane, x_row, size, means, out, again):
-    """Add, or write if not ``again``, the sums of g and of g (x - mean) of each channel: out[c], out[C + c]."""
+def norm_sums(memory, g, g_plane, g_row, x, x_plane, x_row, size, means, out, rest, again):
+    """Add, or write if not ``again``, the sums of g and of g (x - mean) of each channel: c and C + c of out, rest."""
     channels, height, width = size
+    end = width * LANES
     for c in range(channels):
-        plain, weighted, mean = fill(0.0), fill(0.0), fill(memory[means + c])
+        mean, lines = fill(memory[means + c]), 0
+        whole, whole_product, plain, weighted = np.float64(0), np.float64(0), fill(0.0), fill(0.0)
         for i in range(height):
             u, v = g + c * g_plane + i * g_row, x + c * x_plane + i * x_row
-            line, product = fill(0.0), fill(0.0)
-            for j in range(0, width * LANES, LANES):
-                gradient = load(memory, u + j)
-                line = line + gradient
-                product = multiply_add(gradient, load(memory, v + j) - mean, product)
-            plain, weighted = plain + line, weighted + product
-        for place, sums in ((out + c, plain), (out + channels + c, weighted)):
-            memory[place] = total(sums) + (memory[place] if again else memory.dtype.type(0))
+            for piece in range(0, end, _PIECE * LANES):
+                line, product = fill(0.0), fill(0.0)
+                for j in range(piece, min(piece + _PIECE * LANES, end), LANES):
+                    gradient = load(memory, u + j)
+                    line = line + gradient
+                    product = multiply_add(gradient, load(memory, v + j) - mean, product)
+                plain, weighted, lines = plain + line, weighted + product, lines + 1
+                if lines % _PIECE == 0:
+                    whole, plain = whole + total(plain), fill(0.0)
+                    whole_product, weighted = whole_product + total(weighted), fill(0.0)
+        _add(memory, out + c, rest + c, whole + total(plain), again)
+        _add(memory, out + channels + c, rest + channels + c, whole_product + total(weighted), again)
 
 
 @helper
-def channel_sums(memory, x, plane, row, size, out, again):
-    """Add, or write if not ``again``, the sum of each channel: out[c]."""
+def channel_sums(memory, x, plane, row, size, out, rest, again):
+    """Add, or write if not ``again``, the sum of each channel: out[c], rest[c]."""
+    end = size[2] * LANES
     for c in range(size[0]):
-        sums = fill(0.0)
+        whole, sums, lines = np.float64(0), fill(0.0), 0
         for i in range(size[1]):
-            start, line = x + c * plane + i * row, fill(0.0)
-            for j in range(0, size[2] * LANES, LANES):
-                line = line + load(memory, start + j)
-            sums = sums + line
-        memory[out + c] = total(sums) + (memory[out + c] if again else memory.dtype.type(0))
+            start = x + c * plane + i * row
+            for piece in range(0, end, _PIECE * LANES):
+                line = fill(0.0)
+                for j in range(piece, min(piece + _PIECE * LANES, end), LANES):
+                    line = line + load(memory, start + j)
+                sums, lines = sums + line, lines + 1
+                if lines % _PIECE == 0:
+                    whole, sums = whole + total(sums), fill(0.0)
+        _add(memory, out + c, rest + c, whole + total(sums), again)
+
+
+@helper
+def _add(memory, place, rest, value, again):
+    """Add to a sum over blocks, or begin it: float64, kept as two float32, what rounding loses beside the rounded."""
+    if again:
+        value += np.float64(memory[place]) + np.float64(memory[rest])
+    memory[place] = value
+    memory[rest] = value - np.float64(memory[place])
 
 
 @helper

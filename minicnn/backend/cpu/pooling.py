@@ -1,4 +1,4 @@
-"""Max-pooling, one plane of one image at a time."""
+"""Pooling, one plane of one image at a time."""
 
 import numba
 import numpy as np
@@ -25,6 +25,14 @@ def max_pool2d_grad(gy, taps, shape, kernel_size, stride, padding, dilation):
     gy, taps = (plain(a).reshape(n * c, *gy.shape[2:]) for a in (gy, taps))
     _max_pool_grad(gy, taps, gx.reshape(n * c, h, w), kernel_size[1], stride, padding, dilation)
     return gx
+
+
+def avg_pool2d(x, rows, columns):
+    """See :func:`minicnn.backend.reference.avg_pool2d`."""
+    n, c, h, w = x.shape
+    y = np.empty((n, c, len(rows), len(columns)), dtype=x.dtype)
+    _avg_pool(plain(x).reshape(n * c, h, w), plain(rows), plain(columns), y.reshape(n * c, *y.shape[2:]))
+    return y
 
 
 @jit(parallel=True)
@@ -70,3 +78,34 @@ def _max_pool_grad(gy, taps, gx, width, stride, padding, dilation):
                 row = i * stride[0] - padding[0] + tap // width * dilation[0]
                 column = j * stride[1] - padding[1] + tap % width * dilation[1]
                 gx[plane, row, column] += gy[plane, i, j]
+
+
+@jit(parallel=True)
+def _avg_pool(x, rows, columns, y):
+    planes, h, w = x.shape
+    oh, ow = y.shape[1:]
+    for plane in numba.prange(planes):
+        line = np.empty(w, dtype=x.dtype)
+        for i in range(oh):
+            line[:] = 0
+            first, last = _run(rows[i])
+            for u in range(first, last):
+                for v in range(w):
+                    line[v] += rows[i, u] * x[plane, u, v]
+            for j in range(ow):
+                first, last = _run(columns[j])
+                total = x.dtype.type(0)
+                for v in range(first, last):
+                    total += columns[j, v] * line[v]
+                y[plane, i, j] = total
+
+
+@helper
+def _run(factors):
+    """From where to where the factors of a window are not 0."""
+    first, last = 0, factors.size
+    while first < last and factors[first] == 0:
+        first += 1
+    while first < last and factors[last - 1] == 0:
+        last -= 1
+    return first, last

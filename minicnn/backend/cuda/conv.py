@@ -13,7 +13,8 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
 def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
     n, o, *size = gy.shape
     matrix = weight.reshape(groups, o // groups, -1).transpose(0, 2, 1)  # (G, C/G*KH*KW, O/G)
-    columns = _matmul(matrix, _swap_axes(gy, None, n, o, size).reshape(groups, o // groups, -1))
+    rows = _swap_axes(gy, None, n, o, size).reshape(groups, o // groups, n * size[0] * size[1])
+    columns = _matmul(matrix, rows)
     gx = empty(shape, gy)
     launch("col2im", gx.dtype, gx.size, columns, gx, *shape, *weight.shape[2:], *size, *stride, *padding, *dilation)
     return gx
@@ -22,7 +23,7 @@ def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
 def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
     n, o, *size = gy.shape
     columns, _ = _im2col(x, shape[2:], stride, padding, dilation, groups)
-    rows = _swap_axes(gy, None, n, o, size).reshape(groups, o // groups, -1)  # (G, O/G, N*OH*OW)
+    rows = _swap_axes(gy, None, n, o, size).reshape(groups, o // groups, n * size[0] * size[1])
     return _matmul(rows, columns.transpose(0, 2, 1)).reshape(shape)
 
 

@@ -22,7 +22,8 @@ KERNEL cross_entropy(const real* logits, const long long* labels, const real* ta
     row_softmax(x, k, &top, &total);
     real log_total = log(total);
     LANES(j, k) {
-        loss -= target[j] * (x[j] - top - log_total);
+        real q = target[j];
+        if (q != 0) loss -= q * (x[j] - top - log_total);  // the logit may be -infinity
         probabilities[row * k + j] = exp(x[j] - top) / total;
     }
     loss = warp_sum(loss);

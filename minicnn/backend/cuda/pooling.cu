@@ -1,4 +1,4 @@
-// Max-pooling: one thread an output forward, one thread an input backward.
+// Max-pooling: one thread an output forward, one thread an input backward. Means: one thread an output both ways.
 
 KERNEL max_pool2d(const real* x, real* y, unsigned short* taps, GEOMETRY) {
     EACH(i, n * c * oh * ow);
@@ -32,4 +32,22 @@ KERNEL max_pool2d_grad(const real* gy, const unsigned short* taps, real* gx, GEO
         }
     }
     gx[i] = sum;
+}
+
+// Only factors that are not 0 count, and they lie side by side: an infinity elsewhere stays there.
+KERNEL avg_pool2d(const real* x, const real* rows, const real* columns, real* y, index_t h, index_t w, index_t oh,
+                  index_t ow, index_t count) {
+    EACH(i, count);
+    const real *picture = x + i / (ow * oh) * h * w, *row = rows + i / ow % oh * h, *column = columns + i % ow * w;
+    index_t left = 0, right = w;
+    while (left < right && column[left] == 0) left++;
+    while (left < right && column[right - 1] == 0) right--;
+    real sum = 0;
+    for (index_t u = 0; u < h; u++) {
+        if (row[u] == 0) continue;
+        real line = 0;
+        for (index_t v = left; v < right; v++) line += column[v] * picture[u * w + v];
+        sum += row[u] * line;
+    }
+    y[i] = sum;
 }

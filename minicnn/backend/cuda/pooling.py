@@ -1,4 +1,4 @@
-"""Max-pooling in CUDA."""
+"""Pooling in CUDA."""
 
 import numpy as np
 
@@ -19,6 +19,12 @@ def max_pool2d_grad(gy, taps, shape, kernel_size, stride, padding, dilation):
     geometry = (*shape, *kernel_size, *gy.shape[2:], *stride, *padding, *dilation)
     launch("max_pool2d_grad", gy.dtype, gx.size, gy, taps, gx, *geometry)
     return gx
+
+
+def avg_pool2d(x, rows, columns):
+    y = empty((*x.shape[:2], len(rows), len(columns)), x)
+    launch("avg_pool2d", x.dtype, y.size, x, rows, columns, y, *x.shape[2:], *y.shape[2:], y.size)
+    return y
 
 
 def window_means(like, size, starts, stops, counts):

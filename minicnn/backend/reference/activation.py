@@ -11,8 +11,8 @@ def relu(x):
 
 
 def relu_grad(gy, y):
-    """gy where y > 0."""
-    return gy * (y > 0)
+    """gy where y > 0, 0 elsewhere, whatever gy is there."""
+    return namespace(gy).where(y > 0, gy, gy.dtype.type(0))
 
 
 def leaky_relu(x, negative_slope):

@@ -1,4 +1,4 @@
-"""Elementwise arithmetic, linear algebra, reductions and shapes."""
+"""Elementwise arithmetic and comparisons, linear algebra and shapes."""
 
 from minicnn.backend.arrays import namespace
 
@@ -26,6 +26,36 @@ def divide(a, b):
 def negative(a):
     """-a."""
     return -a
+
+
+def equal(a, b):
+    """a == b as booleans, broadcast."""
+    return a == b
+
+
+def not_equal(a, b):
+    """a != b as booleans, broadcast."""
+    return a != b
+
+
+def less(a, b):
+    """a < b as booleans, broadcast."""
+    return a < b
+
+
+def less_equal(a, b):
+    """a <= b as booleans, broadcast."""
+    return a <= b
+
+
+def greater(a, b):
+    """a > b as booleans, broadcast."""
+    return a > b
+
+
+def greater_equal(a, b):
+    """a >= b as booleans, broadcast."""
+    return a >= b
 
 
 def exp(a):
@@ -56,35 +86,13 @@ def power(a, exponent):
 def power_grad(gy, a, exponent):
     """d a^p / da = p a^(p-1)."""
     if exponent == 0:  # 0 * 0^-1 would be NaN where a is 0
-        return gy * 0
+        return namespace(gy).zeros_like(gy)
     return gy * (exponent * a ** (exponent - 1))
 
 
 def matmul(a, b):
     """(..., M, K) @ (..., K, N) -> (..., M, N), leading axes broadcast."""
     return a @ b
-
-
-def sum(a, axis, keepdims):
-    """Sum over ``axis``, a tuple of axes."""
-    return a.sum(axis=axis, keepdims=keepdims)
-
-
-def max(a, axis, keepdims):
-    """Maximum over ``axis``, a tuple of axes."""
-    return a.max(axis=axis, keepdims=keepdims)
-
-
-def max_grad(gy, a, y):
-    """Gradient of ``max``: shared evenly by the elements equal to the maximum; gy, y: reduced axes kept."""
-    hit = (a == y).astype(a.dtype)
-    axes = tuple(i for i in range(a.ndim) if y.shape[i] != a.shape[i])
-    return gy * hit / hit.sum(axis=axes, keepdims=True)
-
-
-def argmax(a, axis):
-    """Index of the first maximum along ``axis``."""
-    return a.argmax(axis=axis)
 
 
 def reshape(a, shape):
@@ -118,15 +126,6 @@ def concatenate(arrays, axis):
 def broadcast_to(a, shape):
     """A read-only view of a under a larger shape."""
     return namespace(a).broadcast_to(a, shape)
-
-
-def sum_to(a, shape):
-    """Sum over the axes that broadcasting added or stretched: the adjoint of ``broadcast_to``."""
-    if a.shape == tuple(shape):
-        return a
-    added = a.ndim - len(shape)
-    stretched = tuple(i for i in range(added, a.ndim) if shape[i - added] == 1 and a.shape[i] != 1)
-    return a.sum(axis=(*range(added), *stretched), keepdims=True).reshape(shape)
 
 
 def copy(a):

@@ -4,7 +4,10 @@
 adjoint ``col2im`` adds the columns back up (Chellapilla et al., 2006).
 """
 
+import math
+
 from minicnn.backend.arrays import namespace
+from minicnn.backend.reference.reductions import sum
 
 
 def conv2d(x, weight, bias, stride, padding, dilation, groups):
@@ -15,8 +18,8 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     """
     n, o = x.shape[0], weight.shape[0]
     columns, (oh, ow) = im2col(x, weight.shape[2:], stride, padding, dilation)
-    columns = columns.reshape(n, groups, -1, oh * ow)  # (N, G, C/G*KH*KW, OH*OW)
-    y = weight.reshape(groups, o // groups, -1) @ columns  # (N, G, O/G, OH*OW)
+    matrix = weight.reshape(groups, o // groups, -1)  # (G, O/G, C/G*KH*KW)
+    y = matrix @ columns.reshape(n, groups, matrix.shape[2], oh * ow)  # (N, G, O/G, OH*OW)
     y = y.reshape(n, o, oh, ow)
     if bias is not None:
         y += bias.reshape(o, 1, 1)
@@ -36,14 +39,14 @@ def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
     """Gradient for weight of ``shape`` (O, C/G, KH, KW): gy columns^T, summed over the images. gy: (N, O, OH, OW)."""
     n, o, oh, ow = gy.shape
     columns, _ = im2col(x, shape[2:], stride, padding, dilation)
-    columns = columns.reshape(n, groups, -1, oh * ow).transpose(0, 1, 3, 2)
+    columns = columns.reshape(n, groups, math.prod(shape[1:]), oh * ow).transpose(0, 1, 3, 2)
     per_image = gy.reshape(n, groups, o // groups, oh * ow) @ columns  # (N, G, O/G, C/G*KH*KW)
-    return per_image.sum(axis=0).reshape(shape)
+    return sum(per_image, (0,), False).reshape(shape)
 
 
 def conv2d_grad_bias(gy):
     """Gradient for bias: gy (N, O, OH, OW) summed over all but the channels -> (O,)."""
-    return gy.sum(axis=(0, 2, 3))
+    return sum(gy, (0, 2, 3), False)
 
 
 def im2col(x, kernel_size, stride, padding, dilation):

@@ -4,7 +4,7 @@ from minicnn.backend.arrays import namespace
 
 
 def cross_entropy(logits, labels, weight, label_smoothing):
-    """Loss of each image: -sum_k q_k log p_k with p = softmax(logits).
+    """Loss of each image: -sum_k q_k log p_k with p = softmax(logits), where 0 log 0 is 0.
 
     q_k = weight_k ((1 - s) t_k + s / K), label smoothing s (Szegedy et al., 2016); t is the target, for a label
     1 there and 0 elsewhere. logits: (N, K); labels: int64 (N,), or t itself as (N, K); weight: (K,) or None
@@ -15,7 +15,7 @@ def cross_entropy(logits, labels, weight, label_smoothing):
     e = xp.exp(shifted)
     total = e.sum(axis=1, keepdims=True)
     target = _target(e, labels, weight, label_smoothing)
-    losses = -(target * (shifted - xp.log(total))).sum(axis=1)
+    losses = -(target * xp.where(target == 0, target, shifted - xp.log(total))).sum(axis=1)
     return losses, e / total
 
 

@@ -4,14 +4,16 @@ Channels are axis 1 of x (N, C, ...). ``inverse_std`` is 1 / sqrt(variance + eps
 """
 
 from minicnn.backend.arrays import namespace
+from minicnn.backend.reference.reductions import sum
 
 
 def batch_norm_statistics(x):
     """Mean and biased variance of each channel: x (N, C, ...) -> (C,), (C,)."""
     axes = (0, *range(2, x.ndim))
-    mean = x.mean(axis=axes)
+    values = x.size // x.shape[1]
+    mean = sum(x, axes, False) / values
     centred = x - _channels(mean, x.ndim)
-    return mean, (centred * centred).mean(axis=axes)
+    return mean, sum(centred * centred, axes, False) / values
 
 
 def batch_norm(x, mean, inverse_std, weight, bias):
@@ -33,7 +35,7 @@ def batch_norm_grad(gy, x, mean, inverse_std, weight, training):
     """
     axes = (0, *range(2, x.ndim))
     xhat = (x - _channels(mean, x.ndim)) * _channels(inverse_std, x.ndim)
-    gweight, gbias = (gy * xhat).sum(axis=axes), gy.sum(axis=axes)
+    gweight, gbias = sum(gy * xhat, axes, False), sum(gy, axes, False)
     gx = gy
     if training:
         values = x.size // x.shape[1]
@@ -67,7 +69,7 @@ def layer_norm_grad(gy, x, dims, mean, inverse_std, weight):
     xhat = (x - mean) * inverse_std
     g = gy if weight is None else gy * weight
     gx = inverse_std * (g - g.mean(axis=inner, keepdims=True) - xhat * (g * xhat).mean(axis=inner, keepdims=True))
-    return gx, (gy * xhat).sum(axis=outer), gy.sum(axis=outer)
+    return gx, sum(gy * xhat, outer, False), sum(gy, outer, False)
 
 
 def dropout(x, key, p):

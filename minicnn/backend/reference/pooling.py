@@ -33,16 +33,18 @@ def max_pool2d_grad(gy, taps, shape, kernel_size, stride, padding, dilation):
     padded = xp.zeros((n, c, height, width), dtype=gy.dtype)
     for u in range(kh):
         for v in range(kw):
-            padded[_window(u, v, stride, dilation, output_size)] += gy * (taps == u * kw + v)
+            padded[_window(u, v, stride, dilation, output_size)] += xp.where(taps == u * kw + v, gy, gy.dtype.type(0))
     return padded[:, :, padding[0] : padding[0] + h, padding[1] : padding[1] + w]
 
 
 def avg_pool2d(x, rows, columns):
     """rows @ x @ columns^T: any averaging over windows of rows and columns, and with the transposes its gradient.
 
-    x: (N, C, H, W); rows: (OH, H); columns: (OW, W) -> (N, C, OH, OW).
+    A row of a matrix is 0 but for one run of factors. Pixels outside of it do not count, whatever they are: infinities
+    stay in their windows. x: (N, C, H, W); rows: (OH, H); columns: (OW, W) -> (N, C, OH, OW).
     """
-    return rows @ (x @ columns.T)
+    y = _means(x.transpose(0, 1, 3, 2), rows)  # (N, C, W, OH)
+    return _means(y.transpose(0, 1, 3, 2), columns)  # (N, C, OH, OW)
 
 
 def window_means(like, size, starts, stops, counts):
@@ -52,6 +54,15 @@ def window_means(like, size, starts, stops, counts):
     for i, (start, stop, count) in enumerate(zip(starts, stops, counts, strict=True)):
         matrix[i, start:stop] = 1 / count
     return matrix
+
+
+def _means(x, matrix):
+    """(..., L) -> (..., len(matrix)): x times the rows of the matrix, where these are not 0."""
+    y = namespace(x).zeros((*x.shape[:-1], len(matrix)), dtype=x.dtype)
+    for j in range(len(matrix)):
+        window = matrix[j] != 0
+        y[..., j] = (x[..., window] * matrix[j][window]).sum(axis=-1)
+    return y
 
 
 def _window(u, v, stride, dilation, output_size):

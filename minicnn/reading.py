@@ -1,0 +1,123 @@
+"""Reading: how the elements of a tensor become Python numbers, text and NumPy arrays.
+
+All of it goes past the kernels, so a function that is being recorded (:mod:`minicnn.compile`) may do none of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from minicnn import backend
+from minicnn.recording import check_readable
+
+
+class Readable:
+    """The half of a tensor that Python and NumPy read. A subclass has ``_data`` (its array) and ``requires_grad``.
+
+    A tensor that requires a gradient is read as any other: what is read has no tape (PyTorch wants ``detach`` first).
+    """
+
+    __slots__ = ()
+    __array_ufunc__ = None  # array * tensor is the tensor's to answer: with an error, since their dtypes may differ
+
+    _data: Any
+    requires_grad: bool
+
+    def numpy(self) -> np.ndarray:
+        """Return the elements as a NumPy array; on the CPU it shares their memory."""
+        check_readable("numpy")
+        return backend.to_numpy(self._data)
+
+    def item(self) -> Any:
+        """Return the only element as a Python number; ValueError if there are more or none."""
+        if math.prod(self._data.shape) != 1:
+            raise ValueError(f"item: expected a tensor of one element, received shape {self._data.shape}")
+        check_readable("item")
+        return self._data.item()
+
+    def tolist(self) -> Any:
+        """Return nested lists of Python numbers."""
+        return self.numpy().tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Answer ``np.asarray(tensor)``: the memory itself on the CPU, a copy from a GPU."""
+        array = self.numpy()
+        changed = dtype is not None and array.dtype != dtype
+        if copy is False and (changed or array is not self._data):
+            raise ValueError(
+                f"numpy: expected {array.dtype} in the memory of the CPU where copy is False, "
+                f"received {np.dtype(dtype or array.dtype)} of {type(self._data).__module__}; leave out copy=False"
+            )
+        if changed:
+            return array.astype(dtype)
+        return array.copy() if copy and array is self._data else array
+
+    def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
+        """Answer ``np.mean(tensor)`` and its kin: what NumPy makes of the elements, without a gradient."""
+        return function(*_read(args), **_read(kwargs))
+
+    def __bool__(self) -> bool:
+        if math.prod(self._data.shape) != 1:
+            raise ValueError(
+                f"bool: expected a tensor of one element, received shape {self._data.shape}; "
+                "ask numpy().any() or numpy().all()"
+            )
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self._data.dtype.kind not in "iub":
+            raise TypeError(f"index: expected a tensor of integers, received {self._data.dtype}")
+        return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        """Format a tensor without axes as its number, others without ``spec`` as :func:`repr`."""
+        if self._data.ndim == 0 or (spec and math.prod(self._data.shape) == 1):
+            return format(self.item(), spec)
+        if spec:
+            raise TypeError(f"format: expected a tensor of one element for {spec!r}, received shape {self._data.shape}")
+        return str(self)
+
+    def __repr__(self) -> str:
+        text = np.array2string(self.numpy(), separator=", ", prefix="tensor(", precision=4, threshold=50)
+        grad = ", requires_grad=True" if self.requires_grad else ""
+        return f"tensor({text}, dtype={self._data.dtype}{grad})"
+
+    def __len__(self) -> int:
+        if self._data.ndim == 0:
+            raise TypeError("len: a tensor without axes has no length")
+        return self._data.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Any]:
+        """Return the tensors along the first axis, one by one."""
+        if self._data.ndim == 0:
+            raise TypeError("iter: a tensor without axes has nothing to go through")
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, element: Any) -> bool:
+        """Return whether an element equals ``element``, a number or a tensor that broadcasts."""
+        if not isinstance(element, Real | Readable):
+            raise TypeError(f"in: expected a number or a Tensor, received {type(element).__name__}")
+        return bool((self.numpy() == (element.numpy() if isinstance(element, Readable) else element)).any())
+
+
+def _read(value: Any) -> Any:
+    """A nest of arguments with its tensors read."""
+    if isinstance(value, Readable):
+        return value.numpy()
+    if isinstance(value, list | tuple):
+        return (tuple if isinstance(value, tuple) else list)(_read(v) for v in value)
+    return {name: _read(v) for name, v in value.items()} if isinstance(value, dict) else value
