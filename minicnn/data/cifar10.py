@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pooch
 
+from minicnn import files
 from minicnn.data.dataset import Dataset, Splits, check_labels
 from minicnn.data.download import fetch, verify
 from minicnn.data.split import stratified_split, stratified_subset
@@ -69,12 +70,20 @@ def load(
     train, held_out = stratified_split(train, validation, seed)
     if train_size is not None:
         train = stratified_subset(train, train_size, seed)
-    return Splits(train, held_out, test, "cifar10", MEAN, STD, f"CIFAR-10 from {where}")
+    return Splits(train, held_out, test, "cifar10", MEAN, STD, note=f"CIFAR-10 from {where}", origin="cifar10")
 
 
 def folder(data_dir: str | os.PathLike | None = None) -> Path:
-    """Where data lies: `data_dir`, else the environment's MINICNN_DATA, else the user's cache folder."""
-    return Path(data_dir or os.environ.get("MINICNN_DATA") or pooch.os_cache("minicnn")).expanduser()
+    """Where data lies: `data_dir`, else the environment's MINICNN_DATA, else the user's cache folder.
+
+    Raises DatasetUnavailable for a user without a home folder, who has none, and ValueError for a "~" of theirs.
+    """
+    if named := data_dir or os.environ.get("MINICNN_DATA"):
+        return files.expand_user(named)
+    cache = pooch.os_cache("minicnn")
+    if not cache.is_absolute():  # its "~" is left as it is
+        raise DatasetUnavailable("CIFAR-10: no home folder to look in; name one by --data-dir, MINICNN_DATA or HOME")
+    return cache
 
 
 def _unavailable(where: Path, cause: str) -> DatasetUnavailable:
