@@ -7,6 +7,7 @@ import os
 import pickle
 import tarfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -76,14 +77,14 @@ def load(
 def folder(data_dir: str | os.PathLike | None = None) -> Path:
     """Where data lies: `data_dir`, else the environment's MINICNN_DATA, else the user's cache folder.
 
-    Raises DatasetUnavailable for a user without a home folder, who has none, and ValueError for a "~" of theirs.
+    For a user without a home folder raises DatasetUnavailable, as there is no cache, and ValueError for a "~".
     """
     if named := data_dir or os.environ.get("MINICNN_DATA"):
         return files.expand_user(named)
-    cache = pooch.os_cache("minicnn")
-    if not cache.is_absolute():  # its "~" is left as it is
-        raise DatasetUnavailable("CIFAR-10: no home folder to look in; name one by --data-dir, MINICNN_DATA or HOME")
-    return cache
+    with suppress(RuntimeError):  # of newer versions; older ones leave the "~"
+        if (cache := pooch.os_cache("minicnn")).is_absolute():
+            return cache
+    raise DatasetUnavailable("CIFAR-10: there is no home folder to look in; name one by --data-dir or MINICNN_DATA")
 
 
 def _unavailable(where: Path, cause: str) -> DatasetUnavailable:

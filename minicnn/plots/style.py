@@ -46,8 +46,11 @@ def draw_picture(axes: Axes, image: np.ndarray, frame: str = GRID) -> None:
 
 
 def short(name: str, limit: int) -> str:
-    """The name on one line, cut to about `limit` columns; wide characters count as two."""
-    name = " ".join(str(name).split())
+    """The name on one line, cut to about `limit` columns; wide characters count as two.
+
+    Bytes of a file name that are not UTF-8, which no font can draw, are escaped.
+    """
+    name = " ".join(str(name).encode(errors="backslashreplace").decode().split())
     width, short = 0, ""
     for character in name:
         width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
