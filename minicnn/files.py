@@ -19,6 +19,20 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
 
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """`path` with a "~" or "~name" at its beginning replaced by that home folder; ValueError where "~" has none.
+
+    As in a shell, "~name" stays as it is where nobody has that name.
+    """
+    path = Path(path)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        if path.parts[0] != "~":
+            return path
+        raise ValueError(f"{str(path)!r}: there is no home folder; set HOME, or write the path in full") from None
+
+
 def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Replaces the file at `path` by `content` (text as UTF-8): at any moment the old or the new file is there, whole.
 

@@ -30,7 +30,8 @@ RecipeName = Annotated[
     ),
 ]
 _PANELS = ("Run", "Data", "Model", "Optimisation", "Augmentation")
-_OWN_PANELS = {"dataset": "Data", "data_dir": "Data"}  # of the command's own options; the others are of the run
+# Of the command's own options; the others are of the run.
+_OWN_PANELS = {"dataset": "Data", "data_dir": "Data", "skip_damaged": "Data"}
 
 
 def with_config(command: Callable[..., int], options: type = Config) -> Callable[..., int]:

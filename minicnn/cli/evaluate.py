@@ -1,6 +1,7 @@
 """evaluate: accuracy, precision, recall and F1 of trained weights on a data set."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from minicnn.cli.options import (
     BackendName,
     DataDir,
     Debug,
+    SkipDamaged,
     Threads,
     Tta,
     UsageError,
@@ -30,6 +32,7 @@ def evaluate(
     weights: Weights = "lenet-cifar10",
     dataset: Annotated[str, typer.Option(help="cifar10, digits or a folder (default: what the weights know).")] = "",
     data_dir: DataDir = None,
+    skip_damaged: SkipDamaged = False,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 500,
     tta: Tta = False,
@@ -39,19 +42,20 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     debug: Debug = False,
 ) -> int:
-    """Measure trained weights on a data set."""
+    """Measure trained weights on a data set: without --dataset, on that of the training, from where it was."""
     if split not in ("test", "validation", "train"):
         raise UsageError(f"--split: expected test, validation or train, received {split!r}")
     if out is not None:
         check_holds_no_run(out)
     chosen = choose_backend(backend, threads)
     trained = pretrained.load(weights, chosen)
-    splits = _load(dataset, data_dir, trained.metadata)
+    splits = _load(dataset, data_dir, skip_damaged, trained.metadata)
     if splits.train.classes != trained.classes:
         raise ValueError(
             f"the weights {weights} know the classes {', '.join(trained.classes)}, "
             f"the data set {splits.name} has {', '.join(splits.train.classes)}"
         )
+    _check_identity(splits, split, named=bool(dataset), metadata=trained.metadata)
     if out is not None:
         files.check_writable(out)
     part = getattr(splits, split)
@@ -67,12 +71,31 @@ def evaluate(
     return 0
 
 
-def _load(dataset: str, data_dir: Path | None, metadata: Mapping[str, Any]) -> data.Splits:
-    """The data set, split as it was for the training of weights with this metadata."""
+def _load(dataset: str, data_dir: Path | None, skip_damaged: bool, metadata: Mapping[str, Any]) -> data.Splits:
+    """The data set, split as it was for the training of weights with this metadata, where it has the same name."""
     known = str(metadata.get("dataset", "auto"))
-    dataset = dataset or known
-    options = metadata.get("split", {}) if Path(dataset).resolve().name == known else {}
+    origin = str(metadata.get("origin", known))
+    if not dataset and origin not in data.NAMES and not Path(origin).is_absolute():
+        raise UsageError(f"the weights are of a data set {known!r}, and do not say where it is; name it by --dataset")
+    dataset = dataset or origin
+    options = dict(metadata.get("split", {})) if Path(dataset).resolve().name == known else {}
+    if skip_damaged:
+        options["skip_damaged"] = True
     return data.load(dataset, data_dir, **options)
+
+
+def _check_identity(splits: data.Splits, split: str, named: bool, metadata: Mapping[str, Any]) -> None:
+    """Say where a data set that has the name of that of the training is another one; refuse it if it was not `named`.
+
+    What counts is the part that is measured. Weights that minicnn wrote before it kept fingerprints are not checked.
+    """
+    differences = data.identity_differences(metadata.get("data", {}), splits.identity, [split])
+    if not differences or (named and splits.name != metadata.get("dataset")):
+        return
+    what = f"{splits.name} is not the data of the training: {'; '.join(differences)}"
+    if not named:
+        raise ValueError(f"{what}; name a data set by --dataset")
+    warnings.warn(what, stacklevel=2)
 
 
 def _print(report: dict[str, Any], title: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from minicnn import files
 from minicnn.backend import BackendUnavailable
 from minicnn.cli.compare import compare
 from minicnn.cli.convert import convert
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
 def _run(app: typer.Typer, words: list[str], command: str | None) -> int:
     debug = "--debug" in words
     try:
+        words = [_at_home(word) for word in words]
         name = f"{command.replace('-', '_')}.py" if command else "minicnn"
         result = app(words, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
@@ -74,6 +76,17 @@ def _run(app: typer.Typer, words: list[str], command: str | None) -> int:
         return _fail(error, 2, debug)
     except _USERS_ERRORS as error:
         return _fail(error, 1, debug)
+
+
+def _at_home(word: str) -> str:
+    """An argument with the home folder for the "~" that it, or the value in --option=value, begins with.
+
+    A shell does the former only, and neither in quotes; no option takes anything else that begins so.
+    """
+    option, equals, value = word.partition("=")
+    if equals and option.startswith("-"):
+        return f"{option}={_at_home(value)}"
+    return str(files.expand_user(word)) if word.startswith("~") else word
 
 
 def _fail(error: object, code: int, debug: bool = False) -> int:

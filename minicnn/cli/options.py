@@ -11,6 +11,9 @@ from minicnn.backend import Backend
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the data (default: MINICNN_DATA, or a cache folder).")
 ]
+SkipDamaged = Annotated[
+    bool, typer.Option("--skip-damaged", help="Go on without the pictures of a folder that cannot be read.")
+]
 BackendName = Annotated[str, typer.Option("--backend", help="auto (a GPU if there is one), numpy or cupy.")]
 Weights = Annotated[str, typer.Option("--weights", help="A .safetensors or .h5 file, or the name of shipped weights.")]
 Tta = Annotated[bool, typer.Option("--tta", help="Answer with the mean for a picture and its mirror image.")]

@@ -32,7 +32,7 @@ def predict(
     threads: Threads = 0,
     debug: Debug = False,
 ) -> int:
-    """Say what is on pictures: PNG, JPEG, GIF, BMP, WEBP, TIFF or PPM of any size.
+    """Say what is on pictures: PNG, JPEG, GIF, BMP, WebP, TIFF, PPM or AVIF of any size.
 
     A picture is cropped to its central square and resized to 32 x 32.
     One that cannot be read is reported, the others are answered, the exit code is 1.

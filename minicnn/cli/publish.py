@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from minicnn import files
+from minicnn import data, files
 from minicnn.cli.options import Debug, UsageError
 from minicnn.training import checkpoint, pretrained
 
@@ -29,7 +29,10 @@ def publish(
     stored = checkpoint.load(run / "best.safetensors")
     test = metrics["test"]
     path = pretrained.FOLDER / f"{name}.safetensors"
-    checkpoint.save(path, stored.arrays, stored.metadata)
+    metadata = dict(stored.metadata)
+    if metadata.get("origin") not in data.NAMES:  # a path of this machine means nothing elsewhere
+        metadata["origin"] = ""
+    checkpoint.save(path, stored.arrays, metadata)
     card = {
         "name": name,
         "model": stored.metadata["model"],

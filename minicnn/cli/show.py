@@ -10,7 +10,7 @@ import typer
 from minicnn import files, plots
 from minicnn.backend import to_numpy
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
-from minicnn.cli.options import BackendName, DataDir, Debug, UsageError, choose_backend
+from minicnn.cli.options import BackendName, DataDir, Debug, SkipDamaged, UsageError, choose_backend
 from minicnn.data import Augment, Loader
 from minicnn.text import shown
 
@@ -21,6 +21,7 @@ def show(
     recipe_name: RecipeName = "",
     dataset: Dataset = "",
     data_dir: DataDir = None,
+    skip_damaged: SkipDamaged = False,
     backend: BackendName = "auto",
     seed: Annotated[int | None, typer.Option(min=0, help="Of order and changes (default: the recipe's).")] = None,
     batch: Annotated[int, typer.Option(min=0, help="Which batch of the first epoch, counted from 0.")] = 0,
@@ -35,7 +36,8 @@ def show(
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out: expected a .png file, received {out}")
     source = {"recipe": recipe_name, "dataset": dataset or "auto", "data_dir": str(data_dir or "")}
-    configs = choose(source, given if seed is None else given | {"seed": seed}, None)  # checked before any data loads
+    given |= {"skip_damaged": skip_damaged} | ({} if seed is None else {"seed": seed})
+    configs = choose(source, given, None)  # checked before any data loads
     chosen = choose_backend(backend, 0)
     splits, name = load(source, configs)
     config = configs[name]

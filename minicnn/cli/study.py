@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from minicnn import files
+from minicnn import data, files
 from minicnn.cli.compare import draw, read_runs, table
 from minicnn.cli.configuration import Dataset, with_config
 from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError
 from minicnn.cli.train import train
 from minicnn.text import shown
-from minicnn.training import recipe
+from minicnn.training import checkpoint, recipe
 
 _DEFAULT = ("stage-baseline", "stage-bn", "stage-dropout", "stage-augment")
 
@@ -46,6 +46,7 @@ def study(
     for number, name in enumerate(names, 1):
         folder = out / name
         if (folder / "metrics.json").exists():
+            _check_origin(folder, dataset)
             print(f"{name} ({number} of {len(names)}): finished before")
             continue
         print(f"{name} ({number} of {len(names)})")
@@ -60,3 +61,11 @@ def study(
     print(table(rows))
     print(f"wrote study.png and study.md into {shown(out)}")
     return 0
+
+
+def _check_origin(run: Path, dataset: str) -> None:
+    """Refuse a finished run of other data than the data set that is asked for, "" for whatever it was."""
+    origin = checkpoint.load(run / "best.safetensors").metadata.get("origin")
+    asked = dataset if dataset in data.NAMES else str(Path(dataset).resolve())
+    if dataset not in ("", "auto") and origin not in (None, asked):
+        raise UsageError(f"--out: {run} is a finished run on {origin}, not on {asked}; choose another folder")

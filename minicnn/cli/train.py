@@ -16,7 +16,7 @@ import typer
 from rich.table import Table
 
 import minicnn
-from minicnn import data, files
+from minicnn import files
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
 from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError, check_holds_no_run, choose_backend
 from minicnn.cli.reports import test_reports, write_curves
@@ -62,10 +62,7 @@ def train(
     configs = choose(source, given, None if recipe_name else stored)  # checked before any data loads
     chosen = choose_backend(backend, threads)
     splits, source["recipe"] = load(source, configs)
-    if source["dataset"] in data.NAMES:
-        source["dataset"] = splits.name
-    else:
-        source["dataset"] = str(Path(source["dataset"]).resolve())
+    source["dataset"] = splits.origin
     config = configs[source["recipe"]]
     output = Output()
     output.say(f"data: {splits.note}")

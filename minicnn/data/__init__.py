@@ -3,13 +3,13 @@
 import os
 from dataclasses import replace
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
+from minicnn import files
 from minicnn.data import cifar10, digits, folder
 from minicnn.data.augment import Augment
 from minicnn.data.cifar10 import DatasetUnavailable
-from minicnn.data.dataset import Dataset, Splits
+from minicnn.data.dataset import Dataset, Splits, identity_differences
 from minicnn.data.images import ImageError, find_images, load_image
 from minicnn.data.loader import Loader
 from minicnn.data.split import stratified_split, stratified_subset
@@ -29,12 +29,14 @@ def load(
     validation: int | float | None = None,
     train_size: int | None = None,
     download: bool = True,
+    skip_damaged: bool = False,
 ) -> Splits:
     """The data set `name`: cifar10, digits, a folder of class folders, or auto.
 
     auto is CIFAR-10 where it is on disk or can be downloaded, else the digits; `Splits.note` says which, and why.
     validation: records, or their share, to split off the training set by `seed`; None is 5,000 of CIFAR-10, a tenth
-    of the others. train_size: how many of the remaining records to train on, None for all.
+    of the others. train_size: how many of the remaining records to train on, None for all. skip_damaged: go on without
+    the pictures of a folder that cannot be read, and warn of each.
     Raises UnknownDataset for an unknown name, and what the `load` of the data set raises.
     """
     options: dict[str, Any] = {"seed": seed, "train_size": train_size}
@@ -49,8 +51,11 @@ def load(
             return cifar10.load(data_dir, download=download, **options)
         except DatasetUnavailable as error:
             return replace(digits.load(**options), note=f"digits of scikit-learn instead of CIFAR-10: {error}")
-    if Path(name).is_dir():
-        return folder.load(name, **options)
+    root = files.expand_user(name)
+    if root.is_dir():
+        return folder.load(root, skip_damaged=skip_damaged, **options)
+    if root.is_absolute():
+        raise UnknownDataset(f"no folder {root}; where it was moved, name its new place by --dataset")
     nearest = get_close_matches(name, NAMES, 1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     raise UnknownDataset(f"unknown data set {name!r}, expected {', '.join(NAMES)} or an existing folder{hint}")
@@ -66,6 +71,7 @@ __all__ = [
     "Splits",
     "UnknownDataset",
     "find_images",
+    "identity_differences",
     "load",
     "load_image",
     "stratified_split",

@@ -6,6 +6,7 @@ Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, 
 import os
 import tarfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pooch
 
+from minicnn import files
 from minicnn.data import pickles
 from minicnn.data.dataset import Dataset, Splits, check_labels
 from minicnn.data.download import fetch, verify
@@ -68,12 +70,20 @@ def load(
     train, held_out = stratified_split(train, validation, seed)
     if train_size is not None:
         train = stratified_subset(train, train_size, seed)
-    return Splits(train, held_out, test, "cifar10", MEAN, STD, f"CIFAR-10 from {where}")
+    return Splits(train, held_out, test, "cifar10", MEAN, STD, note=f"CIFAR-10 from {where}", origin="cifar10")
 
 
 def folder(data_dir: str | os.PathLike | None = None) -> Path:
-    """Where data lies: `data_dir`, else the environment's MINICNN_DATA, else the user's cache folder."""
-    return Path(data_dir or os.environ.get("MINICNN_DATA") or pooch.os_cache("minicnn")).expanduser()
+    """Where data lies: `data_dir`, else the environment's MINICNN_DATA, else the user's cache folder.
+
+    For a user without a home folder raises DatasetUnavailable, as there is no cache, and ValueError for a "~".
+    """
+    if named := data_dir or os.environ.get("MINICNN_DATA"):
+        return files.expand_user(named)
+    with suppress(RuntimeError):  # of newer versions; older ones leave the "~"
+        if (cache := pooch.os_cache("minicnn")).is_absolute():
+            return cache
+    raise DatasetUnavailable("CIFAR-10: there is no home folder to look in; name one by --data-dir or MINICNN_DATA")
 
 
 def _unavailable(where: Path, cause: str) -> DatasetUnavailable:

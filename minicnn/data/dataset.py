@@ -1,8 +1,16 @@
 """What every source of pictures becomes: arrays of bytes and of labels."""
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+
+_PARTS = ("train", "validation", "test")
+_LONG = 300  # characters of a value in an error
+_STEP = 61  # of the 3,072 bytes of a picture, every 61st makes its fingerprint: from all rows and channels
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Dataset:
         if not self.images.flags.c_contiguous:
             raise ValueError(f"Dataset {self.name!r}: images must be C-contiguous")
         check_labels(self.labels, len(self.classes), f"Dataset {self.name!r}")
+        check_classes(self.classes, f"Dataset {self.name!r}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,6 +52,16 @@ class Dataset:
         """The records at `indices`, int (n,), in that order; a copy."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
+    def fingerprint(self) -> str:
+        """A hash of the shape, the classes, the labels, and some 50 pixels of every picture of 32x32, in their order.
+
+        Other pictures have another one; a change of a few pixels may not be seen.
+        """
+        digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
+        digest.update(np.ascontiguousarray(self.labels).data)
+        digest.update(np.ascontiguousarray(self.images.reshape(len(self), -1)[:, ::_STEP]).data)
+        return digest.hexdigest()[:32]
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -50,6 +69,8 @@ class Splits:
 
     mean, std: per channel, of the training images scaled to [0, 1].
     note: one line for the user that says where the pictures come from.
+    origin: what `minicnn.data.load` takes to find the data again, its name or the absolute path of a folder; "" for
+        data made in memory.
     """
 
     train: Dataset
@@ -59,6 +80,52 @@ class Splits:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     note: str = ""
+    origin: str = ""
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What tells one data set from another, as plain values: its name, and of each part the records and the hash.
+
+        Where a data set lies is no part of it.
+        """
+        parts = {name: getattr(self, name) for name in _PARTS}
+        return {
+            "dataset": self.name,
+            "records": {name: len(part) for name, part in parts.items()},
+            "classes": list(self.train.classes),
+            "fingerprints": {name: part.fingerprint() for name, part in parts.items()},
+        }
+
+
+def identity_differences(stored: Any, now: Mapping[str, Any], parts: Sequence[str] = _PARTS) -> list[str]:
+    """In words, how the data set with the identity `now` differs from the `stored` one; [] where `parts` are the same.
+
+    What is not stored, as minicnn once kept names and numbers only, is not compared.
+    """
+    if not isinstance(stored, Mapping) or not isinstance(stored.get("fingerprints", {}), Mapping):
+        return ["what is stored of the data is damaged"]
+    before, after = stored.get("fingerprints", {}), now["fingerprints"]
+    other = [part for part in parts if before.get(part) != after[part]]
+    if not other:
+        return []
+    found = [
+        f"{key} was {str(stored[key])[:_LONG]}, now {str(now[key])[:_LONG]}"
+        for key in ("dataset", "records", "classes")
+        if key in stored and stored[key] != now[key]
+    ]
+    if before and stored.get("records") == now["records"]:
+        found.append(f"the pictures or labels of {', '.join(other)} are not those of before")
+    return found
+
+
+def check_classes(classes: Sequence[str], where: str):
+    """Raise ValueError, beginning with `where`, for names of classes that no file can store, as they are not Unicode.
+
+    A file name of other bytes than UTF-8 is one.
+    """
+    wrong = [name for name in classes if any("\ud800" <= character <= "\udfff" for character in name)]
+    if wrong:
+        raise ValueError(f"{where}: names of classes must be UTF-8; rename {', '.join(map(ascii, wrong))}")
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str):

@@ -22,4 +22,5 @@ def load(*, seed: int = 0, validation: int | float = 0.1, train_size: int | None
     train, held_out = stratified_split(rest, validation, seed)
     if train_size is not None:
         train = stratified_subset(train, train_size, seed)
-    return Splits(train, held_out, test, "digits", *channel_statistics(train.images), "digits of scikit-learn")
+    scaling = channel_statistics(train.images)
+    return Splits(train, held_out, test, "digits", *scaling, note="digits of scikit-learn", origin="digits")

@@ -1,43 +1,123 @@
 """A folder of pictures, one folder per class."""
 
 import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from minicnn.data.dataset import Dataset, Splits, channel_statistics
-from minicnn.data.images import find_images, load_image
+from minicnn.data.dataset import Dataset, Splits, channel_statistics, check_classes
+from minicnn.data.images import ImageError, load_image, not_read, scan_folder
 from minicnn.data.split import TEST_SEED, stratified_split, stratified_subset
 
 PARTS = ("train", "val", "test")
+_LIKE_PARTS = frozenset((*PARTS, "training", "valid", "validation", "dev", "testing", "eval"))
+_SHOWN = 10  # damaged pictures that an error names
+
+Classes = dict[str, list[Path]]  # the pictures of each class
+
+
+@dataclass
+class _Report:
+    """What a user may not expect of a folder: other files by kind, pictures below their class, damaged ones."""
+
+    others: Counter[str] = field(default_factory=Counter)
+    deeper: int = 0
+    damaged: list[str] = field(default_factory=list)
+
+    def note(self, root: Path) -> str:
+        notes = [f"pictures from {root}"]
+        if self.deeper:
+            notes.append(f"{self.deeper:,} of them from subfolders of their class")
+        if self.damaged:
+            notes.append(f"without {len(self.damaged):,} damaged")
+        if self.others:
+            notes.append(not_read(self.others))
+        return "; ".join(notes)
+
+    def complaint(self) -> str:
+        """One line that names the first of the damaged pictures, and says how many there are."""
+        what = "a picture" if len(self.damaged) == 1 else f"{len(self.damaged):,} pictures"
+        more = f"; and {len(self.damaged) - _SHOWN:,} more" if len(self.damaged) > _SHOWN else ""
+        shown = "; ".join(self.damaged[:_SHOWN])
+        return f"{what} cannot be used: {shown}{more}: remove or mend what is listed, or leave it out by --skip-damaged"
 
 
 def load(
-    root: str | os.PathLike, *, seed: int = 0, validation: int | float = 0.1, train_size: int | None = None
+    root: str | os.PathLike,
+    *,
+    seed: int = 0,
+    validation: int | float = 0.1,
+    train_size: int | None = None,
+    skip_damaged: bool = False,
 ) -> Splits:
     """Pictures of `root`/train/CLASS, `root`/val/CLASS and `root`/test/CLASS, or of `root`/CLASS.
 
-    Classes are numbered in the order of their names. Where there is no test folder, a fifth of the training pictures
-    is the test set, whatever the seed; where there is no val folder, `validation` is split off them by `seed`.
+    Those in subfolders of a class are of that class. Classes are numbered in the order of their names. Where there is
+    no test folder, a fifth of the training pictures is the test set, whatever the seed; where there is no val folder,
+    `validation` is split off them by `seed`. The note counts what is not read, by kind.
     Raises ValueError for an empty root or class, for folders that are not expected, for val or test classes that
-    differ from those of train; ImageError for a damaged picture.
+    differ from those of train, for a class with less than one picture for each part; ImageError for damaged pictures,
+    which it lists, unless `skip_damaged`: then each becomes a warning.
     """
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder of pictures")
+    report = _Report()
+    found = _layout(root, report)
+    name = _name(root)
+    parts = {part: _read(name, classes, report) for part, classes in found.items()}
+    if report.damaged and not skip_damaged:
+        raise ImageError(report.complaint())
+    for problem in report.damaged:
+        warnings.warn(f"left out: {problem}", stacklevel=2)
+    for part, dataset in parts.items():
+        if empty := set(dataset.classes) - {dataset.classes[label] for label in np.unique(dataset.labels)}:
+            raise ValueError(f"{root}, {part}: no pictures in {_listed(empty)} but damaged ones")
+    return _split(root, parts, seed, validation, train_size, report.note(root))
+
+
+def _layout(root: Path, report: _Report) -> dict[str, Classes]:
+    """The pictures of train, and of val and test where they have folders, all of the same classes."""
     if (root / "train").is_dir():
-        if unexpected := sorted({path.name for path in _folders(root)} - set(PARTS)):
+        if unexpected := sorted({path.name for path in _folders(root, report)} - set(PARTS)):
             raise ValueError(f"{root}: unexpected {', '.join(unexpected)} beside train, expected only val and test")
-        parts = {name: _read(root / name) for name in PARTS if (root / name).is_dir()}
+        found = {name: _find(root / name, report) for name in PARTS if (root / name).is_dir()}
     else:
-        parts = {"train": _read(root)}
-    train = parts["train"]
-    for name, part in parts.items():
-        if part.classes != train.classes:
-            missing, added = set(train.classes) - set(part.classes), set(part.classes) - set(train.classes)
+        found = {"train": _find(root, report)}
+        if likely := [name for name in found["train"] if name.lower() in _LIKE_PARTS and _only_folders(root / name)]:
+            raise ValueError(
+                f"{root}: {', '.join(likely)} hold folders only, as parts do; call the parts train, val and test"
+            )
+    for name, classes in found.items():
+        if classes.keys() != found["train"].keys():
+            missing, added = found["train"].keys() - classes.keys(), classes.keys() - found["train"].keys()
             raise ValueError(
                 f"{root / name} has other classes than train: missing {_listed(missing)}; unknown {_listed(added)}"
             )
+    return found
+
+
+def _split(
+    root: Path,
+    parts: dict[str, Dataset],
+    seed: int,
+    validation: int | float,
+    train_size: int | None,
+    note: str,
+) -> Splits:
+    train = parts["train"]
+    wanted = [use for use, part in (("to validate on", "val"), ("to test on", "test")) if part not in parts]
+    counts = dict(zip(train.classes, np.bincount(train.labels), strict=True))
+    if few := [f"{name} has {count}" for name, count in counts.items() if count <= len(wanted)]:
+        uses = " and ".join(["one to train on", *wanted])
+        raise ValueError(
+            f"{root}: each class needs {len(wanted) + 1} pictures, {uses}; {', '.join(few[:5])}"
+            f"{', …' * (len(few) > 5)}: add pictures, or give the folders train, val and test"
+        )
     if "test" in parts:
         test = parts["test"]
     else:
@@ -48,26 +128,62 @@ def load(
         train, held_out = stratified_split(train, validation, seed)
     if train_size is not None:
         train = stratified_subset(train, train_size, seed)
-    return Splits(train, held_out, test, train.name, *channel_statistics(train.images), f"pictures from {root}")
+    scaling = channel_statistics(train.images)
+    return Splits(train, held_out, test, train.name, *scaling, note=note, origin=str(root.resolve()))
 
 
-def _read(root: Path) -> Dataset:
-    files = {folder.name: find_images(folder) for folder in _folders(root)}
-    if len(files) < 2:
-        raise ValueError(f"{root}: expected a folder for each of two or more classes. Received: {_listed(files)}")
-    if empty := [name for name, paths in files.items() if not paths]:
-        raise ValueError(f"{root}: no pictures in {_listed(empty)}")
-    paths = [path for group in files.values() for path in group]
-    images = np.empty((len(paths), 3, 32, 32), np.uint8)
-    for i, path in enumerate(paths):
-        images[i] = load_image(path)
-    labels = np.repeat(np.arange(len(files)), [len(group) for group in files.values()])
-    return Dataset(images, labels.astype(np.int64), tuple(files), root.resolve().name)
+def _find(root: Path, report: _Report) -> Classes:
+    """The pictures of each class in `root`; what else is there goes into `report`."""
+    classes: Classes = {}
+    for folder in _folders(root, report):
+        paths, others = scan_folder(folder)
+        classes[folder.name] = paths
+        report.others.update(others)
+        report.deeper += sum(path.parent != folder for path in paths)
+    if len(classes) < 2:
+        raise ValueError(f"{root}: expected a folder for each of two or more classes. Received: {_listed(classes)}")
+    check_classes(tuple(classes), str(root))
+    if empty := [name for name, paths in classes.items() if not paths]:
+        counted = f"; {not_read(report.others)}" if report.others else ""
+        raise ValueError(f"{root}: no pictures in {_listed(empty)}{counted}")
+    return classes
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _read(name: str, classes: Classes, report: _Report) -> Dataset:
+    """The pictures of `classes` but for those that cannot be read: what is wrong with these goes into `report`."""
+    images = np.empty((sum(map(len, classes.values())), 3, 32, 32), np.uint8)
+    labels: list[int] = []
+    for label, paths in enumerate(classes.values()):
+        for path in paths:
+            try:
+                images[len(labels)] = load_image(path)
+                labels.append(label)
+            except ImageError as error:
+                report.damaged.append(str(error))
+    return Dataset(images[: len(labels)], np.array(labels, np.int64), tuple(classes), name)
 
 
-def _listed(names) -> str:
+def _folders(root: Path, report: _Report) -> list[Path]:
+    """The folders in `root`, sorted; what is hidden or no folder is counted in `report`."""
+    folders = []
+    for path in sorted(root.iterdir()):
+        if path.name.startswith("."):
+            report.others["hidden"] += 1
+        elif path.is_dir():
+            folders.append(path)
+        else:
+            report.others["beside the folders"] += 1
+    return folders
+
+
+def _only_folders(folder: Path) -> bool:
+    return all(path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _name(root: Path) -> str:
+    """The name of the folder; bytes that are not UTF-8 are escaped, so that any file can store it."""
+    return root.resolve().name.encode(errors="backslashreplace").decode() or "pictures"
+
+
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"

@@ -1,5 +1,7 @@
 """Seeded splits that keep the share of every class."""
 
+import math
+
 import numpy as np
 from sklearn.model_selection import train_test_split
 
@@ -11,23 +13,56 @@ TEST_SEED = 0  # of the test split of a data set that ships without one: the sam
 def stratified_split(dataset: Dataset, validation: int | float, seed: int) -> tuple[Dataset, Dataset]:
     """Take a validation set out of `dataset`: (the rest, the validation set), each in the order of `dataset`.
 
-    validation: a number of records (int) or a share of them (float in (0, 1)). The same seed gives the same split.
-    Raises ValueError where a class would be missing from either part.
+    validation: a number of records (int), or a share of them (float in (0, 1)), rounded up and one of each class at
+    least. Every class is in both parts. The same seed gives the same split. Raises ValueError where that is not
+    possible.
     """
-    try:
-        rest, taken = train_test_split(
-            np.arange(len(dataset)),
-            test_size=validation,
-            stratify=dataset.labels,
-            random_state=np.random.RandomState(np.random.MT19937(seed)),
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"cannot split {validation} of the {len(dataset)} records of {dataset.name!r} by class: {error}"
-        ) from None
-    return dataset.subset(np.sort(rest)), dataset.subset(np.sort(taken))
+    taken = _take(dataset, validation, seed, left=1)
+    return dataset.subset(np.setdiff1d(np.arange(len(dataset)), taken)), dataset.subset(taken)
 
 
 def stratified_subset(dataset: Dataset, size: int, seed: int) -> Dataset:
-    """`size` records of `dataset` with its share of every class, in its order; see `stratified_split`."""
-    return dataset if size == len(dataset) else stratified_split(dataset, size, seed)[1]
+    """`size` records of `dataset` with its share of every class, one at least, in its order; seeded.
+
+    Raises ValueError for a size that is more than there are records, or less than classes.
+    """
+    return dataset if size == len(dataset) else dataset.subset(_take(dataset, size, seed, left=0))
+
+
+def _take(dataset: Dataset, wanted: int | float, seed: int, left: int) -> np.ndarray:
+    """Indices of `wanted` records, ascending: of every class one at least, and `left` or more are not taken."""
+    labels = dataset.labels
+    classes, counts = np.unique(labels, return_counts=True)
+    what = f"cannot split {wanted} of the {len(dataset)} records of {dataset.name!r} by class"
+    if few := [dataset.classes[label] for label in classes[counts < 1 + left]]:
+        shown = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
+        raise ValueError(f"{what}: {shown} has one record, and each class needs one in both parts; add some")
+    least, most = len(classes), len(labels) - left * len(classes)
+    if isinstance(wanted, float):
+        if not 0 < wanted < 1:
+            raise ValueError(f"{what}: expected a share above 0 and below 1")
+        size = max(math.ceil(wanted * len(labels)), least)
+    else:
+        size = wanted
+    if not least <= size <= most:
+        raise ValueError(f"{what}: expected {least} to {most}, as each of the {least} classes must be in the result")
+    rng = np.random.RandomState(np.random.MT19937(seed))
+    if counts.min() > 1 and size <= len(labels) - least:  # what scikit-learn can do
+        taken = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=rng)[1]
+        found = np.bincount(labels[taken], minlength=classes[-1] + 1)[classes]
+        if (found >= 1).all() and (found <= counts - left).all():
+            return np.sort(taken)
+    quotas = _quotas(counts, size, left)
+    chosen = [rng.permutation(np.flatnonzero(labels == c))[:quota] for c, quota in zip(classes, quotas, strict=True)]
+    return np.sort(np.concatenate(chosen))
+
+
+def _quotas(counts: np.ndarray, size: int, left: int) -> np.ndarray:
+    """How many to take of each class, `size` in all: its share as far as 1 .. count - left allow."""
+    share = size * counts / counts.sum()
+    quotas = np.clip(np.floor(share).astype(int), 1, counts - left)
+    while (missing := size - quotas.sum()) != 0:
+        step = int(np.sign(missing))
+        free = quotas < counts - left if step > 0 else quotas > 1
+        quotas[np.argmax(np.where(free, step * (share - quotas), -np.inf))] += step
+    return quotas

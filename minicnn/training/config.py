@@ -68,6 +68,7 @@ class Config(Augment):
     normalize: str = _option("mean-std", "Data", "mean-std, or unit for [0, 1].")
     validation: int = _option(0, "Data", "Images to validate on (0: the data set's own).")
     train_size: int = _option(0, "Data", "Images to train on (0: all others).")
+    skip_damaged: bool = _option(False, "Data", "Go on without the pictures of a folder that cannot be read.")
     tta: bool = _option(False, "Run", "Validate and test on the mean answer to a picture and its mirror image.")
     seed: int = _option(0, "Run", "Of initial weights, data order, changes and split.")
     limit_batches: int = _option(0, "Run", "Batches of an epoch, and of a validation, for a trial (0: all).")
@@ -88,7 +89,7 @@ class Config(Augment):
             _check(name, getattr(self, name), int | float)
         for name in ("label_smoothing", "gamma"):
             _check(name, getattr(self, name), int | float, 0, 1)
-        for name in ("nesterov", "decay_bias_and_norm", "tta", "overfit_batch"):
+        for name in ("nesterov", "decay_bias_and_norm", "skip_damaged", "tta", "overfit_batch"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: expected true or false, received {getattr(self, name)!r}")
         object.__setattr__(self, "milestones", tuple(self.milestones))  # TOML and JSON have lists
@@ -161,7 +162,8 @@ class Config(Augment):
 
     def split_options(self) -> dict[str, Any]:
         """Return the options with which :func:`minicnn.data.load` splits the data."""
-        return {"seed": self.seed, "validation": self.validation or None, "train_size": self.train_size or None}
+        options = {"seed": self.seed, "validation": self.validation or None, "train_size": self.train_size or None}
+        return options | ({"skip_damaged": True} if self.skip_damaged else {})
 
     def override(self, **overrides: Any) -> "Config":
         """Return this configuration with some fields replaced, the options of the model one by one.

@@ -13,7 +13,7 @@ from minicnn import models, random
 from minicnn.autograd import no_grad
 from minicnn.backend import Backend
 from minicnn.compile import compile
-from minicnn.data import Loader, Splits
+from minicnn.data import Loader, Splits, identity_differences
 from minicnn.nn import Module
 from minicnn.optim.schedules import ReduceOnPlateau
 from minicnn.tensor import Tensor
@@ -224,7 +224,7 @@ class Trainer:
         metadata = {
             "kind": "training",
             "config": asdict(self.config),
-            "data": self._data_identity(),
+            "data": self.splits.identity,
             "optimizer": optimizer,
             "schedule": self.schedule.state_dict() if isinstance(self.schedule, ReduceOnPlateau) else {},
             "random": random.get_state(),
@@ -249,14 +249,14 @@ class Trainer:
             ValueError: it is of one with other options, data or shapes; all differences are listed, and nothing is
                 changed.
         """
-        theirs = {**asdict(stored_config(metadata, arrays)), **metadata.get("data", {})}
-        ours = {**asdict(self.config), **self._data_identity()}
+        theirs, ours = asdict(stored_config(metadata, arrays)), asdict(self.config)
         free = () if self.config.shaped_by_epochs else ("epochs",)
         differences = [
             f"{name} was {theirs.get(name)}, now {value}"
             for name, value in ours.items()
             if name not in free and theirs.get(name) != value
         ]
+        differences += identity_differences(metadata.get("data", {}), self.splits.identity)
         own_arrays, _ = self.state()
         differences += compare_keys(
             {name: a.shape for name, a in own_arrays.items()}, {name: a.shape for name, a in arrays.items()}
@@ -298,16 +298,13 @@ class Trainer:
             "mean": list(self.mean),
             "std": list(self.std),
             "dataset": self.splits.name,
+            "origin": self.splits.origin,
+            "data": {key: self.splits.identity[key] for key in ("records", "fingerprints")},
             "split": self.config.split_options(),
             "epoch": len(self.history),
             "validation_accuracy": self.history[-1]["validation_accuracy"] if self.history else None,
         }
         return arrays, metadata
-
-    def _data_identity(self) -> dict[str, Any]:
-        """What tells one data set from another: name, sizes, classes."""
-        parts = {part: len(getattr(self.splits, part)) for part in ("train", "validation", "test")}
-        return {"dataset": self.splits.name, "records": parts, "classes": list(self.splits.train.classes)}
 
 
 def stored_config(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Config:

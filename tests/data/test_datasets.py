@@ -1,8 +1,12 @@
 """Dataset, splits and the digits."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from minicnn import data
 from minicnn.data.dataset import channel_statistics
@@ -51,6 +55,106 @@ def test_split_is_a_seeded_partition_that_keeps_the_classes(size):
 def test_impossible_splits_are_refused(size):
     with pytest.raises(ValueError, match=f"cannot split {size} of the 100 records of 'made' by class"):
         data.stratified_split(make([0, 1] * 50), size, 0)
+
+
+@pytest.mark.parametrize("counts", [(2, 98), (2, 2, 2, 94), (2,) * 9 + (100,), (3, 40), (2, 2)])
+@pytest.mark.parametrize("seed", range(3))
+def test_rare_classes_are_in_both_parts(counts, seed):
+    dataset = make(np.repeat(np.arange(len(counts)), counts))
+    for size in (len(counts), 0.1, len(dataset) // 2, len(dataset) - len(counts)):
+        rest, taken = data.stratified_split(dataset, size, seed)
+        for part in (rest, taken):
+            assert (np.bincount(part.labels, minlength=len(counts)) >= 1).all()
+        assert sorted(np.concatenate([rest.images[:, 0, 0, 0], taken.images[:, 0, 0, 0]])) == list(range(len(dataset)))
+        assert isinstance(size, float) or len(taken) == size
+        again = data.stratified_split(dataset, size, seed)[1]
+        assert np.array_equal(again.images, taken.images)
+
+
+def test_a_share_is_rounded_up_and_has_every_class():
+    assert len(data.stratified_split(make([0] * 50 + [1] * 51), 0.1, 0)[1]) == 11
+    assert data.stratified_split(make([0, 0, 0, 1, 1, 1]), 0.1, 0)[1].labels.tolist() == [0, 1]
+
+
+def test_a_class_of_one_record_cannot_be_split():
+    with pytest.raises(
+        ValueError, match="by class: 3 has one record, and each class needs one in both parts; add some"
+    ):
+        data.stratified_split(make([0, 0, 3]), 1, 0)
+
+
+@pytest.mark.parametrize("counts", [(1, 6), (1, 1, 8), (3, 3), (1, 1)])
+def test_subsets_of_every_size(counts):
+    dataset = make(np.repeat(np.arange(len(counts)), counts))
+    for size in range(1, len(dataset) + 2):
+        if len(counts) <= size <= len(dataset):
+            subset = data.stratified_subset(dataset, size, 0)
+            assert len(subset) == size and len(np.unique(subset.labels)) == len(counts)
+        else:
+            with pytest.raises(ValueError, match=f"cannot split {size} .*: expected {len(counts)} to {len(dataset)}"):
+                data.stratified_subset(dataset, size, 0)
+
+
+def test_splits_of_usual_sets_are_those_of_scikit_learn():
+    """The weights that are shipped, and every run there is, were validated on these."""
+    dataset = make(np.random.default_rng(0).integers(0, 10, 3000))
+    for size in (0.1, 500, 1 / 3):
+        state = np.random.RandomState(np.random.MT19937(4))
+        _, expected = train_test_split(np.arange(3000), test_size=size, stratify=dataset.labels, random_state=state)
+        taken = data.stratified_split(dataset, size, 4)[1]
+        np.testing.assert_array_equal(taken.images, dataset.images[np.sort(expected)])
+        np.testing.assert_array_equal(taken.labels, dataset.labels[np.sort(expected)])
+
+
+def splits_of(records, **changes):
+    part = make(records)
+    return data.Splits(part, part, part, "made", (0, 0, 0), (1, 1, 1), **changes)
+
+
+def test_the_identity_tells_data_sets_apart():
+    """Another pixel of those that count, order, label, class or number; but not another place."""
+    labels = [0, 1, 2, 3] * 5
+    before = json.loads(json.dumps(splits_of(labels).identity))
+    assert data.identity_differences(before, splits_of(labels, note="moved", origin="/moved").identity) == []
+    pixel = splits_of(labels)
+    pixel.test.images[7, 0, 0, 0] ^= 1  # the parts are one data set here
+    same = "the pictures or labels of train, validation, test are not those of before"
+    assert data.identity_differences(before, pixel.identity) == [same]
+    assert data.identity_differences(before, splits_of(labels[::-1]).identity) == [same]
+    more = data.identity_differences(before, splits_of([*labels, 0]).identity)
+    assert len(more) == 1 and more[0].startswith("records was {'train': 20") and more[0].endswith("'test': 21}")
+    renamed = replace(splits_of(labels), train=replace(make(labels), classes=tuple("abcdefghij")))
+    assert "classes was ['0'" in data.identity_differences(before, renamed.identity)[0]
+    assert data.identity_differences(before, renamed.identity, ["test"]) == []
+
+
+@pytest.mark.parametrize("stored", [None, 3, [], "text", {"fingerprints": 3}, {"fingerprints": None}])
+def test_a_damaged_identity(stored):
+    assert data.identity_differences(stored, splits_of([0, 1]).identity) == ["what is stored of the data is damaged"]
+
+
+def test_an_identity_without_fingerprints_is_compared_as_far_as_it_goes():
+    now = splits_of([0, 1]).identity
+    assert data.identity_differences({}, now) == []
+    assert data.identity_differences({key: now[key] for key in ("dataset", "records", "classes")}, now) == []
+    assert data.identity_differences({"dataset": "x" * 999}, now) == [f"dataset was {'x' * 300}, now made"]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (7, 9)])
+def test_every_picture_and_channel_is_in_the_fingerprint(size):
+    images = np.zeros((4, 3, *size), np.uint8)
+    dataset = data.Dataset(images, np.zeros(4, np.int64), ("a",), "made")
+    seen = {dataset.fingerprint()}
+    for record in range(4):
+        for channel in range(3):
+            images[record, channel] = 1
+            seen.add(dataset.fingerprint())
+    assert len(seen) == 13
+
+
+def test_names_of_classes_that_no_file_can_store_are_refused():
+    with pytest.raises(ValueError, match=r"names of classes must be UTF-8; rename 'caf\\udce9'"):
+        data.Dataset(np.zeros((1, 3, 2, 2), np.uint8), np.zeros(1, np.int64), ("ok", "caf\udce9"), "made")
 
 
 def test_subset_by_class():

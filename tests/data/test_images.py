@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from minicnn.data import ImageError, find_images, load_image
-from minicnn.data.images import MAX_PIXELS
+from minicnn.data.images import FORMATS, MAX_PIXELS, MAX_SIDE, SUFFIXES
 
 
 @pytest.fixture(autouse=True)
@@ -197,6 +197,22 @@ def test_formats_that_are_not_listed_are_refused(tmp_path):
                 load_image(path)
 
 
+def test_avif(tmp_path):
+    if "AVIF" not in FORMATS:
+        pytest.skip("this Pillow has no AVIF")
+    assert np.allclose(one_color(tmp_path / "a.avif", "RGB", (10, 200, 30)), [10, 200, 30], atol=3)
+    assert find_images(tmp_path) == [tmp_path / "a.avif"]
+
+
+def test_every_suffix_is_read(tmp_path):
+    for suffix in sorted(SUFFIXES):
+        kind = Image.registered_extensions()[suffix]
+        Image.new("1" if suffix == ".pbm" else "L" if suffix == ".pgm" else "RGB", (8, 8)).save(
+            tmp_path / f"a{suffix}", kind
+        )
+        assert load_image(tmp_path / f"a{suffix}").max() <= 2
+
+
 @pytest.mark.parametrize("side", [7072, 30_000])
 def test_decompression_bombs_are_refused_in_bounded_memory(tmp_path, side):
     assert side * side > MAX_PIXELS
@@ -205,17 +221,73 @@ def test_decompression_bombs_are_refused_in_bounded_memory(tmp_path, side):
         load_image(path)
 
 
+@pytest.mark.parametrize(("width", "height"), [(1, 50_000_000), (50_000_000, 1), (MAX_SIDE + 1, 2)])
+def test_long_sides_are_refused(tmp_path, width, height):
+    path = png(tmp_path / "thin.png", width, height, 1, 0, [bytes(width // 8 + 1)])
+    with pytest.raises(ImageError, match=f"thin.png' has {width} x {height} pixels, sides over 65,535 are refused"):
+        load_image(path)
+
+
+def test_the_longest_sides(tmp_path):
+    assert (load_image(png(tmp_path / "a.png", 1, MAX_SIDE, 8, 0, [b"\x07"] * MAX_SIDE)) == 7).all()
+    assert (load_image(png(tmp_path / "b.png", MAX_SIDE, 1, 8, 0, [b"\x07" * MAX_SIDE])) == 7).all()
+
+
+@pytest.mark.parametrize(
+    "start", [b"RIFF\0\0\0\0WEBPVP8 ", b"\0\0\0\x20ftypavif", b"BM", b"\xff\xd8\xff", b"II*\0", b""]
+)
+def test_files_of_too_many_bytes_are_not_opened(tmp_path, start):
+    path = tmp_path / "huge.webp"
+    with path.open("wb") as file:
+        file.write(start)
+        file.truncate(2**33)
+    with pytest.raises(ImageError, match="webp' has 8,589,934,592 bytes, more than 268,435,456 are refused"):
+        load_image(path)
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+from minicnn.data import ImageError, load_image
+try:
+    image = load_image(sys.argv[1])
+    print(*image.reshape(3, -1).mean(1).round().astype(int))
+except ImageError as error:
+    print("refused")
+print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is there on Linux only")
-def test_the_largest_picture_stays_in_bounded_memory(tmp_path):
-    side = int(MAX_PIXELS**0.5)
-    path = png(tmp_path / "large.png", side, side, 8, 4, [bytes(2 * side)] * side)  # grey with alpha, all transparent
-    code = (
-        "import sys; from pathlib import Path; from minicnn.data import load_image; image = load_image(sys.argv[1]); "
-        "assert (image == 255).all(); status = Path('/proc/self/status').read_text(); "
-        "print(status.partition('VmHWM:')[2].split()[0])"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 2**20
+@pytest.mark.parametrize("kind", ["grey with alpha", "thin", "photograph"])
+def test_the_largest_pictures_stay_in_bounded_memory(tmp_path, kind):
+    side, answer = int(MAX_PIXELS**0.5), "255 255 255"
+    if kind == "grey with alpha":
+        path = png(tmp_path / "a.png", side, side, 8, 4, [bytes(2 * side)] * side)  # all transparent
+    elif kind == "thin":
+        path, answer = png(tmp_path / "a.png", 1, 50_000_000, 1, 0, [b"\0"]), "refused"
+    else:
+        path = tmp_path / "a.jpg"
+        Image.new("L", (12_000, 9_000), 255).save(path, progressive=True)
+    done = subprocess.run([sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True)
+    found, memory = done.stdout.splitlines()
+    assert found == answer and int(memory) < 2**20
+
+
+def test_a_large_jpeg_is_decoded_smaller(tmp_path):
+    """The two halves of more pixels than a PNG may have, with the orientation that its camera noted."""
+    picture = Image.new("L", (8000, 7000))
+    picture.paste(200, (4000, 0, 8000, 7000))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned clockwise: the left half is at the top
+    picture.save(tmp_path / "a.jpg", exif=exif)
+    image = load_image(tmp_path / "a.jpg").astype(int)
+    assert abs(image[:, :15] - 0).max() <= 2 and abs(image[:, 17:] - 200).max() <= 2
+    with pytest.raises(ImageError, match="has 8000 x 7000 pixels"):
+        load_image(tmp_path / "a.jpg", 8000)  # for such a size, it cannot be made smaller
+    Image.new("L", (11_000, 11_000)).save(tmp_path / "b.jpg")
+    with pytest.raises(ImageError, match="has 11000 x 11000 pixels, more than 110,000,000 are refused"):
+        load_image(tmp_path / "b.jpg")
 
 
 @pytest.mark.parametrize("name", ["ärger 中.png", "with spaces.png", "-leading.png", "line\nbreak.png"])
@@ -230,7 +302,43 @@ def test_names(tmp_path, monkeypatch, name):
 
 
 def test_find_images_lists_pictures_in_order(tmp_path):
-    for name in ("b.PNG", "a.jpg", "c.txt", ".hidden.png", "d.webp"):
-        (tmp_path / name).touch()
     (tmp_path / "e.png").mkdir()
-    assert [path.name for path in find_images(tmp_path)] == ["a.jpg", "b.PNG", "d.webp"]
+    for name in ("b.PNG", "a.jpg", "d.webp", "e.png/f.jfif", "e.png/a.jpe"):
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
+    assert found == ["a.jpg", "b.PNG", "d.webp", "e.png/a.jpe", "e.png/f.jfif"]
+
+
+def test_find_images_counts_what_it_leaves_out(tmp_path):
+    names = ("a.png", "b.heic", "c.HEIC", "d.txt", ".hidden.png", "none", "odd.\x1b[1m", "x.toolongforasuffix")
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning) as caught:
+        assert find_images(tmp_path) == [tmp_path / "a.png"]
+    assert len(caught) == 1 and sorted(str(caught[0].message).partition("not read: ")[2].split(", ")) == [
+        "1 .txt", "1 hidden", "1 without a suffix", "2 .heic", "2 with another suffix"
+    ]  # fmt: skip
+
+
+def test_find_images_names_some_kinds(tmp_path):
+    for i in range(20):
+        (tmp_path / f"a.{i:03}").touch()
+    with pytest.warns(UserWarning, match=r"1 \.\d{3}, 12 of other kinds$"):
+        assert find_images(tmp_path) == []
+
+
+def test_find_images_follows_links_once(tmp_path):
+    """Neither a link to itself, nor one to a folder above, nor two to one folder lead in circles or read twice."""
+    inner = tmp_path / "class" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for picture in (inner / "a.png", tmp_path / "elsewhere" / "b.png", tmp_path / "other.png"):
+        picture.touch()
+    (inner / "self").symlink_to(inner)
+    (inner / "up").symlink_to(tmp_path)
+    (inner / "none").symlink_to("none")
+    for name in ("one", "two"):
+        (tmp_path / "class" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.warns(UserWarning, match="3 link to a folder above or read before, 1 without a suffix"):
+        found = find_images(tmp_path / "class")
+    assert found == [inner / "a.png", tmp_path / "class" / "one" / "b.png"]
