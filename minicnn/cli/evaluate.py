@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,17 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from minicnn import data, files
-from minicnn.cli.options import (
-    BackendName,
-    DataDir,
-    Debug,
-    Threads,
-    Tta,
-    UsageError,
-    Weights,
-    check_holds_no_run,
-    choose_backend,
-)
+from minicnn.cli.folders import METRICS, check_holds_no_run, held
+from minicnn.cli.options import BackendName, DataDir, Debug, Threads, Tta, UsageError, Weights, choose_backend
 from minicnn.cli.reports import test_reports
 from minicnn.training import pretrained
 
@@ -51,13 +43,12 @@ def evaluate(
             f"the weights {weights} know the classes {', '.join(trained.classes)}, "
             f"the data set {splits.name} has {', '.join(splits.train.classes)}"
         )
-    if out is not None:
-        files.check_writable(out)
     part = getattr(splits, split)
     loader = data.Loader(part, batch_size, mean=trained.mean, std=trained.std, backend=chosen)
-    report = test_reports(out, trained.model, loader, tta)
-    if out is not None:
-        files.atomic_write(out / "metrics.json", json.dumps(report, indent=2) + "\n")
+    with nullcontext() if out is None else held(out):
+        report = test_reports(out, trained.model, loader, tta)
+        if out is not None:
+            files.atomic_write(out / METRICS, json.dumps(report, indent=2) + "\n")
     if as_json:
         print(json.dumps(report))
     else:

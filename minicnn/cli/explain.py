@@ -7,8 +7,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from minicnn import files, plots
-from minicnn.cli.options import BackendName, Debug, Threads, UsageError, Weights, check_holds_no_run, choose_backend
+from minicnn import plots
+from minicnn.cli.folders import check_holds_no_run, held
+from minicnn.cli.options import BackendName, Debug, Threads, UsageError, Weights, choose_backend
 from minicnn.cli.predict import read_pictures
 from minicnn.cli.reports import explanations, write_pictures
 from minicnn.data import ImageError
@@ -65,7 +66,6 @@ def explain(
             check_layer(trained.model, inputs, layer)
         except ValueError as error:
             raise UsageError(f"--{error}") from error
-    files.check_writable(out)
     rows = predict(trained.model, inputs.data)
     shown = np.full(len(rows), trained.classes.index(class_name)) if class_name else rows.argmax(axis=1)
     answers = [f"{trained.classes[index]} {row[index]:.0%}" for index, row in zip(shown, rows, strict=True)]
@@ -75,10 +75,11 @@ def explain(
         raise ValueError(f"{weights}: expected a model with a convolution, received {trained.name}; name a --layer")
     for number, (picture, row) in enumerate(zip(images, rows, strict=True), 1):
         pictures[f"probabilities-{number}"] = plots.probability_bars(picture, row, trained.classes)
-    for earlier in out.glob("probabilities-*.png"):
-        if earlier.stem.removeprefix("probabilities-").isdecimal():
-            earlier.unlink()
-    write_pictures(out, pictures)
+    with held(out):
+        for earlier in out.glob("probabilities-*.png"):
+            if earlier.stem.removeprefix("probabilities-").isdecimal():
+                earlier.unlink()
+        write_pictures(out, pictures)
     for number, (answer, (path, _)) in enumerate(zip(answers, readable, strict=True), 1):
         print(f"{number}\t{path}\t{answer}")
     print(f"wrote {', '.join(f'{name}.png' for name in pictures)} into {out}")

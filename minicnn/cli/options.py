@@ -31,9 +31,3 @@ def choose_backend(name: str, threads: int) -> Backend:
     except ValueError as error:
         raise UsageError(str(error)) from error
     return chosen
-
-
-def check_holds_no_run(folder: Path) -> None:
-    """Refuse to write over a run."""
-    if (folder / "last.safetensors").exists():
-        raise UsageError(f"--out: {folder} holds a run; choose another folder, or go on with it by train.py --resume")
