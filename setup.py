@@ -18,6 +18,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["minicnn", "minicnn.*"]),
+    py_modules=["minicnn_door"],
     package_data={"minicnn": ["weights/*", "training/recipes/*.toml", "backend/cuda/*.cu", "py.typed"]},
     install_requires=[
         "numpy>=2.0",
@@ -40,5 +41,5 @@ setup(
         "test": test,
         "bench": ["torch>=2.5"],
     },
-    entry_points={"console_scripts": ["minicnn = minicnn.cli.main:main"]},
+    entry_points={"console_scripts": ["minicnn = minicnn_door:main"]},
 )
