@@ -74,7 +74,7 @@ def compare(
     with held_for(out):
         drawn = draw(histories, out)
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(rows, indent=2, allow_nan=False))
     else:
         print(table(rows, markdown))
         if not markdown:

@@ -48,9 +48,9 @@ def evaluate(
     with nullcontext() if out is None else held(out):
         report = test_reports(out, trained.model, loader, tta)
         if out is not None:
-            files.atomic_write(out / METRICS, json.dumps(report, indent=2) + "\n")
+            files.atomic_write(out / METRICS, json.dumps(report, indent=2, allow_nan=False) + "\n")
     if as_json:
-        print(json.dumps(report))
+        print(json.dumps(report, allow_nan=False))
     else:
         print(f"data: {splits.note}")
         _print(report, f"{weights} on {splits.name}, {split}: {report['accuracy']:.2%} of {report['images']:,} images")

@@ -11,7 +11,7 @@ from minicnn import plots
 from minicnn.cli.folders import check_holds_no_run, held
 from minicnn.cli.options import BackendName, Debug, Threads, UsageError, Weights, choose_backend
 from minicnn.cli.predict import read_pictures
-from minicnn.cli.reports import explanations, write_pictures
+from minicnn.cli.reports import check_finite, explanations, write_pictures
 from minicnn.data import ImageError
 from minicnn.tensor import Tensor
 from minicnn.training import pretrained
@@ -67,6 +67,7 @@ def explain(
         except ValueError as error:
             raise UsageError(f"--{error}") from error
     rows = predict(trained.model, inputs.data)
+    check_finite(rows)
     shown = np.full(len(rows), trained.classes.index(class_name)) if class_name else rows.argmax(axis=1)
     answers = [f"{trained.classes[index]} {row[index]:.0%}" for index, row in zip(shown, rows, strict=True)]
     captions = [f"{answer}, {Path(path).name}" for answer, (path, _) in zip(answers, readable, strict=True)]

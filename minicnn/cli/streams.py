@@ -23,11 +23,13 @@ class _Lenient(io.FileIO):
 def protect() -> None:
     """Let stdout and stderr of this process survive a reader that leaves, a full disk, and being closed from the start.
 
-    A name that cannot be encoded is printed escaped. Streams that were replaced, as by a test, stay as they are.
+    What cannot be encoded is printed escaped: that alone holds for streams that were replaced, as by a test.
     """
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is not getattr(sys, f"__{name}__"):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
             continue
         closed = stream is None
         if closed:  # taken, or the next file to be opened would be written into by every print

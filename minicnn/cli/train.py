@@ -27,6 +27,8 @@ from minicnn.training.progress import Output, Progress
 from minicnn.training.stored import Maybe, check
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+if hasattr(signal, "SIGHUP"):  # the terminal is closed
+    STOPPED[signal.SIGHUP] = 129
 
 
 @with_config
@@ -153,7 +155,10 @@ def _fit(trainer: Trainer, folder: Path, stop_after: int, source: Mapping[str, s
 
 @contextmanager
 def _signals() -> Iterator[list[signal.Signals]]:
-    """Collect the first SIGINT or SIGTERM for the loop to see; a second SIGINT interrupts at once."""
+    """Collect SIGINT, SIGTERM and SIGHUP for the loop to see; a second SIGINT interrupts at once.
+
+    A SIGHUP that is ignored, as nohup has it, stays so.
+    """
     caught: list[signal.Signals] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -161,7 +166,8 @@ def _signals() -> Iterator[list[signal.Signals]]:
             raise KeyboardInterrupt
         caught.append(signal.Signals(number))
 
-    before = {number: signal.signal(number, note) for number in STOPPED}
+    heard = [number for number in STOPPED if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield caught
     finally:
