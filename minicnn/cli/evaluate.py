@@ -12,7 +12,17 @@ from rich.table import Table
 
 from minicnn import data, files
 from minicnn.cli.folders import METRICS, check_holds_no_run, held
-from minicnn.cli.options import BackendName, DataDir, Debug, Threads, Tta, UsageError, Weights, choose_backend
+from minicnn.cli.options import (
+    BackendName,
+    DataDir,
+    Debug,
+    Threads,
+    Tta,
+    UsageError,
+    Weights,
+    choose_backend,
+    naming_memory,
+)
 from minicnn.cli.reports import test_reports
 from minicnn.training import pretrained
 
@@ -45,7 +55,7 @@ def evaluate(
         )
     part = getattr(splits, split)
     loader = data.Loader(part, batch_size, mean=trained.mean, std=trained.std, backend=chosen)
-    with nullcontext() if out is None else held(out):
+    with nullcontext() if out is None else held(out), naming_memory(chosen, batch_size):
         report = test_reports(out, trained.model, loader, tta)
         if out is not None:
             files.atomic_write(out / METRICS, json.dumps(report, indent=2, allow_nan=False) + "\n")

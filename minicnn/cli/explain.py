@@ -9,7 +9,7 @@ import typer
 
 from minicnn import plots
 from minicnn.cli.folders import check_holds_no_run, held
-from minicnn.cli.options import BackendName, Debug, Threads, UsageError, Weights, choose_backend
+from minicnn.cli.options import BackendName, Debug, Threads, UsageError, Weights, choose_backend, naming_memory
 from minicnn.cli.predict import read_pictures
 from minicnn.cli.reports import check_finite, explanations, write_pictures
 from minicnn.data import ImageError
@@ -66,12 +66,14 @@ def explain(
             check_layer(trained.model, inputs, layer)
         except ValueError as error:
             raise UsageError(f"--{error}") from error
-    rows = predict(trained.model, inputs.data)
+    with naming_memory(chosen, len(images)):
+        rows = predict(trained.model, inputs.data)
     check_finite(rows)
     shown = np.full(len(rows), trained.classes.index(class_name)) if class_name else rows.argmax(axis=1)
     answers = [f"{trained.classes[index]} {row[index]:.0%}" for index, row in zip(shown, rows, strict=True)]
     captions = [f"{answer}, {Path(path).name}" for answer, (path, _) in zip(answers, readable, strict=True)]
-    pictures = explanations(trained.model, inputs, images, shown, captions, layer)
+    with naming_memory(chosen, len(images)):
+        pictures = explanations(trained.model, inputs, images, shown, captions, layer)
     if not pictures:
         raise ValueError(f"{weights}: expected a model with a convolution, received {trained.name}; name a --layer")
     for number, (picture, row) in enumerate(zip(images, rows, strict=True), 1):

@@ -10,7 +10,7 @@ import typer
 from minicnn import files, plots
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
 from minicnn.cli.folders import check_holds_no_run, held
-from minicnn.cli.options import BackendName, DataDir, Debug, Threads, choose_backend
+from minicnn.cli.options import BackendName, DataDir, Debug, Threads, choose_backend, naming_memory
 from minicnn.training import Trainer
 from minicnn.training.lr_finder import learning_rate_test, smoothed, suggestion
 
@@ -44,7 +44,7 @@ def find_lr(
     folder = out or files.new_run_folder(
         "runs", f"find-lr-{splits.name}-{config.model}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
-    with held(folder):
+    with held(folder), naming_memory(chosen, config.batch_size):
         rates, losses = learning_rate_test(Trainer(whole, splits, chosen), steps)
         best = suggestion(rates, losses)
         smooth = smoothed(losses)

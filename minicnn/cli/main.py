@@ -17,7 +17,7 @@ from minicnn.cli.convert import convert
 from minicnn.cli.evaluate import evaluate
 from minicnn.cli.explain import explain
 from minicnn.cli.find_lr import find_lr
-from minicnn.cli.options import UsageError
+from minicnn.cli.options import OutOfMemory, UsageError
 from minicnn.cli.predict import predict
 from minicnn.cli.publish import publish
 from minicnn.cli.show import show
@@ -41,7 +41,7 @@ _COMMANDS: dict[str, Callable[..., int]] = {
 _ANSWERS = ("predict", "evaluate", "compare")  # what they print is what they are for; others write files
 _TYPERS_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError; the module that has it depends on typer's version
 _USAGE_ERRORS = (UsageError, UnknownDataset, DatasetUnavailable)
-_USERS_ERRORS = (ValueError, TypeError, OSError, BackendUnavailable, TrainingError, MemoryError)
+_USERS_ERRORS = (ValueError, TypeError, OSError, BackendUnavailable, TrainingError, OutOfMemory, MemoryError)
 
 
 def main(arguments: Sequence[str] | None = None, command: str | None = None) -> None:

@@ -1,12 +1,16 @@
 """Options and checks that several commands share, and the error for a wrong word."""
 
+import importlib.util
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from minicnn import backend
-from minicnn.backend import Backend
+from minicnn.backend import Backend, BackendUnavailable
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the data (default: MINICNN_DATA, or a cache folder).")
@@ -15,6 +19,7 @@ BackendName = Annotated[str, typer.Option("--backend", help="auto (a GPU if ther
 Weights = Annotated[str, typer.Option("--weights", help="A .safetensors or .h5 file, or the name of shipped weights.")]
 Tta = Annotated[bool, typer.Option("--tta", help="Answer with the mean for a picture and its mirror image.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads (0: all). Results do not depend on it.")]
+_ALLOCATION = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "ALLOC_FAILED")  # in CUDA's own errors
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -22,12 +27,37 @@ class UsageError(ValueError):
     """A wrong option or argument, exit code 2."""
 
 
+class OutOfMemory(RuntimeError):
+    """The images of a batch do not fit into the memory of the device; the message says what is used, and the remedy."""
+
+
 def choose_backend(name: str, threads: int) -> Backend:
-    """Make a backend the default, with so many threads."""
+    """Make a backend the default, with so many threads; warn where "auto" passes over a CuPy that is installed."""
     try:
         chosen = backend.set_default(backend.get(name).name)
+        if name == "auto" and chosen.name == "numpy" and importlib.util.find_spec("cupy"):
+            try:
+                backend.get("cupy")
+            except BackendUnavailable as error:
+                warnings.warn(f"NumPy is used; {error}", stacklevel=2)
         if threads:
             backend.set_num_threads(threads)
     except ValueError as error:
         raise UsageError(str(error)) from error
     return chosen
+
+
+@contextmanager
+def naming_memory(chosen: Backend, images: int) -> Iterator[None]:
+    """Work on batches of so many images in a ``with`` block; that a GPU's memory is too small for it is OutOfMemory."""
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if chosen.name != "cupy" or not (isinstance(error, MemoryError) or any(word in text for word in _ALLOCATION)):
+            raise
+        used, total = (size / 2**30 for size in chosen.kernels.device_memory())
+        raise OutOfMemory(
+            f"out of memory on the GPU with batches of {images} images: {used:.1f} of {total:.1f} GiB are in use "
+            f"({text[:200]}); use smaller batches, end other programs on the GPU, or use --backend numpy"
+        ) from error

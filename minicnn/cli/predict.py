@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from minicnn.cli.options import BackendName, Debug, Threads, Tta, UsageError, Weights, choose_backend
+from minicnn.cli.options import BackendName, Debug, Threads, Tta, UsageError, Weights, choose_backend, naming_memory
 from minicnn.data import ImageError, find_images, load_image
 from minicnn.training import pretrained
 from minicnn.training.evaluation import predict as probabilities_of
@@ -51,8 +51,9 @@ def predict(
             readable.append(answers[-1])
             pictures.append(picture)
     for start in range(0, len(readable), _BATCH):
-        images = trained.normalize(np.stack(pictures[start : start + _BATCH]), chosen)
-        rows = probabilities_of(trained.model, images, tta)
+        batch = pictures[start : start + _BATCH]
+        with naming_memory(chosen, len(batch)):
+            rows = probabilities_of(trained.model, trained.normalize(np.stack(batch), chosen), tta)
         for answer, row in zip(readable[start:], rows, strict=False):
             if not np.isfinite(row).all():
                 answer["error"] = f"the answer to {answer['path']!r} is not finite; train {weights} anew"

@@ -39,7 +39,7 @@ def protect() -> None:
             raw.lost = OSError(None, "it is closed")
         line_buffering = name == "stderr" or raw.isatty()
         encoding = None if closed else stream.encoding
-        buffer = io.BufferedWriter(raw)
+        buffer = io.BufferedWriter(raw)  # type: ignore[type-var]
         setattr(sys, name, io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=line_buffering))
 
 

@@ -19,7 +19,7 @@ import minicnn
 from minicnn import data, files
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
 from minicnn.cli.folders import METRICS, STATE, WEIGHTS, check_holds_no_run, held
-from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError, choose_backend
+from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError, choose_backend, naming_memory
 from minicnn.cli.reports import test_reports, write_curves
 from minicnn.summary import macs
 from minicnn.training import Config, Trainer, checkpoint, recipe_card, recipe_names
@@ -74,7 +74,7 @@ def train(
     output = Output()
     output.say(f"data: {splits.note}")
     folder = out or files.new_run_folder("runs", f"{splits.name}-{config.model}-{time.strftime('%Y%m%d-%H%M%S')}")
-    with held(folder, resume):
+    with held(folder, resume), naming_memory(chosen, config.batch_size):
         trainer = Trainer(config, splits, chosen, eager)
         if resume:
             stored = _run_in(folder)  # again: another process may have gone on with it while the data loaded

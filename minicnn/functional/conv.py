@@ -56,7 +56,8 @@ def conv2d(
                 f"the input {input.shape[2:]} with padding {pads}"
             )
     padded = tuple(size + 2 * pad for size, pad in zip(input.shape[2:], pads, strict=True))
-    reach = ((size - step * (n - 1) - 1) // s + 1 for size, n, s, step in zip(padded, window, strides, dilations))
+    axes = zip(padded, window, strides, dilations, strict=True)
+    reach = ((size - step * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, step in axes)
     check_size("conv2d", "a padded input", (*input.shape[:2], *padded), input.dtype)
     check_size("conv2d", "an output", (input.shape[0], outputs, *reach), input.dtype)
 
