@@ -63,9 +63,11 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"\0")
-        probe.unlink()
     except OSError as error:
         raise _explained(error, f"cannot write into the folder {folder}") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def new_run_folder(root: str | os.PathLike[str], name: str) -> Path:

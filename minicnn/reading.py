@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minicnn import backend
-from minicnn.recording import check_readable
+from minicnn.recording import Recorded, check_readable
 
 
 class Readable:
@@ -89,6 +89,8 @@ class Readable:
         return str(self)
 
     def __repr__(self) -> str:
+        if isinstance(self._data, Recorded):
+            return f"tensor(of a compiled function, shape={self._data.shape}, dtype={self._data.dtype})"
         text = np.array2string(self.numpy(), separator=", ", prefix="tensor(", precision=4, threshold=50)
         grad = ", requires_grad=True" if self.requires_grad else ""
         return f"tensor({text}, dtype={self._data.dtype}{grad})"

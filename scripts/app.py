@@ -2,7 +2,7 @@
 
 import sys
 
-from minicnn.cli.main import main
+from door import main
 
 if __name__ == "__main__":
     main([word for word in sys.argv[1:] if word != "-train"], "train" if "-train" in sys.argv else "predict")

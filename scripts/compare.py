@@ -1,6 +1,6 @@
 """Lay finished runs beside each other; see --help."""
 
-from minicnn.cli.main import main
+from door import main
 
 if __name__ == "__main__":
     main(command="compare")

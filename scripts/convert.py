@@ -1,6 +1,6 @@
 """Write weights in another file format; see --help."""
 
-from minicnn.cli.main import main
+from door import main
 
 if __name__ == "__main__":
     main(command="convert")

@@ -1,6 +1,6 @@
 """Show where a network looks; see --help."""
 
-from minicnn.cli.main import main
+from door import main
 
 if __name__ == "__main__":
     main(command="explain")

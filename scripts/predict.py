@@ -1,6 +1,6 @@
 """Say what is on pictures; see --help."""
 
-from minicnn.cli.main import main
+from door import main
 
 if __name__ == "__main__":
     main(command="predict")

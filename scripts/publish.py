@@ -1,6 +1,6 @@
 """Ship the weights of a run with the package; see --help."""
 
-from minicnn.cli.main import main
+from door import main
 
 if __name__ == "__main__":
     main(command="publish")

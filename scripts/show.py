@@ -1,6 +1,6 @@
 """Draw a batch before and after augmentation; see --help."""
 
-from minicnn.cli.main import main
+from door import main
 
 if __name__ == "__main__":
     main(command="show")

@@ -1,6 +1,6 @@
 """Train recipes one after another and compare them; see --help."""
 
-from minicnn.cli.main import main
+from door import main
 
 if __name__ == "__main__":
     main(command="study")

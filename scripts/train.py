@@ -1,6 +1,6 @@
 """Train a model; see --help."""
 
-from minicnn.cli.main import main
+from door import main
 
 if __name__ == "__main__":
     main(command="train")

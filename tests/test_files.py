@@ -79,6 +79,17 @@ def test_check_writable_makes_the_folder_and_leaves_nothing(tmp_path):
         files.check_writable(tmp_path / "file" / "run")
 
 
+def test_a_failed_check_writable_leaves_nothing(tmp_path, monkeypatch):
+    def full(path, content):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="cannot write into the folder .*; free some space"):
+        files.check_writable(tmp_path)
+    assert names(tmp_path) == []
+
+
 def test_check_writable_refuses_a_read_only_folder(tmp_path, monkeypatch):
     folder = tmp_path / "read only"
     folder.mkdir(mode=0o555)

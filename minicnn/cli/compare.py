@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from minicnn import files, plots
+from minicnn.cli.folders import held_for
 from minicnn.cli.options import Debug, UsageError
 from minicnn.text import shown
+from minicnn.training.stored import Maybe, Number, check, read_json
 
 Row = dict[str, Any]
 
@@ -38,6 +39,20 @@ _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # of a row of the tab
     "f1": ("F1", "{:.4f}".format),
 }
 _WORDS = 3  # the first columns are words, the others numbers
+_SHARE, _NUMBER, _COUNT = Number(most=1), Number(most=1e13), Number(most=10**13, whole=True)  # more is no run of ours
+_OF_METRICS = {
+    **{"recipe": Maybe(str), "model": Maybe(str), "parameters": Maybe(_COUNT), "macs": Maybe(_COUNT)},
+    **{"best_epoch": Maybe(_COUNT), "train_seconds": Maybe(_NUMBER), "images_per_second": Maybe(_NUMBER)},
+    "validation_accuracy": Maybe(_SHARE),
+}
+_MACRO = {name: Maybe(_SHARE) for name in ("precision", "recall", "f1")}
+_METRICS = {**_OF_METRICS, "test": Maybe({"accuracy": Maybe(_SHARE), "macro": Maybe(_MACRO)})}
+_CONFIG = {"recipe": Maybe(str), "config": Maybe({"model": Maybe(str)})}
+_HISTORY = {
+    **{"validation_accuracy": [_SHARE], "validation_loss": [Number(-1e30, 1e30)]},
+    **{"train_accuracy": Maybe([_SHARE]), "train_loss": Maybe([Number(-1e30, 1e30)])},
+    **{"learning_rate": Maybe([Number(most=1e30)]), "seconds": Maybe([_NUMBER]), "images_per_second": Maybe([_NUMBER])},
+}
 
 
 def compare(
@@ -57,9 +72,10 @@ def compare(
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out: expected a .png file, received {out}")
     rows, histories = read_runs(runs)
-    drawn = draw(histories, out)
+    with held_for(out):
+        drawn = draw(histories, out)
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(rows, indent=2, allow_nan=False))
     else:
         print(table(rows, markdown))
         if not markdown:
@@ -86,9 +102,8 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Row], dict[str, dict[str, l
             raise UsageError(f"{folder} {what}; expected a folder that train.py wrote")
         history = _history(folder / "history.csv")
         config, metrics = folder / "config.json", folder / "metrics.json"
-        row = {"run": name} | _row(_json(config, "config"), _json(metrics, "test"), history)
-        _check_numbers(row, metrics)
-        rows.append(row)
+        measured = read_json(metrics, _METRICS) if metrics.is_file() else {}
+        rows.append({"run": name} | _row(read_json(config, _CONFIG), measured, history))
         histories[name] = history
     return rows, histories
 
@@ -113,7 +128,6 @@ def draw(histories: Mapping[str, dict[str, list[float]]], path: Path) -> bool:
     """Draw the runs that have finished an epoch; -> whether there is one."""
     shown = {name: history for name, history in histories.items() if history}
     if shown:
-        files.check_writable(path.parent)
         files.atomic_write(path, plots.to_png(plots.runs(shown)))
     return bool(shown)
 
@@ -121,42 +135,19 @@ def draw(histories: Mapping[str, dict[str, list[float]]], path: Path) -> bool:
 def _row(config: Row, metrics: Row, history: Mapping[str, list[float]]) -> Row:
     accuracies, losses = history.get("validation_accuracy", []), history.get("validation_loss", [])
     best = max(range(len(accuracies)), key=lambda i: (accuracies[i], -losses[i]), default=None)
-    seconds = metrics.get("train_seconds", sum(history["seconds"]) if "seconds" in history else None)
     rates = sorted(history.get("images_per_second", []))
-    test = metrics.get("test", {})
-    macro = test.get("macro", {})
-    return {
-        "recipe": metrics.get("recipe", config.get("recipe")),
-        "model": metrics.get("model", config.get("config", {}).get("model")),
-        "epochs": len(accuracies) or None,
-        "best_epoch": metrics.get("best_epoch", None if best is None else best + 1),
-        "train_seconds": seconds,
-        "images_per_second": metrics.get("images_per_second", rates[len(rates) // 2] if rates else None),
-        "parameters": metrics.get("parameters"),
-        "macs": metrics.get("macs"),
-        "validation_accuracy": metrics.get("validation_accuracy", None if best is None else accuracies[best]),
-        "test_accuracy": test.get("accuracy"),
-        **{name: macro.get(name) if isinstance(macro, dict) else macro for name in ("precision", "recall", "f1")},
+    test = metrics.get("test") or {}
+    known = {
+        "recipe": config.get("recipe"),
+        "model": (config.get("config") or {}).get("model"),
+        "best_epoch": None if best is None else best + 1,
+        "train_seconds": sum(history["seconds"]) if "seconds" in history else None,
+        "images_per_second": rates[len(rates) // 2] if rates else None,
+        "validation_accuracy": None if best is None else accuracies[best],
+        **{name: metrics[name] for name in _OF_METRICS if metrics.get(name) is not None},
+        **{"epochs": len(accuracies) or None, "test_accuracy": test.get("accuracy"), **(test.get("macro") or {})},
     }
-
-
-def _check_numbers(row: Row, path: Path) -> None:
-    for key in list(_COLUMNS)[_WORDS:]:
-        if row[key] is not None and not isinstance(row[key], int | float):
-            raise ValueError(f"{path} is damaged: expected {key} as a number, received {row[key]!r}")
-
-
-def _json(path: Path, inner: str) -> Row:
-    """The mapping in a file, {} where there is none; ``inner`` names a mapping in it."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get(inner, {}), dict):
-        raise ValueError(f"{path} is damaged: expected a mapping, and {inner} as one in it")
-    return content
+    return {key: known.get(key) for key in list(_COLUMNS)[1:]}
 
 
 def _history(path: Path) -> dict[str, list[float]]:
@@ -168,9 +159,7 @@ def _history(path: Path) -> dict[str, list[float]]:
             heading, *lines = csv.reader(file)
         columns = [[float(cell) for cell in column] for column in zip(*lines, strict=True)]
         history = dict(zip(heading, columns, strict=True))
-    except ValueError as error:
+        check(history, _HISTORY)
+    except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    missing = {"validation_accuracy", "validation_loss"} - history.keys()
-    if missing or not all(map(math.isfinite, history["validation_accuracy"])):
-        raise ValueError(f"{path} is damaged: expected finite {', '.join(sorted(missing)) or 'validation_accuracy'}")
     return history

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from minicnn import backend, files
+from minicnn import backend
+from minicnn.cli.folders import held_for
 from minicnn.cli.options import Debug, UsageError
 from minicnn.text import shown
 from minicnn.training import checkpoint, pretrained
@@ -21,7 +22,7 @@ def convert(
         raise UsageError(f"expected a file {', '.join(checkpoint.SUFFIXES)}, received {out}")
     trained = pretrained.load(weights, backend.get("numpy"))
     arrays = {name: tensor.numpy() for name, tensor in trained.model.state_dict().items()}
-    files.check_writable(out.parent)
-    checkpoint.save(out, arrays, trained.metadata)
+    with held_for(out):
+        checkpoint.save(out, arrays, trained.metadata)
     print(f"wrote {shown(out)}: {len(arrays)} arrays, {out.stat().st_size:,} bytes")
     return 0

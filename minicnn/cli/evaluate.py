@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from rich.table import Table
 
 from minicnn import data, files
+from minicnn.cli.folders import METRICS, check_holds_no_run, held
 from minicnn.cli.options import (
     BackendName,
     DataDir,
@@ -19,8 +21,8 @@ from minicnn.cli.options import (
     Tta,
     UsageError,
     Weights,
-    check_holds_no_run,
     choose_backend,
+    naming_memory,
 )
 from minicnn.cli.reports import test_reports
 from minicnn.text import shown
@@ -56,15 +58,14 @@ def evaluate(
             f"the data set {splits.name} has {', '.join(splits.train.classes)}"
         )
     _check_identity(splits, split, named=bool(dataset), metadata=trained.metadata)
-    if out is not None:
-        files.check_writable(out)
     part = getattr(splits, split)
     loader = data.Loader(part, batch_size, mean=trained.mean, std=trained.std, backend=chosen)
-    report = test_reports(out, trained.model, loader, tta)
-    if out is not None:
-        files.atomic_write(out / "metrics.json", json.dumps(report, indent=2) + "\n")
+    with nullcontext() if out is None else held(out), naming_memory(chosen, batch_size):
+        report = test_reports(out, trained.model, loader, tta)
+        if out is not None:
+            files.atomic_write(out / METRICS, json.dumps(report, indent=2, allow_nan=False) + "\n")
     if as_json:
-        print(json.dumps(report))
+        print(json.dumps(report, allow_nan=False))
     else:
         print(f"data: {shown(splits.note)}")
         _print(report, f"{weights} on {splits.name}, {split}: {report['accuracy']:.2%} of {report['images']:,} images")

@@ -7,10 +7,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from minicnn import files, plots
-from minicnn.cli.options import BackendName, Debug, Threads, UsageError, Weights, check_holds_no_run, choose_backend
+from minicnn import plots
+from minicnn.cli.folders import check_holds_no_run, held
+from minicnn.cli.options import BackendName, Debug, Threads, UsageError, Weights, choose_backend, naming_memory
 from minicnn.cli.predict import read_pictures
-from minicnn.cli.reports import explanations, write_pictures
+from minicnn.cli.reports import check_finite, explanations, write_pictures
 from minicnn.data import ImageError
 from minicnn.tensor import Tensor
 from minicnn.text import shown
@@ -66,20 +67,23 @@ def explain(
             check_layer(trained.model, inputs, layer)
         except ValueError as error:
             raise UsageError(f"--{error}") from error
-    files.check_writable(out)
-    rows = predict(trained.model, inputs.data)
+    with naming_memory(chosen, len(images)):
+        rows = predict(trained.model, inputs.data)
+    check_finite(rows)
     targets = np.full(len(rows), trained.classes.index(class_name)) if class_name else rows.argmax(axis=1)
     answers = [f"{trained.classes[index]} {row[index]:.0%}" for index, row in zip(targets, rows, strict=True)]
     captions = [f"{answer}, {Path(path).name}" for answer, (path, _) in zip(answers, readable, strict=True)]
-    pictures = explanations(trained.model, inputs, images, targets, captions, layer)
+    with naming_memory(chosen, len(images)):
+        pictures = explanations(trained.model, inputs, images, targets, captions, layer)
     if not pictures:
         raise ValueError(f"{weights}: expected a model with a convolution, received {trained.name}; name a --layer")
     for number, (picture, row) in enumerate(zip(images, rows, strict=True), 1):
         pictures[f"probabilities-{number}"] = plots.probability_bars(picture, row, trained.classes)
-    for earlier in out.glob("probabilities-*.png"):
-        if earlier.stem.removeprefix("probabilities-").isdecimal():
-            earlier.unlink()
-    write_pictures(out, pictures)
+    with held(out):
+        for earlier in out.glob("probabilities-*.png"):
+            if earlier.stem.removeprefix("probabilities-").isdecimal():
+                earlier.unlink()
+        write_pictures(out, pictures)
     for number, (answer, (path, _)) in enumerate(zip(answers, readable, strict=True), 1):
         print(f"{number}\t{shown(path)}\t{shown(answer)}")
     print(f"wrote {', '.join(f'{name}.png' for name in pictures)} into {shown(out)}")

@@ -9,7 +9,8 @@ import typer
 
 from minicnn import files, plots
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
-from minicnn.cli.options import BackendName, DataDir, Debug, Threads, check_holds_no_run, choose_backend
+from minicnn.cli.folders import check_holds_no_run, held
+from minicnn.cli.options import BackendName, DataDir, Debug, Threads, choose_backend, naming_memory
 from minicnn.text import shown
 from minicnn.training import Trainer
 from minicnn.training.lr_finder import learning_rate_test, smoothed, suggestion
@@ -44,14 +45,14 @@ def find_lr(
     folder = out or files.new_run_folder(
         "runs", f"find-lr-{splits.name}-{config.model}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
-    files.check_writable(folder)
-    rates, losses = learning_rate_test(Trainer(whole, splits, chosen), steps)
-    best = suggestion(rates, losses)
-    smooth = smoothed(losses)
-    rows = zip(rates, losses, smooth, strict=True)
-    lines = ["learning_rate,loss,smoothed_loss", *(",".join(map(repr, row)) for row in rows)]
-    files.atomic_write(folder / "find_lr.csv", "\n".join(lines) + "\n")
-    files.atomic_write(folder / "find_lr.png", plots.to_png(plots.learning_rates(rates, losses, smooth, best)))
+    with held(folder), naming_memory(chosen, config.batch_size):
+        rates, losses = learning_rate_test(Trainer(whole, splits, chosen), steps)
+        best = suggestion(rates, losses)
+        smooth = smoothed(losses)
+        rows = zip(rates, losses, smooth, strict=True)
+        lines = ["learning_rate,loss,smoothed_loss", *(",".join(map(repr, row)) for row in rows)]
+        files.atomic_write(folder / "find_lr.csv", "\n".join(lines) + "\n")
+        files.atomic_write(folder / "find_lr.png", plots.to_png(plots.learning_rates(rates, losses, smooth, best)))
     print(f"suggestion: --lr {best:.2g}, where the loss falls most steeply ({len(rates)} steps, up to {rates[-1]:.2g})")
     print(f"wrote {shown(folder)}")
     return 0

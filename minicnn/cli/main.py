@@ -1,25 +1,24 @@
 """The door to the commands, and what becomes of an error: one line, and an exit code.
 
-Exit codes: 0; 1 failure; 2 usage; 130 Ctrl-C; 143 SIGTERM. A traceback only with ``--debug``.
+Exit codes: 0; 1 failure; 2 usage; 130 Ctrl-C; 143 SIGTERM; 129 SIGHUP. A traceback only with ``--debug``.
 """
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from io import TextIOWrapper
 from typing import Any
 
 import typer
 
 from minicnn import files
 from minicnn.backend import BackendUnavailable
+from minicnn.cli import streams
 from minicnn.cli.compare import compare
 from minicnn.cli.convert import convert
 from minicnn.cli.evaluate import evaluate
 from minicnn.cli.explain import explain
 from minicnn.cli.find_lr import find_lr
-from minicnn.cli.options import UsageError
+from minicnn.cli.options import OutOfMemory, UsageError
 from minicnn.cli.predict import predict
 from minicnn.cli.publish import publish
 from minicnn.cli.show import show
@@ -41,9 +40,10 @@ _COMMANDS: dict[str, Callable[..., int]] = {
     "publish": publish,
     "convert": convert,
 }
+_ANSWERS = ("predict", "evaluate", "compare")  # what they print is what they are for; others write files
 _TYPERS_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError; the module that has it depends on typer's version
 _USAGE_ERRORS = (UsageError, UnknownDataset, DatasetUnavailable)
-_USERS_ERRORS = (ValueError, TypeError, OSError, BackendUnavailable, TrainingError, MemoryError)
+_USERS_ERRORS = (ValueError, TypeError, OSError, BackendUnavailable, TrainingError, OutOfMemory, MemoryError)
 
 
 def main(arguments: Sequence[str] | None = None, command: str | None = None) -> None:
@@ -54,9 +54,12 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
     for name in _COMMANDS if command is None else [command]:
         app.command(name, context_settings=settings)(_COMMANDS[name])
     warnings.showwarning = _show_warning
-    if isinstance(sys.stdout, TextIOWrapper):  # the name of a file may hold what cannot be printed
-        sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(_run(app, words, command))
+    streams.protect()
+    try:
+        code = _run(app, words, command)
+        sys.exit(_after_losses(code, command or next(iter(words), "")))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _run(app: typer.Typer, words: list[str], command: str | None) -> int:
@@ -65,11 +68,7 @@ def _run(app: typer.Typer, words: list[str], command: str | None) -> int:
         words = [_at_home(word) for word in words]
         name = f"{command.replace('-', '_')}.py" if command else "minicnn"
         result = app(words, prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except BrokenPipeError:  # the reader of the output has gone, and Python flushes once more at its exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except _TYPERS_ERROR as error:
         return _fail(f"{error.format_message().rstrip('.')}; see --help", 2, debug)
     except _USAGE_ERRORS as error:
@@ -87,6 +86,16 @@ def _at_home(word: str) -> str:
     if equals and option.startswith("-"):
         return f"{option}={_at_home(value)}"
     return str(files.expand_user(word)) if word.startswith("~") else word
+
+
+def _after_losses(code: int, command: str) -> int:
+    """Say what was lost on the way to stdout, unless its reader chose to leave; -> the exit code, ``code`` before."""
+    lost, failed = streams.lost(), command in _ANSWERS
+    if lost is None:
+        return code
+    if not isinstance(lost, BrokenPipeError):
+        print(f"{'error' if failed else 'warning'}: cannot write to stdout: {lost.strerror}", file=sys.stderr)
+    return code or int(failed)
 
 
 def _fail(error: object, code: int, debug: bool = False) -> int:

@@ -1,12 +1,16 @@
 """Options and checks that several commands share, and the error for a wrong word."""
 
+import importlib.util
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from minicnn import backend
-from minicnn.backend import Backend
+from minicnn.backend import Backend, BackendUnavailable
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the data (default: MINICNN_DATA, or a cache folder).")
@@ -18,6 +22,7 @@ BackendName = Annotated[str, typer.Option("--backend", help="auto (a GPU if ther
 Weights = Annotated[str, typer.Option("--weights", help="A .safetensors or .h5 file, or the name of shipped weights.")]
 Tta = Annotated[bool, typer.Option("--tta", help="Answer with the mean for a picture and its mirror image.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads (0: all). Results do not depend on it.")]
+_ALLOCATION = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "ALLOC_FAILED")  # in CUDA's own errors
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -25,10 +30,19 @@ class UsageError(ValueError):
     """A wrong option or argument, exit code 2."""
 
 
+class OutOfMemory(RuntimeError):
+    """The images of a batch do not fit into the memory of the device; the message says what is used, and the remedy."""
+
+
 def choose_backend(name: str, threads: int) -> Backend:
-    """Make a backend the default, with so many threads."""
+    """Make a backend the default, with so many threads; warn where "auto" passes over a CuPy that is installed."""
     try:
         chosen = backend.set_default(backend.get(name).name)
+        if name == "auto" and chosen.name == "numpy" and importlib.util.find_spec("cupy"):
+            try:
+                backend.get("cupy")
+            except BackendUnavailable as error:
+                warnings.warn(f"NumPy is used; {error}", stacklevel=2)
         if threads:
             backend.set_num_threads(threads)
     except ValueError as error:
@@ -36,7 +50,17 @@ def choose_backend(name: str, threads: int) -> Backend:
     return chosen
 
 
-def check_holds_no_run(folder: Path) -> None:
-    """Refuse to write over a run."""
-    if (folder / "last.safetensors").exists():
-        raise UsageError(f"--out: {folder} holds a run; choose another folder, or go on with it by train.py --resume")
+@contextmanager
+def naming_memory(chosen: Backend, images: int) -> Iterator[None]:
+    """Work on batches of so many images in a ``with`` block; that a GPU's memory is too small for it is OutOfMemory."""
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if chosen.name != "cupy" or not (isinstance(error, MemoryError) or any(word in text for word in _ALLOCATION)):
+            raise
+        used, total = (size / 2**30 for size in chosen.kernels.device_memory())
+        raise OutOfMemory(
+            f"out of memory on the GPU with batches of {images} images: {used:.1f} of {total:.1f} GiB are in use "
+            f"({text[:200]}); use smaller batches, end other programs on the GPU, or use --backend numpy"
+        ) from error

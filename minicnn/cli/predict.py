@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from minicnn.cli.options import BackendName, Debug, Threads, Tta, UsageError, Weights, choose_backend
+from minicnn.cli.options import BackendName, Debug, Threads, Tta, UsageError, Weights, choose_backend, naming_memory
 from minicnn.data import ImageError, find_images, load_image
 from minicnn.text import shown
 from minicnn.training import pretrained
@@ -52,28 +52,45 @@ def predict(
             readable.append(answers[-1])
             pictures.append(picture)
     for start in range(0, len(readable), _BATCH):
-        images = trained.normalize(np.stack(pictures[start : start + _BATCH]), chosen)
-        rows = probabilities_of(trained.model, images, tta)
+        batch = pictures[start : start + _BATCH]
+        with naming_memory(chosen, len(batch)):
+            rows = probabilities_of(trained.model, trained.normalize(np.stack(batch), chosen), tta)
         for answer, row in zip(readable[start:], rows, strict=False):
+            if not np.isfinite(row).all():
+                answer["error"] = f"the answer to {answer['path']!r} is not finite; train {weights} anew"
+                print(f"error: {answer['error']}", file=sys.stderr)
+                continue
             best = np.argsort(-row, kind="stable")[:top_k]
             answer["predictions"] = [{"class": trained.classes[i], "probability": float(row[i])} for i in best]
     if as_json:
-        print(json.dumps(answers, indent=2))
+        print(json.dumps(answers, indent=2, allow_nan=False))
     else:
-        _print(readable)
-    return 0 if len(readable) == len(answers) else 1
+        _print([answer for answer in readable if "error" not in answer])
+    return 1 if any("error" in answer for answer in answers) else 0
 
 
 def read_pictures(paths: Sequence[Path]) -> Iterator[tuple[str, np.ndarray | ImageError]]:
     """Yield each path, the pictures in a folder for a folder, with its pixels, or with an error that is printed too."""
     for path in paths:
+        for name, picture in _pictures_at(path):
+            if isinstance(picture, ImageError):
+                print(f"error: {shown(picture)}", file=sys.stderr)
+            yield name, picture
+
+
+def _pictures_at(path: Path) -> Iterator[tuple[str, np.ndarray | ImageError]]:
+    try:
         inside = find_images(path) if path.is_dir() else []
-        for name in map(str, inside or [path]):  # a folder without any is a path that is refused
-            try:
-                yield name, load_image(name)
-            except ImageError as error:
-                print(f"error: {shown(error)}", file=sys.stderr)
-                yield name, error
+    except OSError as error:  # a folder that may not be listed, a name that is too long
+        yield str(path), ImageError(f"{str(path)!r} cannot be read: {error.strerror}")
+        return
+    for name in map(str, inside or [path]):  # a folder without any is a path that is refused
+        picture: np.ndarray | ImageError
+        try:
+            picture = load_image(name)
+        except ImageError as error:
+            picture = error
+        yield name, picture
 
 
 def _print(answers: list[dict[str, Any]]) -> None:

@@ -10,8 +10,17 @@ from typing import Annotated
 import typer
 
 from minicnn import data, files
+from minicnn.cli.folders import METRICS, WEIGHTS, held_for
 from minicnn.cli.options import Debug, UsageError
 from minicnn.training import checkpoint, pretrained
+from minicnn.training.stored import Number, check, read_json
+
+_SHARE, _COUNT = Number(most=1), Number(1, 10**13, whole=True)
+_METRICS = {
+    **{"parameters": _COUNT, "best_epoch": _COUNT, "validation_accuracy": _SHARE, "train_seconds": Number()},
+    "test": {"images": _COUNT, "accuracy": _SHARE, "macro": dict.fromkeys(("precision", "recall", "f1"), _SHARE)},
+}
+_CONFIG = {"recipe": str, "config": dict, "versions": dict}
 
 
 def publish(
@@ -22,17 +31,20 @@ def publish(
     """Ship the best weights of a run under a name, with a card: recipe, seed, epochs, accuracy, date, versions."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", name, re.ASCII):  # it becomes the name of two files
         raise UsageError(f"NAME: expected letters, digits, '-', '_' and '.', as lenet-cifar10, received {name!r}")
-    if not (run / "metrics.json").exists():
-        raise UsageError(f"{run}: no metrics.json, so no finished run")
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    stored = checkpoint.load(run / "best.safetensors")
+    if not (run / METRICS).exists():
+        raise UsageError(f"{run}: no {METRICS}, so no finished run")
+    metrics, config = read_json(run / METRICS, _METRICS), read_json(run / "config.json", _CONFIG)
+    stored = checkpoint.load(run / WEIGHTS)
+    try:
+        epoch = Number(metrics["best_epoch"], metrics["best_epoch"], whole=True)
+        check(stored.metadata, {"kind": {"weights"}, "model": str, "dataset": str, "classes": [str], "epoch": epoch})
+    except ValueError as error:
+        raise ValueError(f"{run / WEIGHTS} is damaged, or not of the run that {METRICS} tells of: {error}") from error
     test = metrics["test"]
     path = pretrained.FOLDER / f"{name}.safetensors"
     metadata = dict(stored.metadata)
     if metadata.get("origin") not in data.NAMES:  # a path of this machine means nothing elsewhere
         metadata["origin"] = ""
-    checkpoint.save(path, stored.arrays, metadata)
     card = {
         "name": name,
         "model": stored.metadata["model"],
@@ -50,8 +62,10 @@ def publish(
         "train_seconds": round(metrics["train_seconds"], 1),
         "date": time.strftime("%Y-%m-%d"),
         "versions": config["versions"],
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
-    files.atomic_write(pretrained.FOLDER / f"{name}.json", json.dumps(card, indent=2) + "\n")
+    with held_for(path):
+        checkpoint.save(path, stored.arrays, stored.metadata)
+        card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        files.atomic_write(path.with_suffix(".json"), json.dumps(card, indent=2, allow_nan=False) + "\n")
     print(f"shipped {name}: {test['accuracy']:.2%} on {test['images']:,} test images, {path.stat().st_size:,} bytes")
     return 0

@@ -28,6 +28,7 @@ def test_reports(folder: Path | None, model: Module, loader: Loader, tta: bool =
     """
     result = evaluate(model, loader, compile(model), tta)
     dataset = loader.dataset
+    check_finite(result.probabilities)
     report = classification_report(result.labels, result.predictions, dataset.classes, result.probabilities)
     if folder is not None:
         answers = (dataset.images, result.labels, result.predictions, dataset.classes, result.probabilities)
@@ -38,6 +39,16 @@ def test_reports(folder: Path | None, model: Module, loader: Loader, tta: bool =
         }
         write_pictures(folder, pictures | _explained(model, loader, result))
     return report
+
+
+def check_finite(probabilities: np.ndarray) -> None:
+    """Raise ValueError for answers (N, K) of which some are NaN."""
+    broken = int((~np.isfinite(probabilities)).any(axis=1).sum())
+    if broken:
+        raise ValueError(
+            f"the answers to {broken:,} of {len(probabilities):,} pictures are not finite: "
+            "the weights are too large; train the model anew"
+        )
 
 
 def write_curves(folder: Path, history: Sequence[dict[str, float]]) -> None:

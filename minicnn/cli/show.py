@@ -10,6 +10,7 @@ import typer
 from minicnn import files, plots
 from minicnn.backend import to_numpy
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
+from minicnn.cli.folders import held_for
 from minicnn.cli.options import BackendName, DataDir, Debug, SkipDamaged, UsageError, choose_backend
 from minicnn.data import Augment, Loader
 from minicnn.text import shown
@@ -52,8 +53,8 @@ def show(
     after, targets = next(loader.epoch(0, batch))
     captions = _captions(to_numpy(labels), to_numpy(targets), splits.train.classes)
     figure = plots.before_after(_bytes(before, **scaling), _bytes(after, **scaling), captions)
-    files.check_writable(out.parent)
-    files.atomic_write(out, plots.to_png(figure))
+    with held_for(out):
+        files.atomic_write(out, plots.to_png(figure))
     print(f"data: {shown(splits.note)}")
     print(f"wrote {shown(out)}: {len(before)} pictures of {shown(splits.name)}, recipe {name}")
     return 0

@@ -8,6 +8,7 @@ import typer
 from minicnn import data, files
 from minicnn.cli.compare import draw, read_runs, table
 from minicnn.cli.configuration import Dataset, with_config
+from minicnn.cli.folders import METRICS, STATE, WEIGHTS, held
 from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError
 from minicnn.cli.train import train
 from minicnn.text import shown
@@ -42,22 +43,23 @@ def study(
             recipe(name, **given)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    files.check_writable(out)
-    for number, name in enumerate(names, 1):
-        folder = out / name
-        if (folder / "metrics.json").exists():
-            _check_origin(folder, dataset)
-            print(f"{name} ({number} of {len(names)}): finished before")
-            continue
-        print(f"{name} ({number} of {len(names)})")
-        resume = (folder / "last.safetensors").exists()
-        run = {"dataset": dataset, "data_dir": data_dir, "backend": backend, "threads": threads}
-        code = train.__wrapped__(given, "" if resume else name, out=folder, resume=resume, **run)  # type: ignore[attr-defined]
-        if code:
-            return code
-    rows, histories = read_runs([out / name for name in names])
-    draw(histories, out / "study.png")
-    files.atomic_write(out / "study.md", table(rows, markdown=True) + "\n")
+    with held(out):
+        for number, name in enumerate(names, 1):
+            folder = out / name
+            if (folder / METRICS).exists():
+                _check_origin(folder, dataset)
+                print(f"{name} ({number} of {len(names)}): finished before")
+                continue
+            print(f"{name} ({number} of {len(names)})")
+            resume = (folder / STATE).exists()
+            run = {"dataset": dataset, "data_dir": data_dir, "backend": backend, "threads": threads}
+            recipe_name = "" if resume else name
+            code = train.__wrapped__(given, recipe_name, out=folder, resume=resume, **run)  # type: ignore[attr-defined]
+            if code:
+                return code
+        rows, histories = read_runs([out / name for name in names])
+        draw(histories, out / "study.png")
+        files.atomic_write(out / "study.md", table(rows, markdown=True) + "\n")
     print(table(rows))
     print(f"wrote study.png and study.md into {shown(out)}")
     return 0
@@ -65,7 +67,7 @@ def study(
 
 def _check_origin(run: Path, dataset: str) -> None:
     """Refuse a finished run of other data than the data set that is asked for, "" for whatever it was."""
-    origin = checkpoint.load(run / "best.safetensors").metadata.get("origin")
+    origin = checkpoint.load(run / WEIGHTS).metadata.get("origin")
     asked = dataset if dataset in data.NAMES else str(Path(dataset).resolve())
     if dataset not in ("", "auto") and origin not in (None, asked):
         raise UsageError(f"--out: {run} is a finished run on {origin}, not on {asked}; choose another folder")

@@ -18,13 +18,17 @@ from rich.table import Table
 import minicnn
 from minicnn import files
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
-from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError, check_holds_no_run, choose_backend
+from minicnn.cli.folders import METRICS, STATE, WEIGHTS, check_holds_no_run, held
+from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError, choose_backend, naming_memory
 from minicnn.cli.reports import test_reports, write_curves
 from minicnn.summary import macs
 from minicnn.training import Config, Trainer, checkpoint, recipe_card, recipe_names
 from minicnn.training.progress import Output, Progress
+from minicnn.training.stored import Maybe, check
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+if hasattr(signal, "SIGHUP"):  # the terminal is closed
+    STOPPED[signal.SIGHUP] = 129
 
 
 @with_config
@@ -67,10 +71,10 @@ def train(
     output = Output()
     output.say(f"data: {splits.note}")
     folder = out or files.new_run_folder("runs", f"{splits.name}-{config.model}-{time.strftime('%Y%m%d-%H%M%S')}")
-    files.check_writable(folder)
-    with files.lock_run_folder(folder):
+    with held(folder, resume), naming_memory(chosen, config.batch_size):
         trainer = Trainer(config, splits, chosen, eager)
-        if stored is not None:
+        if resume:
+            stored = _run_in(folder)  # again: another process may have gone on with it while the data loaded
             trainer.restore(stored.arrays, stored.metadata)
         parameters = sum(p.numel() for p in trainer.model.parameters())
         output.say(
@@ -114,9 +118,14 @@ def _list_recipes() -> None:
 
 
 def _run_in(folder: Path | None) -> checkpoint.Checkpoint:
-    if folder is None or not (folder / "last.safetensors").exists():
+    if folder is None or not (folder / STATE).exists():
         raise UsageError(f"--resume: no run to go on with in --out {folder or '(not given)'}")
-    return checkpoint.load(folder / "last.safetensors")
+    state = checkpoint.load(folder / STATE)
+    try:
+        check(state.metadata.get("source", {}), dict.fromkeys(("recipe", "dataset", "data_dir"), Maybe(str)), "source")
+    except ValueError as error:
+        raise checkpoint.CheckpointError(f"{folder / STATE} is damaged: {error}") from error
+    return state
 
 
 def _fit(trainer: Trainer, folder: Path, stop_after: int, source: Mapping[str, str]) -> int:
@@ -132,9 +141,9 @@ def _fit(trainer: Trainer, folder: Path, stop_after: int, source: Mapping[str, s
             if trainer.run_epoch(on_step):
                 progress.epoch(trainer.history[-1])
                 if trainer.best is trainer.history[-1]:
-                    checkpoint.save(folder / "best.safetensors", *trainer.weights())
+                    checkpoint.save(folder / WEIGHTS, *trainer.weights())
             arrays, metadata = trainer.state()
-            checkpoint.save(folder / "last.safetensors", arrays, metadata | {"source": source})
+            checkpoint.save(folder / STATE, arrays, metadata | {"source": source})
             _write_history(folder, trainer.history)
         if caught or not trainer.finished:
             progress.note(f"stopped and saved; go on with --out {folder} --resume")
@@ -143,7 +152,10 @@ def _fit(trainer: Trainer, folder: Path, stop_after: int, source: Mapping[str, s
 
 @contextmanager
 def _signals() -> Iterator[list[signal.Signals]]:
-    """Collect the first SIGINT or SIGTERM for the loop to see; a second SIGINT interrupts at once."""
+    """Collect SIGINT, SIGTERM and SIGHUP for the loop to see; a second SIGINT interrupts at once.
+
+    A SIGHUP that is ignored, as nohup has it, stays so.
+    """
     caught: list[signal.Signals] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -151,7 +163,8 @@ def _signals() -> Iterator[list[signal.Signals]]:
             raise KeyboardInterrupt
         caught.append(signal.Signals(number))
 
-    before = {number: signal.signal(number, note) for number in STOPPED}
+    heard = [number for number in STOPPED if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield caught
     finally:
@@ -161,7 +174,7 @@ def _signals() -> Iterator[list[signal.Signals]]:
 
 def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) -> None:
     """Test the best weights once, and write what came out."""
-    best = checkpoint.load(folder / "best.safetensors")
+    best = checkpoint.load(folder / WEIGHTS)
     model, loader, history = trainer.averaged, trainer.loader("test"), trainer.history
     model.load_state_dict(best.arrays)
     report = test_reports(folder, model, loader, trainer.config.tta)
@@ -178,7 +191,7 @@ def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) ->
         "images_per_second": sum(row["images_per_second"] * row["seconds"] for row in history) / seconds,
         "test": report,
     }
-    files.atomic_write(folder / "metrics.json", json.dumps(summary, indent=2) + "\n")
+    files.atomic_write(folder / METRICS, json.dumps(summary, indent=2) + "\n")
     output.say(
         f"test: {report['accuracy']:.2%} of {report['images']:,} images right (epoch {summary['best_epoch']}, best of "
         f"{len(history)} on validation data), macro F1 {report['macro']['f1']:.4f}"

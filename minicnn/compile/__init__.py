@@ -36,8 +36,8 @@ class compile:
     CuPy arrays, on empty ones, and on inputs that require a gradient, the function is called as it is.
 
     **What a replay reads anew**: the numbers in parameters, buffers and other tensors; options and steps of
-    optimizers; random streams; the labels' range. **What is noticed, and recorded anew**: other shapes or dtypes; a tensor whose
-    array was replaced or whose ``requires_grad`` changed; another attribute, part, hook or mode of a module; whether
+    optimizers; random streams; the labels' range. **What is noticed, and recorded anew**: other shapes or dtypes; a
+    tensor whose array was replaced or whose ``requires_grad`` changed; another attribute, part, hook or mode of a module; whether
     there is a tape. **What is as it was at the first call**: every other value in Python, as a branch, a global, an
     element of a list; an array that the function makes by NumPy
     (``Tensor(np.zeros(3))``) is made once, and what a replay writes into it, the next one finds. Pass as an input what
@@ -139,7 +139,7 @@ class _Memory:
 
 
 class _Memories:
-    """The memories of a function. Calls wait for one where all are in use, and alone where they edit what others see."""
+    """The memories of a function: calls wait for one where all are in use, for all where they edit what others see."""
 
     def __init__(self) -> None:
         self._free: list[_Memory] = []

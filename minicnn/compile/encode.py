@@ -51,6 +51,10 @@ class Encoding(Layout):
         self.table = np.array(self._table, dtype=np.int64)
         self.numbers = np.array(self._numbers, dtype=np.float32)
 
+    def passing(self) -> list[Value]:
+        """Return the Values that have an array of their own in each replay: inputs, and results of calls."""
+        return [*self.program.inputs, *(v for step in self.steps for v in self.results_of_calls(step))]
+
     def results_of_calls(self, step: Instructions | Node) -> list[Value]:
         """Return the arrays that a step makes outside of the plan's memory."""
         made = step.options["call"].outputs if isinstance(step, Node) and step.kind == "call" else ()

@@ -25,7 +25,6 @@ class Plan(Encoding):
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
-        self.passing = [*program.inputs, *(v for step in self.steps for v in self.results_of_calls(step))]
         self._edited, self._structure = program.edited(), structure.number
         for value in [*program.inputs, *(v for call in program.calls for v in call.outputs if v.call is not None)]:
             value.array = None  # of the recorded run: only the shape is looked at from now on

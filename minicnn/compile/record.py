@@ -333,7 +333,8 @@ class _Recorder:
             if isinstance(result, np.generic):
                 result = np.asarray(result)
             several = isinstance(result, tuple)
-            made = [self._made(r, call) for r in (result if several else (result,)) if r is not None]
+            results: Any = result if several else (result,)
+            made = [self._made(r, call) for r in results if r is not None]
             call.outputs = tuple(stand_in.value for stand_in in made)
             self.program.calls.append(call)
             return tuple(made) if several else made[0] if made else None

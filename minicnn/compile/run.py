@@ -14,7 +14,7 @@ Environment = dict[Any, Any]
 
 
 class Run:
-    """The steps of a plan on ``memory``, float32 (plan.length,) and aligned to 64 bytes. One thread at a time has it."""
+    """The steps of a plan on ``memory``, float32 (plan.length,), aligned to 64 bytes; for one thread at a time."""
 
     def __init__(self, plan: Encoding, memory: np.ndarray) -> None:
         self._environment: Environment = {}
@@ -24,7 +24,7 @@ class Run:
         self._context = plan.machine.Context()
         self._context.bind(memory, plan.room, self._table, plan.numbers)
         self._memory, self._frames = memory, plan.frames
-        self._passing = plan.passing
+        self._passing = plan.passing()
         binding = _Binding(plan, memory, self._environment)
         self._steps: list[tuple[Callable[[], None], Sequence[Value]]] = []  # each with what nobody reads after it
         for step, dead in zip(plan.steps, plan.last_read(), strict=True):
@@ -44,10 +44,10 @@ class Run:
         environment = self._environment
         for value, array in zip(self._inputs, arrays, strict=True):
             if value is self._images:
-                array = np.require(array, requirements="CA")
+                array = np.require(array, requirements=["C", "A"])
                 self._context.feed(array)
             elif value is self._labels:
-                array = np.require(array, requirements="CA")
+                array = np.require(array, requirements=["C", "A"])
                 self._context.label(array)
             environment[value] = array
         done: list[Action] = []

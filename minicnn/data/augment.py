@@ -1,12 +1,14 @@
 """Random changes of training pictures: what may happen, and the draws; the pixels are the backend's affair."""
 
 import math
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 _ERASED, _RATIO, _TRIES = (0.02, 0.33), (0.3, 3.3), 10  # of torchvision's RandomErasing: area, aspect, attempts
+_LARGEST = sys.float_info.max
 _LIMITS: dict[str, tuple[Any, float, str]] = {  # field: type, largest value, words for the error
     "flip": (int | float, 1, "a probability"),
     "shift": (int, math.inf, "a number of pixels, 0 or more"),
@@ -62,7 +64,7 @@ class Augment:
     def __post_init__(self):
         for name, (kind, most, words) in _LIMITS.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind) or not (0 <= value <= most and value < math.inf):
+            if isinstance(value, bool) or not isinstance(value, kind) or not 0 <= value <= min(most, _LARGEST):
                 raise ValueError(f"Augment: {name} must be {words}. Received: {value!r}")
         if self.padding_mode not in ("reflect", "constant", "replicate"):
             raise ValueError(

@@ -1,5 +1,8 @@
 """What every function checks before a kernel runs: an error names operation, expectation and what was received."""
 
+import math
+import os
+import reprlib
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
@@ -7,14 +10,31 @@ from typing import Any
 from minicnn.tensor import Tensor
 
 IntPair = int | Sequence[int]
+_MOST = 2**31 - 1  # of an argument in pixels
+_ADDRESSES = 2**47  # bytes that a process can have at most
+_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else _ADDRESSES
 
 
 def pair(operation: str, name: str, value: IntPair, least: int) -> tuple[int, int]:
-    """Return ``value`` as (vertical, horizontal), each an int from ``least``."""
+    """Return ``value`` as (vertical, horizontal), each an int from ``least`` to 2^31 - 1."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(values) != 2 or not all(isinstance(v, Integral) and v >= least for v in values):
-        raise ValueError(f"{operation}: expected {name} as one or two integers from {least}, received {value!r}")
+        raise ValueError(
+            f"{operation}: expected {name} as one or two integers from {least}, received {reprlib.repr(value)}"
+        )
+    if max(values) > _MOST:
+        raise ValueError(f"{operation}: expected {name} of at most {_MOST}, received {reprlib.repr(value)}")
     return int(values[0]), int(values[1])
+
+
+def check_size(operation: str, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+    """Raise ValueError for an array of ``shape`` that this machine's memory cannot hold."""
+    size = math.prod(shape) * dtype.itemsize
+    if size > _MEMORY:
+        raise ValueError(
+            f"{operation}: expected {name} that fits into the memory ({_MEMORY / 2**30:,.0f} GiB), "
+            f"received shape {shape}: {size / 2**30:,.0f} GiB"
+        )
 
 
 def check_float(operation: str, **tensors: Any) -> None:

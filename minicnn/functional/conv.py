@@ -1,6 +1,8 @@
 """Convolution."""
 
-from minicnn.functional.arguments import IntPair, check_float, check_images, check_shape, pair
+import reprlib
+
+from minicnn.functional.arguments import IntPair, check_float, check_images, check_shape, check_size, pair
 from minicnn.tensor import Tensor, kernels_of
 
 
@@ -40,7 +42,8 @@ def conv2d(
     channels, outputs, window = input.shape[1], weight.shape[0], weight.shape[2:]
     if not isinstance(groups, int) or groups < 1 or channels % groups or outputs % groups:
         raise ValueError(
-            f"conv2d: expected groups to divide {channels} input and {outputs} output channels, received {groups!r}"
+            f"conv2d: expected groups to divide {channels} input and {outputs} output channels, "
+            f"received {reprlib.repr(groups)}"
         )
     check_shape("conv2d", "weight", weight, (outputs, channels // groups, *window))
     check_shape("conv2d", "bias", bias, (outputs,))
@@ -52,6 +55,11 @@ def conv2d(
                 f"conv2d: window {window} with dilation {dilations} is larger than "
                 f"the input {input.shape[2:]} with padding {pads}"
             )
+    padded = tuple(size + 2 * pad for size, pad in zip(input.shape[2:], pads, strict=True))
+    axes = zip(padded, window, strides, dilations, strict=True)
+    reach = ((size - step * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, step in axes)
+    check_size("conv2d", "a padded input", (*input.shape[:2], *padded), input.dtype)
+    check_size("conv2d", "an output", (input.shape[0], outputs, *reach), input.dtype)
 
     k = kernels_of(input)
     x, w = input.data, weight.data

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from minicnn.functional.arguments import IntPair, check_float, check_images, pair
+from minicnn.functional.arguments import IntPair, check_float, check_images, check_size, pair
 from minicnn.tensor import Tensor, kernels_of
 
 
@@ -33,14 +33,14 @@ def max_pool2d(
     check_float("max_pool2d", input=input)
     size, strides, pads = _window("max_pool2d", input, kernel_size, stride, padding)
     dilations = pair("max_pool2d", "dilation", dilation, 1)
+    if size[0] * size[1] > 1 << 16:  # the kernels number the elements of a window with 16 bits
+        raise ValueError(f"max_pool2d: expected a window of at most {1 << 16} elements, received {size}")
     for length, interval, pad, step in zip(input.shape[2:], strides, pads, dilations, strict=True):
         if any(start % step >= length for start in range(-pad, 0, interval)):  # its first element from 0 on
             raise ValueError(
                 f"max_pool2d: a window with padding {pads} and dilation {dilations} "
                 f"steps over the input {input.shape[2:]}"
             )
-    if size[0] * size[1] > 1 << 16:  # the kernels number the elements of a window with 16 bits
-        raise ValueError(f"max_pool2d: expected a window of at most {1 << 16} elements, received {size}")
     output_size = tuple(
         _length("max_pool2d", *axis, ceil_mode)
         for axis in zip(input.shape[2:], size, strides, pads, dilations, strict=True)
@@ -73,8 +73,12 @@ def avg_pool2d(
     """
     check_float("avg_pool2d", input=input)
     size, strides, pads = _window("avg_pool2d", input, kernel_size, stride, padding)
-    if divisor_override is not None and (not isinstance(divisor_override, int) or divisor_override == 0):
-        raise ValueError(f"avg_pool2d: expected divisor_override as a non-zero integer, received {divisor_override!r}")
+    if divisor_override is not None:
+        if not isinstance(divisor_override, int) or divisor_override == 0:
+            raise ValueError(
+                f"avg_pool2d: expected divisor_override as a non-zero integer, received {divisor_override!r}"
+            )
+        pair("avg_pool2d", "divisor_override", abs(divisor_override), 1)
     axes = []
     for axis, (length, window, step, pad) in enumerate(zip(input.shape[2:], size, strides, pads, strict=True)):
         count = _length("avg_pool2d", length, window, step, pad, 1, ceil_mode)
@@ -102,8 +106,9 @@ def adaptive_avg_pool2d(input: Tensor, output_size: IntPair) -> Tensor:
     """
     check_float("adaptive_avg_pool2d", input=input)
     check_images("adaptive_avg_pool2d", input)
-    axes = []
-    for length, count in zip(input.shape[2:], pair("adaptive_avg_pool2d", "output_size", output_size, 1), strict=True):
+    axes, counts = [], pair("adaptive_avg_pool2d", "output_size", output_size, 1)
+    check_size("adaptive_avg_pool2d", "an output", (*input.shape[:2], *counts), input.dtype)
+    for length, count in zip(input.shape[2:], counts, strict=True):
         starts = [i * length // count for i in range(count)]
         stops = [-(-(i + 1) * length // count) for i in range(count)]
         axes.append((length, starts, stops, [stop - start for start, stop in zip(starts, stops, strict=True)]))

@@ -303,7 +303,7 @@ def evaluating() -> Iterator[None]:
 
 
 def detached(model: Module) -> Module:
-    """Return a copy of the modules for a look inside: in evaluation mode, with the same memory, which takes no gradient.
+    """Return a copy of the modules for a look inside: in evaluation mode, with the same memory, without gradients.
 
     What is hooked into the copy, or asked of its tensors, does not touch the model.
     """

@@ -18,6 +18,7 @@ from minicnn import models, optim, random
 from minicnn.data import Augment, Splits
 from minicnn.optim import schedules
 from minicnn.tensor import Tensor
+from minicnn.training.stored import LARGEST, Number, brief
 
 _RECIPES = Path(__file__).parent / "recipes"
 _CHOICES = {
@@ -91,20 +92,22 @@ class Config(Augment):
             _check(name, getattr(self, name), int | float, 0, 1)
         for name in ("nesterov", "decay_bias_and_norm", "skip_damaged", "tta", "overfit_batch"):
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}: expected true or false, received {getattr(self, name)!r}")
+                raise ValueError(f"{name}: expected true or false, received {brief(getattr(self, name))}")
+        if not isinstance(self.milestones, list | tuple):
+            raise ValueError(f"milestones: expected a list of whole numbers, received {brief(self.milestones)}")
         object.__setattr__(self, "milestones", tuple(self.milestones))  # TOML and JSON have lists
         for milestone in self.milestones:
             _check("milestones", milestone, int, 1)
-        if not isinstance(self.lr, int | float) or not 0 < self.lr < math.inf:
-            raise ValueError(f"lr: expected a number above 0, received {self.lr!r}")
-        if not isinstance(self.ema, int | float) or not 0 <= self.ema < 1:
-            raise ValueError(f"ema: expected a number from 0 to less than 1, received {self.ema!r}")
+        if self.lr not in Number() or self.lr == 0:
+            raise ValueError(f"lr: expected a number above 0, received {brief(self.lr)}")
+        if self.ema not in Number(most=1) or self.ema == 1:
+            raise ValueError(f"ema: expected a number from 0 to less than 1, received {brief(self.ema)}")
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup: expected fewer than the {self.epochs} epochs, received {self.warmup}")
         if not isinstance(self.model_options, Mapping) or "num_classes" in self.model_options:
             raise ValueError(
                 "model_options: expected names and values, without num_classes, which the data set has; "
-                f"received {self.model_options!r}"
+                f"received {brief(self.model_options)}"
             )
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in self.model_options.items()}
         object.__setattr__(self, "model_options", plain)  # as TOML and JSON have them
@@ -216,13 +219,13 @@ def recipe(name: str, **overrides: Any) -> Config:
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        close = get_close_matches(value, choices, 1)
+        close = get_close_matches(str(value), choices, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, received {value!r}{hint}")
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, received {brief(value)}{hint}")
 
 
 def _check(name: str, value: Any, kind: Any, least: float = 0, most: float = math.inf) -> None:
-    if not isinstance(value, kind) or not (least <= value <= most and value < math.inf):
+    if value not in Number(least, min(most, LARGEST), kind is int):
         number = "a whole number" if kind is int else "a number"
         limit = f"from {least:g} to {most:g}" if math.isfinite(most) else f"from {least:g}"
-        raise ValueError(f"{name}: expected {number} {limit}, received {value!r}")
+        raise ValueError(f"{name}: expected {number} {limit}, received {brief(value)}")

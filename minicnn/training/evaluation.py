@@ -36,6 +36,7 @@ class Evaluation:
         return float((self.predictions == self.labels).mean())
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is in the answers
 def evaluate(
     model: Module,
     loader: Loader,
@@ -61,6 +62,7 @@ def evaluate(
     return Evaluation(loss / len(all_labels), all_labels, np.concatenate(probabilities))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is in the answers
 def predict(model: Module, images: Any, tta: bool = False) -> np.ndarray:
     """Return the class probabilities, float32 (N, K), of normalised images (N, 3, H, W) on the model's backend.
 

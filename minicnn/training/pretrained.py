@@ -82,6 +82,9 @@ def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
     differences = checkpoint.compare_keys(expected, {name: a.shape for name, a in arrays.items()})
     if differences:
         raise CheckpointError(f"{path}: does not fit {metadata['model']}: " + "; ".join(differences))
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if broken:
+        raise CheckpointError(f"{path}: {', '.join(broken)} hold NaN or infinities; train the model anew")
     model.load_state_dict(arrays)
     model.to(backend)
     return Pretrained(model, str(metadata["model"]), classes, mean, std, metadata)

@@ -20,9 +20,20 @@ from minicnn.tensor import Tensor
 from minicnn.training.checkpoint import CheckpointError, bounded_by, compare_keys
 from minicnn.training.config import Config
 from minicnn.training.evaluation import evaluate
+from minicnn.training.stored import LARGEST, Number, brief, check, like
 from minicnn.training.update import Update
 
 _EVALUATION_BATCH = 500
+_RANDOM = {  # what minicnn.random.get_state returns
+    "host": {
+        "bit_generator": {"PCG64"},
+        "state": {name: Number(most=2**128 - 1, whole=True) for name in ("state", "inc")},
+        "has_uint32": Number(most=1, whole=True),
+        "uinteger": Number(most=2**32 - 1, whole=True),
+    },
+    "first_key": Number(most=2**64 - 1, whole=True),
+    "keys": Number(most=2**64 - 1, whole=True),
+}
 
 
 class TrainingError(RuntimeError):
@@ -249,24 +260,52 @@ class Trainer:
             ValueError: it is of one with other options, data or shapes; all differences are listed, and nothing is
                 changed.
         """
-        theirs, ours = asdict(stored_config(metadata, arrays)), asdict(self.config)
+        config = stored_config(metadata, arrays)
+        _check(metadata, {"data": dict})
+        theirs, ours = asdict(config), asdict(self.config)
         free = () if self.config.shaped_by_epochs else ("epochs",)
         differences = [
-            f"{name} was {theirs.get(name)}, now {value}"
+            f"{name} was {_plain(theirs.get(name))}, now {value}"
             for name, value in ours.items()
             if name not in free and theirs.get(name) != value
         ]
-        differences += identity_differences(metadata.get("data", {}), self.splits.identity)
-        own_arrays, _ = self.state()
+        differences += identity_differences(metadata["data"], self.splits.identity)
+        own_arrays, own = self.state()
         differences += compare_keys(
             {name: a.shape for name, a in own_arrays.items()}, {name: a.shape for name, a in arrays.items()}
         )
+        differences += [
+            f"{name} was {arrays[name].dtype}, now {a.dtype}"
+            for name, a in own_arrays.items()
+            if name in arrays and arrays[name].dtype != a.dtype
+        ]
         if differences:
             raise ValueError("cannot resume: " + "; ".join(differences))
-        try:
-            self._take_over(arrays, metadata)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"cannot resume: the state is damaged ({error!r})") from error
+        last = Number(most=self.batches_per_epoch - 1, whole=True)
+        _check(metadata, {"history": [dict], "epoch": {"batch": last}})
+        _check(metadata, self._expected(own, len(metadata["history"]), metadata["epoch"]["batch"]))
+        self._take_over(arrays, metadata)
+
+    def _expected(self, own: Mapping[str, Any], epochs: int, batch: int) -> dict[str, Any]:
+        """Return what :meth:`state` is like after so many epochs and batches, if it gives ``own`` for this trainer."""
+        seen, share, finite, time = self._images(0, batch), Number(most=1), Number(-LARGEST), Number(1e-9)
+        row = {"train_loss": finite, "train_accuracy": share, "validation_loss": finite, "validation_accuracy": share}
+        row |= {"learning_rate": Number(), "seconds": time, "images_per_second": time}
+        nothing = Number(most=0)  # between two epochs
+        steps = epochs * self._steps(self.batches_per_epoch) + batch // self.config.accumulate
+        schedule = {"lr": Number(), **({"best": finite} if epochs else {})} if own["schedule"] else {}
+        return {
+            "optimizer": like(own["optimizer"]) | {"lr": Number(), "steps": Number(steps, steps, whole=True)},
+            "schedule": like(own["schedule"]) | schedule,
+            "random": _RANDOM,
+            "history": tuple({"epoch": Number(number, number, whole=True), **row} for number in range(1, epochs + 1)),
+            "epoch": {
+                "loss": finite if batch else nothing,
+                "correct": Number(most=seen, whole=True),
+                "seen": Number(seen, seen, whole=True),
+                "seconds": time if batch else nothing,
+            },
+        }
 
     def _take_over(self, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         parts: dict[str, dict[str, Any]] = {part: {} for part in ("model", "average", "sum", "optimizer")}
@@ -313,3 +352,14 @@ def stored_config(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
         raise CheckpointError("cannot resume: the file does not hold the state of a run")
     with bounded_by(arrays, "cannot resume: the stored options are not usable"):
         return Config(**metadata["config"])
+
+
+def _check(metadata: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    try:
+        check(metadata, expected)
+    except ValueError as error:
+        raise CheckpointError(f"cannot resume: the state is damaged: {error}") from error
+
+
+def _plain(value: Any) -> str:
+    return value[:100] if isinstance(value, str) else brief(value)

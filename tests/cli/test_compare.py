@@ -119,12 +119,31 @@ def test_what_is_no_run(compare, run, tmp_path):
         ("history.csv", HISTORY.replace("0.25", "much")),
         ("metrics.json", "{"),
         ("metrics.json", "[]"),
-        ("metrics.json", '{"test": null}'),
         ("metrics.json", '{"test": {"accuracy": "much"}}'),
         ("metrics.json", '{"test": {"macro": [0.5]}}'),
         ("metrics.json", '{"macs": {}}'),
         ("config.json", "\x00"),
         ("config.json", '{"config": 3}'),
+        ("config.json", '{"recipe": ["lenet"]}'),
+        ("config.json", "[" * 100_000),
+        ("config.json", '{"a":' * 100_000),
+        ("metrics.json", '{"test": ' * 100_000),
+        ("metrics.json", '{"parameters": 1' + "0" * 400 + "}"),
+        ("metrics.json", '{"parameters": 1' + "0" * 5000 + "}"),
+        ("metrics.json", '{"parameters": true}'),
+        ("metrics.json", '{"train_seconds": 1e300}'),
+        ("metrics.json", '{"train_seconds": 1e400}'),
+        ("metrics.json", '{"train_seconds": NaN}'),
+        ("metrics.json", '{"test": {"accuracy": -1}}'),
+        ("metrics.json", '{"test": {"macro": {"f1": Infinity}}}'),
+        ("history.csv", HISTORY.replace("1000.0", "1e300")),
+        ("history.csv", HISTORY.replace("1000.0", "nan")),
+        ("history.csv", HISTORY.replace("1.9", "1e308")),
+        ("history.csv", HISTORY.replace("2.0", "inf")),
+        ("history.csv", HISTORY.replace("0.1", "-1")),
+        ("history.csv", HISTORY.replace("1.9", "9" * 200_000)),
+        ("history.csv", HISTORY.replace("1.9", "9" * 5_000)),
+        ("history.csv", "\0"),
     ],
 )
 def test_damaged_files_are_named(compare, run, tmp_path, name, content):
@@ -132,3 +151,4 @@ def test_damaged_files_are_named(compare, run, tmp_path, name, content):
     (folder / name).write_text(content)
     code, out, err = compare(folder)
     assert (code, out) == (1, "") and f"{folder / name} is damaged: " in err and err.count("\n") == 1
+    assert len(err) < 500

@@ -1,13 +1,18 @@
 """Wrong words and failures: one line, the right exit code, and nothing loaded before."""
 
 import importlib.util
+from types import SimpleNamespace
 
 import pytest
 import typer
+from PIL import Image
 
 from minicnn import data
-from minicnn.backend import BackendUnavailable
+from minicnn.backend import Backend, BackendUnavailable
 from minicnn.cli import main as main_module
+from minicnn.cli import options
+
+from .conftest import ROOT
 
 
 @pytest.fixture
@@ -88,6 +93,54 @@ def test_failures_become_one_line(command, monkeypatch, error, code, line):
 
     monkeypatch.setitem(main_module._COMMANDS, "train", failing)
     assert command("train") == (code, "", line)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("Out of memory allocating 512 bytes\n"), RuntimeError("cudaErrorMemoryAllocation: out of memory")],
+)
+def test_a_gpu_whose_memory_is_full(command, monkeypatch, error):
+    """A stand-in for CuPy's errors, of which OutOfMemoryError is a MemoryError."""
+    memory = SimpleNamespace(device_memory=lambda: (15 * 2**30, 16 * 2**30))
+
+    def failing():
+        with options.naming_memory(Backend("cupy", None, memory), 128):
+            raise error
+
+    monkeypatch.setitem(main_module._COMMANDS, "train", failing)
+    code, out, err = command("train")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("error: out of memory on the GPU with batches of 128 images: 15.0 of 16.0 GiB are in use (")
+    assert "use smaller batches" in err and "--backend numpy" in err
+    with pytest.raises(type(error)), options.naming_memory(Backend("numpy", None, memory), 128):
+        raise error
+    with pytest.raises(KeyError), options.naming_memory(Backend("cupy", None, memory), 128):
+        raise KeyError
+
+
+CUPY = {
+    "RuntimeError": "raise RuntimeError('CUDA is odd\\nand more')",
+    "OSError": "raise OSError('libcuda.so: cannot open')",
+    "AttributeError": "raise AttributeError('no such thing')",
+    "SyntaxError": "this is no Python",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("kind", CUPY)
+def test_a_cupy_that_does_not_import(script, tmp_path, kind):
+    (tmp_path / "cupy").mkdir()
+    (tmp_path / "cupy" / "__init__.py").write_text(CUPY[kind])
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    variables = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    named = script("predict", "--backend", "cupy", tmp_path / "a.png", variables=variables)
+    passed_over = script("predict", "--backend", "auto", tmp_path / "a.png", variables=variables)
+    out, err = named.communicate(timeout=120)
+    assert (named.returncode, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("error: cupy: CuPy does not import: ") and "pip install" in err
+    out, err = passed_over.communicate(timeout=120)
+    assert passed_over.returncode == 0 and out.count("\n") == 3
+    assert err.startswith("warning: NumPy is used; cupy: CuPy does not import: ") and err.count("\n") == 1
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch):

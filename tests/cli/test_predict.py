@@ -1,16 +1,19 @@
 """predict: what is on pictures."""
 
+import errno
 import json
 import os
 import pty
 import shutil
+import socket
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn.data import load
+from minicnn.data import images, load
 from minicnn.training import checkpoint
 
 
@@ -61,6 +64,81 @@ def test_a_bad_picture_costs_no_other_its_answer(predict, digit, tmp_path):
     assert len(err.splitlines()) == 4 and all(line.startswith("error: ") for line in err.splitlines())
     code, out, err = predict(*bad, digit(6), "--top-k", 1)
     assert code == 1 and out.startswith(f"{digit(6)}\t6\t") and len(out.splitlines()) == 1
+
+
+@pytest.fixture
+def awkward(tmp_path):
+    """Paths that are no pictures, each in a way of its own."""
+    os.mkfifo(tmp_path / "fifo.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere.png")
+    listener = socket.socket(socket.AF_UNIX)
+    bound = tmp_path / "s"
+    listener.bind(str(bound))
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed.png").write_bytes(b"x")
+    yield {
+        "long": "n" * 300 + ".png",
+        "long inside": tmp_path / ("n" * 300) / "a.png",
+        "fifo": tmp_path / "fifo.png",
+        "loop": tmp_path / "loop.png",
+        "dangling": tmp_path / "dangling.png",
+        "socket": bound,
+        "device": "/dev/zero",
+        "below a file": tmp_path / "closed.png" / "a.png",
+        "closed folder": tmp_path / "closed",
+        "closed file": tmp_path / "closed.png",
+    }
+    listener.close()
+
+
+@pytest.mark.parametrize("which", ["predict", "explain"])
+def test_an_awkward_path_costs_no_other_its_answer(command, digits_run, digit, awkward, tmp_path, monkeypatch, which):
+    def denied(original):
+        def call(path, *words, **options):
+            if "closed" in str(path):  # no permission stops root, so the system's answer is played
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return original(path, *words, **options)
+
+        return call
+
+    monkeypatch.setattr(Path, "iterdir", denied(Path.iterdir))
+    monkeypatch.setattr(images.Image, "open", denied(images.Image.open))
+    words = ("--backend", "numpy", "--weights", digits_run.weights, digit(5), *awkward.values(), digit(6))
+    more = ("--json",) if which == "predict" else ("--out", tmp_path / "out")
+    code, out, err = command(which, *words, *more)
+    lines = err.splitlines()
+    assert code == 1 and len(lines) == len(awkward) and all(line.startswith("error: ") for line in lines)
+    if which == "predict":
+        answers = json.loads(out)
+        assert [answer["path"] for answer in answers] == [str(word) for word in words[4:]]
+        assert [answer["path"] for answer in answers if "error" not in answer] == [str(digit(5)), str(digit(6))]
+    else:
+        assert out.count("\t") == 4 and str(digit(6)) in out
+    assert sum("Permission denied" in line for line in lines) == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+@pytest.mark.parametrize("which", ["predict", "explain", "evaluate", "convert"])
+def test_weights_that_are_not_finite_or_give_such_answers(command, digits_run, digit, tmp_path, value, which):
+    stored = checkpoint.load(digits_run.weights)
+    stored.arrays["fc1.weight"][:] = value
+    weights = tmp_path / "w.safetensors"
+    checkpoint.save(weights, stored.arrays, stored.metadata)
+    words = {
+        "predict": ("--weights", weights, digit(1), "--json"),
+        "explain": ("--weights", weights, digit(1), "--out", tmp_path / "out"),
+        "evaluate": ("--weights", weights, "--json", "--out", tmp_path / "out"),
+        "convert": (weights, tmp_path / "v.safetensors"),
+    }[which]
+    if which == "convert" and np.isfinite(value):
+        pytest.skip("finite weights are converted")
+    code, out, err = command(which, *(() if which == "convert" else ("--backend", "numpy")), *words)
+    assert code == 1 and err.startswith("error: ") and err.count("\n") == 1
+    assert ("fc1.weight hold NaN or infinities" in err) == (not np.isfinite(value))
+    assert not np.isfinite(value) or "not finite" in err
+    if out:
+        assert which == "predict" and set(json.loads(out, parse_constant=pytest.fail)[0]) == {"path", "error"}
 
 
 @pytest.mark.parametrize("name", ["caffè 猫.png", " spaced name.png", "-dash.png", "\udcff.png", "tab\there.png"])

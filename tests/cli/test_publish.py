@@ -1,7 +1,9 @@
 """publish: weights with their card."""
 
+import copy
 import hashlib
 import json
+import shutil
 
 import pytest
 
@@ -46,3 +48,54 @@ def test_other_names_that_become_paths_are_refused_too(command, tmp_path, name):
         code, _, err = command(*words)
         assert code == 2 and "expected one of" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def places(value, path=()):
+    """The path of every value by name inside a JSON mapping."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+@pytest.mark.parametrize("file", ["metrics.json", "config.json"])
+def test_files_of_a_run_with_something_missing_or_wrong(command, digits_run, tmp_path, monkeypatch, file):
+    """Whatever is replaced or taken away: published as before where nothing needs it, else one line, nothing written"""
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+    (tmp_path / "weights").mkdir()
+    run = tmp_path / "run"
+    shutil.copytree(digits_run.folder, run)
+    content, refused = json.loads((run / file).read_text()), set()
+    for path in places(content):
+        for wrong in (KeyError, None, "x", -1, 10**400, float("nan"), []):
+            broken = copy.deepcopy(content)
+            inner = broken
+            for key in path[:-1]:
+                inner = inner[key]
+            if wrong is KeyError:
+                del inner[path[-1]]
+            else:
+                inner[path[-1]] = wrong
+            (run / file).write_text(json.dumps(broken))
+            code, out, err = command("publish", run, "mine")
+            if code == 0:
+                for written in (tmp_path / "weights").iterdir():
+                    written.unlink()
+                continue
+            refused.add(".".join(path))
+            assert (code, out, err.count("\n")) == (1, "", 1) and f"error: {run}" in err and " is damaged" in err
+            assert not list((tmp_path / "weights").iterdir())
+    needed = {
+        "metrics.json": {"parameters", "best_epoch", "validation_accuracy", "train_seconds", "test", "test.images"},
+        "config.json": {"recipe", "config", "versions"},
+    }
+    assert needed[file] <= refused
+
+
+def test_weights_of_another_epoch_than_the_figures_are_refused(command, digits_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+    run = tmp_path / "run"
+    shutil.copytree(digits_run.folder, run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"best_epoch": metrics["best_epoch"] + 1}))
+    code, out, err = command("publish", run, "mine")
+    assert (code, out) == (1, "") and "not of the run that metrics.json tells of: epoch: expected " in err

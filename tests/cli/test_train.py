@@ -1,10 +1,13 @@
 """train, from the first line to the last file."""
 
 import csv
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
+import termios
 import time
 from dataclasses import fields
 
@@ -185,7 +188,7 @@ def test_a_rate_of_a_million_names_the_step(train, tmp_path):
     assert "Traceback" not in err and not (tmp_path / "last.safetensors").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_finishes_the_step_and_saves(script, command, tmp_path, number):
     size = ("--epochs", 8, "--batch-size", 8, "--train-size", 400)
     options = ("--dataset", "digits", "--backend", "numpy", "--threads", 1, *size)
@@ -229,6 +232,36 @@ def test_signals_are_collected_and_handlers_restored():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(number) for number in train_module.STOPPED] == before
+
+
+def test_a_hangup_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with train_module._signals() as caught:
+            signal.raise_signal(signal.SIGHUP)
+            assert caught == []
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_is_closed_saves(script, tmp_path):
+    """The system sends SIGHUP, and whatever is printed from then on fails."""
+    ours, theirs = pty.openpty()
+    size = ("--epochs", 2000, "--batch-size", 8, "--train-size", 400, "--threads", 1)
+    words = ("--dataset", "digits", "--backend", "numpy", *size, "--out", tmp_path)
+
+    def with_terminal():
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    process = script("train", *words, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=with_terminal)
+    os.close(theirs)
+    while not (tmp_path / "last.safetensors").exists():
+        assert process.poll() is None and os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait(60) == 129
+    assert len(history_of(tmp_path)) >= 1 and checkpoint.load(tmp_path / "last.safetensors").metadata["epoch"]
 
 
 def test_the_reader_may_leave(script, tmp_path):

@@ -24,7 +24,7 @@ from minicnn.backend.cuda.activation import (
 from minicnn.backend.cuda.arithmetic import all_finite, getitem_grad, lerp_into
 from minicnn.backend.cuda.conv import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
 from minicnn.backend.cuda.data import gather_images, warp_images
-from minicnn.backend.cuda.launch import require_device
+from minicnn.backend.cuda.launch import device_memory, require_device
 from minicnn.backend.cuda.loss import cross_entropy, cross_entropy_grad, label_range
 from minicnn.backend.cuda.normalization import (
     batch_norm,
@@ -111,6 +111,7 @@ __all__ = [
     "copy_into",
     "cross_entropy",
     "cross_entropy_grad",
+    "device_memory",
     "divide",
     "dropout",
     "elu",

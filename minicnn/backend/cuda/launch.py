@@ -8,10 +8,10 @@ import numpy as np
 
 from minicnn.backend import BackendUnavailable
 
-_import_error: ImportError | None = None
+_import_error: Exception | None = None
 try:
     import cupy
-except ImportError as error:
+except Exception as error:  # a broken installation fails in any way
     cupy, _import_error = None, error
 
 BLOCK = 256  # threads
@@ -28,11 +28,15 @@ def require_device() -> Any:
     if cupy is None:
         missing = isinstance(_import_error, ModuleNotFoundError) and _import_error.name == "cupy"
         raise _unavailable("CuPy is not installed" if missing else f"CuPy does not import: {_one_line(_import_error)}")
-    runtime = cupy.cuda.runtime
+    try:
+        runtime = cupy.cuda.runtime
+        failure = runtime.CUDARuntimeError
+    except AttributeError as error:  # a folder of that name, or the rest of an installation
+        raise _unavailable(f"CuPy does not import: {_one_line(error)}") from None
     try:
         if not runtime.getDeviceCount():
             raise _unavailable("CuPy found no CUDA device", "check nvidia-smi and CUDA_VISIBLE_DEVICES")
-    except runtime.CUDARuntimeError as error:
+    except failure as error:
         if "NoDevice" in str(error):
             raise _unavailable("CuPy found no CUDA device", "check nvidia-smi and CUDA_VISIBLE_DEVICES") from None
         versions = runtime.driverGetVersion(), runtime.runtimeGetVersion()
@@ -44,9 +48,15 @@ def require_device() -> Any:
     try:
         cupy.cuda.nvrtc.getVersion()
         _ = cupy.cuda.cublas  # loaded at its first use
-    except (ImportError, RuntimeError) as error:
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
         raise _unavailable(f"CuPy lacks a library of CUDA: {_one_line(error)}") from None
     return cupy
+
+
+def device_memory() -> tuple[int, int]:
+    """Return the bytes of the device that are in use, by whomever, and all that it has."""
+    free, total = cupy.cuda.runtime.memGetInfo()
+    return total - free, total
 
 
 def source(real: str, index: str) -> str:

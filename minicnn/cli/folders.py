@@ -1,0 +1,52 @@
+"""Where commands write: a folder is held by one of them at a time, and a run in it is never written over."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from minicnn import files
+from minicnn.cli.options import UsageError
+
+STATE, WEIGHTS, METRICS = "last.safetensors", "best.safetensors", "metrics.json"
+
+
+def check_holds_no_run(folder: Path) -> None:
+    """Refuse to write over a run that can go on, or that is finished."""
+    if (folder / STATE).exists() or ((folder / WEIGHTS).exists() and (folder / METRICS).exists()):
+        raise UsageError(f"--out: {folder} holds a run; choose another folder, or go on with it by train.py --resume")
+
+
+@contextmanager
+def held(folder: Path, resume: bool = False) -> Iterator[None]:
+    """Hold ``folder``, made where it is missing, inside a ``with`` block, for a run to ``resume`` or for new results.
+
+    Whether it holds a run is asked here, again: another command may have written one since its name was given.
+
+    Raises:
+        UsageError: the folder holds a run.
+        OSError: it is busy, or cannot be written into.
+    """
+    files.check_writable(folder)
+    with files.lock_run_folder(folder):
+        if not resume:
+            check_holds_no_run(folder)
+        yield
+
+
+@contextmanager
+def held_for(path: Path) -> Iterator[None]:
+    """Hold the folder of one file that is to be written, if it is that of a run; another is left without a lock file.
+
+    Raises:
+        UsageError: the file is the weights or the state of the run.
+        OSError: the folder is busy, or cannot be written into.
+    """
+    folder = path.parent
+    files.check_writable(folder)
+    if not any((folder / name).exists() for name in (".lock", STATE, WEIGHTS)):
+        yield
+        return
+    with files.lock_run_folder(folder):
+        if path.name in (STATE, WEIGHTS) and path.exists():
+            raise UsageError(f"{path} is of a run; choose another file")
+        yield
