@@ -36,14 +36,17 @@ class compile:
     CuPy arrays, on empty ones, and on inputs that require a gradient, the function is called as it is.
 
     **What a replay reads anew**: the numbers in parameters, buffers and other tensors; options and steps of
-    optimizers; random streams; the labels' range. **What is noticed, and recorded anew**: other shapes or dtypes; a
-    tensor whose array was replaced or whose ``requires_grad`` changed; another attribute, part, hook or mode of a module; whether
-    there is a tape. **What is as it was at the first call**: every other value in Python, as a branch, a global, an
-    element of a list; an array that the function makes by NumPy
-    (``Tensor(np.zeros(3))``) is made once, and what a replay writes into it, the next one finds. Pass as an input what
-    changes from call to call. **What raises**: reading a value into Python (``item``, ``numpy``), NumPy on the data of
-    a tensor, a draw from the generator of initial weights, an edit of an input, a gradient that was computed outside,
-    a momentum of SGD that becomes 0 or no longer is.
+    optimizers; random streams; the labels' range.
+
+    **What is noticed, and recorded anew**: other shapes or dtypes; a tensor whose array was replaced or whose
+    ``requires_grad`` changed; another attribute, part, hook or mode of a module; whether there is a tape.
+
+    **What is as it was at the first call**: every other value in Python, as a branch, a global, an element of a list;
+    an array that the function makes by NumPy (``Tensor(np.zeros(3))``) is made once, and what a replay writes into it,
+    the next one finds. Pass as an input what changes from call to call.
+
+    **What raises**: reading a value into Python (``item``, ``numpy``), NumPy on the data of a tensor, a draw from the
+    generator of initial weights, an edit of an input, a gradient that was computed outside.
 
     **Gradients** left in ``.grad`` are there after the call as in eager mode, but those that a step inside used up:
     they stay in the plan, and raise if they are used. So does ``backward`` from a result.

@@ -71,8 +71,8 @@ class Run:
                     action.undo()
             raise
         finally:
-            for thing in self._passing:
-                environment.pop(thing, None)
+            for value in self._passing:
+                environment.pop(value, None)
 
 
 def _array(environment: Environment, argument: Any) -> Any:

@@ -48,10 +48,10 @@ def draw_picture(axes: Axes, image: np.ndarray, frame: str = GRID) -> None:
 def short(name: str, limit: int) -> str:
     """The name on one line, cut to about `limit` columns; wide characters count as two.
 
-    What no font draws, as controls and what turns the direction of writing, is shown as a replacement character; bytes
-    of a file name that are not UTF-8 are escaped.
+    What no font draws is shown as a replacement character: controls, what turns the direction of writing, bytes of a
+    file name that are not UTF-8.
     """
-    name = " ".join(str(name).encode(errors="backslashreplace").decode().split())
+    name = " ".join(str(name).split())
     width, short = 0, ""
     for character in name:
         if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in "\u200c\u200d":
