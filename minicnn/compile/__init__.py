@@ -46,7 +46,8 @@ class compile:
     the next one finds. Pass as an input what changes from call to call.
 
     **What raises**: reading a value into Python (``item``, ``numpy``), NumPy on the data of a tensor, a draw from the
-    generator of initial weights, an edit of an input, a gradient that was computed outside.
+    generator of initial weights, an edit of an input, a gradient that was computed outside, a momentum of SGD that
+    becomes 0 or no longer is.
 
     **Gradients** left in ``.grad`` are there after the call as in eager mode, but those that a step inside used up:
     they stay in the plan, and raise if they are used. So does ``backward`` from a result.
