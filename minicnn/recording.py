@@ -98,6 +98,11 @@ class Recorded(np.lib.mixins.NDArrayOperatorsMixin):
     def __bool__(self) -> NoReturn:
         self.refuse("bool")
 
+    def __float__(self) -> NoReturn:
+        self.refuse("a conversion to a number")
+
+    __int__ = __index__ = __float__  # type: ignore[assignment]
+
     def __len__(self) -> int:
         return self.shape[0]
 
