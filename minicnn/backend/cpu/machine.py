@@ -24,6 +24,7 @@ from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, tile_for
 from minicnn.backend.cpu.jit import LANES
 from minicnn.backend.cpu.objects import c_function
 from minicnn.backend.cpu.pointwise import POINTWISE
+from minicnn.backend.cpu.threads import NUMBER
 from minicnn.backend.cpu.tile import TILES
 from minicnn.backend.cpu.winograd_rows import OUTPUTS, POINTS
 
@@ -60,7 +61,7 @@ def _pointer_to(kind):
     return pointer
 
 
-_number_of_threads = types.ExternalFunction("get_num_threads", types.intp())  # as Numba itself declares it
+_number_of_threads = types.ExternalFunction(NUMBER, types.intp())
 _floats, _integers = _pointer_to(types.float32), _pointer_to(types.int64)
 
 

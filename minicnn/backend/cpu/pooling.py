@@ -1,9 +1,17 @@
-"""Max-pooling, one plane of one image at a time."""
+"""Pooling: a maximum one plane of one image at a time, an average by BLAS with one thread."""
 
 import numba
 import numpy as np
 
+from minicnn.backend import reference
+from minicnn.backend.cpu.blas import one_thread
 from minicnn.backend.cpu.jit import helper, jit, plain
+
+
+def avg_pool2d(x, rows, columns):
+    """See :func:`minicnn.backend.reference.avg_pool2d`."""
+    with one_thread:
+        return reference.avg_pool2d(x, rows, columns)
 
 
 def max_pool2d(x, kernel_size, stride, padding, dilation, output_size):
