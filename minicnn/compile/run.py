@@ -159,12 +159,12 @@ class _Binding:
         return run
 
     def filters(self, source: Value, region: Region) -> Callable[[], None]:
-        points, environment = region.shape[0], self.environment
+        points, environment, multiply = region.shape[0], self.environment, self.plan.machine.multiply
         matrix, out = self.plan.machine.FILTERS[points], self.view(region).reshape(points, -1)
 
         def run() -> None:
             weight = environment.get(source, source.array)
-            np.matmul(matrix, weight.reshape(-1, matrix.shape[1]).T, out=out)
+            multiply(matrix, weight.reshape(-1, matrix.shape[1]).T, out)
 
         return run
 
@@ -218,10 +218,10 @@ class _Binding:
         parts, out = self.view(sums), self.view(region)
         points, outputs = sums.shape[0], out.shape[0]
         matrix = self.plan.machine.FILTERS[points]
-        taps, divided = out.reshape(-1, matrix.shape[1]), sums.parts > 0
+        taps, divided, multiply = out.reshape(-1, matrix.shape[1]), sums.parts > 0, self.plan.machine.multiply
 
         def run() -> None:
             total = parts.sum(axis=0) if divided else parts
-            np.matmul(total[:, :outputs].reshape(points, -1).T, matrix, out=taps)
+            multiply(total[:, :outputs].reshape(points, -1).T, matrix, taps)
 
         return run

@@ -71,9 +71,9 @@ def test_cupy_without_cupy(command, no_data):
 
 def test_a_traceback_only_with_debug(script, tmp_path):
     words = ("--backend", "numpy", "--weights", tmp_path / "none.safetensors", "x.png")
-    out, err = script("predict", *words).communicate(timeout=60)
+    out, err = script("predict", *words).communicate(timeout=600)
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1
-    out, err = script("predict", *words, "--debug").communicate(timeout=60)
+    out, err = script("predict", *words, "--debug").communicate(timeout=600)
     assert "Traceback" in err and err.splitlines()[-1].startswith("FileNotFoundError: ")
 
 

@@ -81,5 +81,5 @@ def test_wrong_usage(command, words, message):
 
 def test_the_script(script, tmp_path):
     process = script("show", "--dataset", "digits", "--backend", "numpy", "--out", tmp_path / "batch.png")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0 and (tmp_path / "batch.png").stat().st_size > 10_000, err

@@ -39,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         start = int(re.fullmatch(r"bytes=(\d+)-", wish)[1]) if wish and behaviour != "no range" else 0
         body = {"altered": CONTENT[:-1] + b"\0", "long": CONTENT * 3, "page": b"<html>"}.get(behaviour, CONTENT)[start:]
         if behaviour == "silent":
-            self.server.go.wait(20)
+            self.server.go.wait(600)
         self.send_response(503 if behaviour == "busy" else 206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
             body = body[:1_000_000]
         if behaviour == "slow":
             self.wfile.write(body[:1_000_000])
-            self.server.go.wait(20)
+            self.server.go.wait(600)
             body = body[1_000_000:]
         self.wfile.write(body)
 
@@ -125,19 +125,18 @@ def test_a_silent_server_is_given_up(server, tmp_path, monkeypatch):
     assert download.PATIENCE < 10
     monkeypatch.setattr(download, "PATIENCE", 0.3)
     server.plan = ["silent"]
-    start = time.monotonic()
-    with pytest.raises(ConnectionError, match="no answer within"):
+    with pytest.raises(ConnectionError, match="no answer within"):  # which is said before the server goes on
         fetch(server, tmp_path / "file")
-    assert time.monotonic() - start < 3 and visible(tmp_path) == []
+    assert not server.go.is_set() and visible(tmp_path) == []
 
 
 def test_a_name_that_is_looked_up_forever_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "PATIENCE", 0.3)
-    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: time.sleep(5))
-    start = time.monotonic()
+    answered = Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: answered.wait(600))
     with pytest.raises(ConnectionError, match="no answer within"):
         download.fetch("https://example.invalid/file", tmp_path / "file", size=1, sha256="")
-    assert time.monotonic() - start < 3
+    answered.set()
 
 
 def test_a_refused_connection_is_told_in_one_short_line(tmp_path):
@@ -178,7 +177,7 @@ def process(server, path):
 
 
 def wait_until(condition):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -203,5 +202,5 @@ def test_of_two_processes_one_downloads_and_both_succeed(server, tmp_path):
     wait_until(lambda: server.ranges)
     time.sleep(0.5)  # for the other to arrive at the lock
     server.go.set()
-    assert [each.wait(30) for each in both] == [0, 0]
+    assert [each.wait(300) for each in both] == [0, 0]
     assert len(server.ranges) == 1 and (tmp_path / "file").read_bytes() == CONTENT

@@ -45,7 +45,7 @@ def on_terminal(**environment):
             written += os.read(ours, 65536)
         except OSError:  # the other end is closed
             break
-    _, errors = child.communicate(timeout=30)
+    _, errors = child.communicate(timeout=600)
     os.close(ours)
     assert child.returncode == 0 and errors.strip() == b"done", errors
     return written.decode()
@@ -91,7 +91,7 @@ def test_the_run_goes_on_in_silence_when_the_reader_leaves():
     child.stdout.close()
     errors = child.stderr.read()
     child.stderr.close()
-    assert child.wait(timeout=30) == 0 and errors == b"done\n"
+    assert child.wait(timeout=600) == 0 and errors == b"done\n"
 
 
 def test_the_time_left_is_that_of_the_whole_run(monkeypatch):

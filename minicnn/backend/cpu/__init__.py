@@ -1,7 +1,6 @@
 """The kernels for the CPU: Numba where it pays, the reference for the rest.
 
 What is imported from ``reference`` is bound by memory or called on small arrays, and Numba gained nothing there.
-Importing this package limits the BLAS libraries of the process to one thread; see :mod:`minicnn.backend.cpu.matmul`.
 """
 
 from minicnn.backend.cpu import machine as machine  # of compiled plans; not a kernel
@@ -9,12 +8,12 @@ from minicnn.backend.cpu.activation import gelu, gelu_grad, softmax, softmax_gra
 from minicnn.backend.cpu.conv import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
 from minicnn.backend.cpu.data import gather_images, warp_images
 from minicnn.backend.cpu.elementwise import adam_step, dropout, relu_grad, sgd_step
-from minicnn.backend.cpu.jit import get_num_threads, set_num_threads
 from minicnn.backend.cpu.layer_norm import layer_norm, layer_norm_grad
 from minicnn.backend.cpu.linear import linear, linear_grad_input, linear_grad_weight
 from minicnn.backend.cpu.matmul import matmul
 from minicnn.backend.cpu.normalization import batch_norm, batch_norm_grad, batch_norm_statistics
 from minicnn.backend.cpu.pooling import avg_pool2d, max_pool2d, max_pool2d_grad
+from minicnn.backend.cpu.threads import get_num_threads, set_num_threads
 from minicnn.backend.reference import (
     accumulate,
     add,

@@ -10,9 +10,15 @@ import numpy as np
 
 from minicnn.backend import reference
 from minicnn.backend.cpu import blocks
+from minicnn.backend.cpu.blas import one_thread
 from minicnn.backend.cpu.geometry import Window, padded, tile_for, up
-from minicnn.backend.cpu.jit import LANES, get_num_threads, jit, plain
+from minicnn.backend.cpu.jit import LANES, jit, plain
+from minicnn.backend.cpu.threads import get_num_threads
 
+# for few images, and for windows that the lanes cannot do
+_conv2d = one_thread(reference.conv2d)
+_conv2d_grad_input = one_thread(reference.conv2d_grad_input)
+_conv2d_grad_weight = one_thread(reference.conv2d_grad_weight)
 _PARTS = 16  # at most this many partial sums of the weight's gradient
 _PIECE = 1024
 
@@ -20,7 +26,7 @@ _PIECE = 1024
 def conv2d(x, weight, bias, stride, padding, dilation, groups):
     """See :func:`minicnn.backend.reference.conv2d`; fewer than LANES / 2 images are left to it."""
     if x.shape[0] < LANES // 2:
-        return reference.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        return _conv2d(x, weight, bias, stride, padding, dilation, groups)
     kernel = weight.shape[2:]
     size = tuple(
         (n + 2 * p - d * (k - 1) - 1) // s + 1
@@ -38,7 +44,7 @@ def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
     and input and output channels exchanged.
     """
     if gy.shape[0] < LANES // 2:
-        return reference.conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups)
+        return _conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups)
     o, c, kh, kw = weight.shape
     turned = weight[:, :, ::-1, ::-1].reshape(groups, o // groups, c, kh, kw).transpose(0, 2, 1, 3, 4)
     turned = turned.reshape(groups * c, o // groups, kh, kw)
@@ -46,7 +52,7 @@ def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
     crop = tuple(-min(p, 0) for p in pads)  # a padding beyond the window: the outermost of gy saw zeros only
     if max(crop):
         if max(stride) > 1:
-            return reference.conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups)
+            return _conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups)
         gy = gy[:, :, crop[0] : gy.shape[2] - crop[0], crop[1] : gy.shape[3] - crop[1]]
         pads = tuple(max(p, 0) for p in pads)
     bias = np.zeros(groups * c, dtype=gy.dtype)
@@ -56,7 +62,7 @@ def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
 def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
     """See :func:`minicnn.backend.reference.conv2d_grad_weight`."""
     if gy.shape[0] < LANES // 2:
-        return reference.conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups)
+        return _conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups)
     o, c = shape[0] // groups, shape[1]
     window = Window(shape[2:], stride, padding, dilation)
     room = window.room(x.shape[2:], gy.shape[2:])

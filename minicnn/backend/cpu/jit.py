@@ -4,12 +4,13 @@ import ctypes
 import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 from numba.core import event
+
+from minicnn.backend.cpu.cache import KernelCache
 
 LANES = 8
 """Images in a block of the batch-interleaved layout: one 256-bit vector of float32."""
@@ -31,16 +32,18 @@ class _Announce(event.Listener):
         """Nothing to say."""
 
 
-SOURCES = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(Path(__file__).parent.glob("*.py")))
-"""What compiled code depends on: a function has others inlined that stand in other files."""
-
-
 def jit(**options: Any) -> Callable[[Callable], Any]:
-    """Compile without the GIL and cache the code on disk; where no folder can be written, warn and do without.
+    """Compile without the GIL and keep the code on disk; where no folder can be written, warn and do without.
 
     options: of :func:`numba.njit`.
     """
-    return lambda function: _cached(numba.njit(nogil=True, error_model="numpy", **options)(function))
+
+    def compiled(function: Callable) -> Any:
+        kernel = numba.njit(nogil=True, error_model="numpy", **options)(function)
+        kernel._cache = KernelCache(function, options.get("parallel", False))
+        return kernel
+
+    return compiled
 
 
 def helper(function: Callable) -> Any:
@@ -48,39 +51,10 @@ def helper(function: Callable) -> Any:
     return jit(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
-def _cached(compiled: Any) -> Any:
-    try:
-        compiled.enable_caching()
-        compiled._cache._cache_file._source_stamp = SOURCES  # Numba would look at the function's own file alone
-    except RuntimeError as error:  # Numba found no folder for its cache
-        warn_of_no_cache(error)
-    return compiled
-
-
-def warn_of_no_cache(error: Exception) -> None:
-    """Say that compiled code is not kept."""
-    warnings.warn(
-        f"kernels are compiled anew in every process: {error}; name a folder in NUMBA_CACHE_DIR", stacklevel=4
-    )
-
-
 def plain(array: np.ndarray) -> np.ndarray:
     """``array`` as C-contiguous and writable: Numba compiles every other layout anew."""
     array = np.ascontiguousarray(array)
     return array if array.flags.writeable else array.copy()
-
-
-def set_num_threads(count: int) -> None:
-    """Use ``count`` threads from now on, at most as many as there are processors."""
-    most = numba.config.NUMBA_NUM_THREADS
-    if not 1 <= count <= most:
-        raise ValueError(f"set_num_threads: expected 1 to {most}, received {count}")
-    numba.set_num_threads(count)
-
-
-def get_num_threads() -> int:
-    """Return the number of threads in use."""
-    return numba.get_num_threads()
 
 
 def _keep_memory() -> None:
@@ -92,5 +66,13 @@ def _keep_memory() -> None:
         mallopt(mmap, 1 << 25)
 
 
+def _enable() -> None:
+    """Compile although NUMBA_DISABLE_JIT is set: what works on addresses cannot run as Python."""
+    if numba.config.DISABLE_JIT:
+        numba.config.DISABLE_JIT = 0
+        warnings.warn("NUMBA_DISABLE_JIT is ignored: minicnn's kernels run compiled only; unset it", stacklevel=2)
+
+
+_enable()
 event.register("numba:compile", _Announce())
 _keep_memory()

@@ -22,14 +22,16 @@ from minicnn.backend.cpu import blocks, pointwise, single, winograd, winograd_ro
 from minicnn.backend.cpu.elementwise import sgd_step_flat
 from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, tile_for_matrix, up
 from minicnn.backend.cpu.jit import LANES
+from minicnn.backend.cpu.matmul import multiply
 from minicnn.backend.cpu.objects import c_function
 from minicnn.backend.cpu.pointwise import POINTWISE
+from minicnn.backend.cpu.threads import NUMBER
 from minicnn.backend.cpu.tile import TILES
 from minicnn.backend.cpu.winograd_rows import OUTPUTS, POINTS
 
 __all__ = [
     "FILTERS", "LANES", "ONE", "OPERATIONS", "OUTPUTS", "PARTS", "POINTS", "POINTWISE", "TILES", "WIDTH", "Context",
-    "Window", "sgd_steps", "sweeps", "tile_for", "tile_for_matrix", "up",
+    "Window", "multiply", "sgd_steps", "sweeps", "tile_for", "tile_for_matrix", "up",
 ]  # fmt: skip
 
 WIDTH = 32
@@ -60,7 +62,7 @@ def _pointer_to(kind):
     return pointer
 
 
-_number_of_threads = types.ExternalFunction("get_num_threads", types.intp())  # as Numba itself declares it
+_number_of_threads = types.ExternalFunction(NUMBER, types.intp())
 _floats, _integers = _pointer_to(types.float32), _pointer_to(types.int64)
 
 

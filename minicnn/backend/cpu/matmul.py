@@ -1,40 +1,52 @@
 """Matrix products in fixed pieces, so that their bits do not depend on the number of threads.
 
-A BLAS that divides one product among its threads may round differently with another number of them. Here BLAS runs with
-one thread, and what is worth dividing is cut by size alone.
+Here BLAS runs with one thread, and what is worth dividing is cut by size alone.
 """
 
 from functools import cache
 
 import numba
 import numpy as np
-import threadpoolctl
 
+from minicnn.backend.cpu.blas import one_thread
 from minicnn.backend.cpu.jit import jit, plain
 
-_WORTH = 1 << 21  # multiply-adds from which a second thread pays
+_SMALL = 1 << 13  # multiply-adds below which no BLAS takes a second thread
+_WORTH = 1 << 21  # multiply-adds from which one pays
 _ROWS = 64
-
-threadpoolctl.threadpool_limits(limits=1, user_api="blas")
 
 
 def matmul(a, b):
     """See :func:`minicnn.backend.reference.matmul`."""
-    if a.dtype.kind != "f" or a.size * b.shape[-1] < _WORTH or a.shape[:-2] != b.shape[:-2]:
+    work = a.size * b.shape[-1] if a.shape[:-2] == b.shape[:-2] else a.size * b.size
+    if a.dtype.kind != "f" or work < _SMALL:
         return a @ b
-    _limit_threads_of_scipy()
+    if work < _WORTH or a.shape[:-2] != b.shape[:-2]:
+        with one_thread:
+            return a @ b
+    _load_scipy()
     y = np.empty((*a.shape[:-1], b.shape[-1]), dtype=a.dtype)
     a, b, out = (plain(m).reshape(-1, *m.shape[-2:]) for m in (a, b, y))
-    _products(a, b, out)
+    with one_thread:
+        _products(a, b, out)
     return y
 
 
+def multiply(a, b, out):
+    """out = a b, of two matrices, by NumPy."""
+    if a.size * b.shape[1] < _SMALL:
+        np.matmul(a, b, out=out)
+    else:
+        with one_thread:
+            np.matmul(a, b, out=out)
+
+
 @cache
-def _limit_threads_of_scipy():
+def _load_scipy():
     """The BLAS that Numba calls is SciPy's, 20 MiB that most plans do without; it must be there to be limited."""
     import scipy.linalg.cython_blas  # noqa: F401
 
-    threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+    one_thread.look_again()
 
 
 @jit(parallel=True)

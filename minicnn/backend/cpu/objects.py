@@ -6,28 +6,25 @@ their machine code and the names that it calls are all there is to keep.
 """
 
 import ctypes
-import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any
 
-import llvmlite
 import numba
 from llvmlite import binding as llvm
 from numba.core.base import _load_global_helpers
-from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import _nrt_python
 from numba.core.typing import signature
 
-from minicnn.backend.cpu.jit import SOURCES, warn_of_no_cache
+from minicnn.backend.cpu import threads
+from minicnn.backend.cpu.cache import place, read, write
 
-_one_at_a_time = Lock()  # LLVM's linker may end a process in which two threads load the same code
+_one_at_a_time = RLock()  # LLVM's linker may end a process in which two threads load the same code
 
 
 def c_function(function: Callable[..., None], parallel: bool = False) -> Any:
@@ -42,14 +39,14 @@ def c_function(function: Callable[..., None], parallel: bool = False) -> Any:
 
 @cache
 def _loaded(function: Callable[..., None], parallel: bool) -> Any:
-    path = _place(function, parallel)
-    kept = _read(path) if path else None
+    engine = _engine()  # first: what is compiled is linked at once
+    path = place(function, f"parallel={parallel}", "o")
+    kept = read(path)
     if kept is None:
         kept = _compiled(function, parallel)
-        if path:
-            _write(path, *kept)
-    header, code = kept
-    engine = _engine()
+        write(path, kept)
+    line, _, code = kept.partition(b"\n")
+    header = json.loads(line)
     missing = [name for name in header["calls"] if llvm.address_of_symbol(name) is None]
     if missing:  # LLVM would end the process
         raise RuntimeError(f"{function.__name__}: Numba {numba.__version__} does not have {', '.join(missing)}")
@@ -59,8 +56,8 @@ def _loaded(function: Callable[..., None], parallel: bool) -> Any:
     return ctypes.CFUNCTYPE(None, *arguments)(engine.get_function_address(header["name"]))
 
 
-def _compiled(function: Callable[..., None], parallel: bool) -> tuple[dict[str, Any], bytes]:
-    """Return the name of the function in its machine code, the names of what that calls, and the code."""
+def _compiled(function: Callable[..., None], parallel: bool) -> bytes:
+    """Return a line, the name of the function in its machine code and the names of what that calls, and the code."""
     kind = signature(numba.void, *[numba.int64] * function.__code__.co_argcount)
     options = {"error_model": "numpy", "parallel": parallel}
     compiled: Any = CFunc(function, (kind.args, kind.return_type), {}, options)
@@ -71,7 +68,8 @@ def _compiled(function: Callable[..., None], parallel: bool) -> tuple[dict[str, 
     _, _, (code, bitcode) = library.serialize_using_object_code()
     module = llvm.parse_bitcode(bitcode)
     names = [thing.name for thing in [*module.functions, *module.global_variables] if thing.is_declaration]
-    return {"name": compiled.native_name, "calls": [n for n in names if not n.startswith("llvm.")]}, code
+    header = {"name": compiled.native_name, "calls": [n for n in names if not n.startswith("llvm.")]}
+    return json.dumps(header).encode() + b"\n" + code
 
 
 @cache
@@ -80,50 +78,24 @@ def _engine() -> Any:
     _load_global_helpers()
     for name, address in _nrt_python.c_helpers.items():
         llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
-    numba.get_num_threads()  # starts the threads and adds the names of what they offer
+    threads.start()  # and adds the names of what they offer
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
 
 
-def _place(function: Callable[..., None], parallel: bool) -> Path | None:
-    """Return the file for a function on this processor, in the folder that Numba would take."""
-    try:
-        folder = Path(FunctionCache(function).cache_path)
-    except RuntimeError as error:
-        warn_of_no_cache(error)
-        return None
-    config = numba.config
-    processor = (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(), config.CPU_NAME, config.CPU_FEATURES)
-    versions = (sys.version, numba.__version__, llvmlite.__version__)
-    what = (function.__module__, function.__qualname__, parallel)
-    key = hashlib.sha256(repr((processor, versions, what)).encode()).hexdigest()
-    return folder / f"{function.__name__}-{key[:16]}.o"
+def _wait_for_the_compiler() -> None:
+    _one_at_a_time.acquire()
+    global_compiler_lock.acquire()
 
 
-def _read(path: Path) -> tuple[dict[str, Any], bytes] | None:
-    """Return what was kept, if it is of today's sources and whole."""
-    try:
-        digest, _, content = path.read_bytes().partition(b"\n")
-    except OSError:
-        return None
-    if digest != _digest(content):
-        return None
-    header, _, code = content.partition(b"\n")
-    return json.loads(header), code
+def _go_on_compiling() -> None:
+    global_compiler_lock.release()
+    _one_at_a_time.release()
 
 
-def _write(path: Path, header: dict[str, Any], code: bytes) -> None:
-    content = json.dumps(header).encode() + b"\n" + code
-    draft = path.with_suffix(f".{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(_digest(content) + b"\n" + content)
-        draft.replace(path)
-    except OSError as error:
-        warn_of_no_cache(error)
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(repr(SOURCES).encode() + content).hexdigest().encode()
+if hasattr(os, "register_at_fork"):  # a lock that another thread holds would be held in the child for ever
+    os.register_at_fork(
+        before=_wait_for_the_compiler, after_in_parent=_go_on_compiling, after_in_child=_go_on_compiling
+    )
