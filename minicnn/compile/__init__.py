@@ -85,8 +85,14 @@ class compile:
         ):
             return self._recordable()(*(x if isinstance(x, Tensor) else Tensor(x) for x in inputs))
         plan = self._plan((taped, *((a.shape, a.dtype) for a in arrays)), arrays)
+        if plan.edits(arrays):
+            return self._recordable()(*(x if isinstance(x, Tensor) else Tensor(x) for x in inputs))
         with self._memories.run(plan) as run:
             return plan.replay(run, arrays)
+
+    def __reduce__(self) -> Any:
+        """Answer copy and pickle: the function, whose plans are made anew."""
+        return compile, (self.function,)
 
     @property
     def _is_module(self) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from minicnn.autograd import is_grad_enabled
 from minicnn.compile.encode import Encoding, Instructions
-from minicnn.compile.record import Program
+from minicnn.compile.record import Program, memory_of
 from minicnn.compile.report import flop, graph, listing
 from minicnn.compile.run import Run
 from minicnn.nn.module import attributes, structure
@@ -25,6 +25,7 @@ class Plan(Encoding):
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
+        self._written = frozenset(value.memory for value in program.written)
         self._edited, self._structure = program.edited(), structure.number
         for value in [*program.inputs, *(v for call in program.calls for v in call.outputs if v.call is not None)]:
             value.array = None  # of the recorded run: only the shape is looked at from now on
@@ -49,6 +50,10 @@ class Plan(Encoding):
                 return False
             self._structure = now
         return True
+
+    def edits(self, arrays: Sequence[Any]) -> bool:
+        """Whether an input lies in memory that a replay edits."""
+        return bool(self._written) and any(memory_of(array) in self._written for array in arrays)
 
     def replay(self, run: Run, arrays: Sequence[Any]) -> Any:
         """Run on arrays of the recorded shapes and dtypes; return the results as new tensors, and leave gradients.

@@ -79,15 +79,23 @@ class Value:
     Attributes:
         array: itself, or None for results of calls as soon as a plan is made; shape: its shape.
         call: what made it, None for inputs and states.
+        memory: the same for all that lie in one array: an array and its views.
     """
 
     def __init__(self, array: Any, call: Call | None = None) -> None:
-        self.array, self.shape = array, tuple(array.shape)
+        self.array, self.shape, self.memory = array, tuple(array.shape), memory_of(array)
         self._call = None if call is None else weakref.ref(call)
 
     @property
     def call(self) -> Call | None:
         return None if self._call is None else self._call()
+
+
+def memory_of(array: Any) -> int:
+    """Return the same number for an array and all its views, as long as there is one of them."""
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return id(array)
 
 
 @dataclass(eq=False)
@@ -125,14 +133,14 @@ class Call:
         return found
 
     def writes(self) -> list[Value]:
-        """Return the Values that the call edits in place."""
+        """Return the Values that the call edits in place; what else lies in their memory changes, too."""
         positions = _IN_PLACE.get(self.kernel, ())
         return [v for v in (self.arguments[i] for i in positions) if isinstance(v, Value)]
 
 
 @dataclass(eq=False)
 class Gradient:
-    """What a run does to ``tensor.grad``: it starts from ``fresh``, if it reset that itself, and leaves ``now`` there.
+    """What a run does to ``tensor.grad``: it leaves ``now`` there, or, unless ``fresh`` (it set that itself), adds it.
 
     looked: whether it looked at a gradient that it had not reset; then a replay must not find another's.
     """
@@ -212,8 +220,10 @@ class _Recorder:
         self.program = Program(owner)
         self.backend = replace(owner, kernels=self)
         self._values: dict[int, Value] = {}
+        self._states: dict[int, list[Value]] = {}  # inputs too, by their memory
+        self._fresh: set[int] = set()  # the memory of arrays that became tensors in the run
         self._stand_ins: dict[Value, Recorded] = {}
-        self._tensors: dict[int, Tensor] = {}
+        self._tensors: dict[int, tuple[Tensor, Any, bool | None]] = {}
         self._modules: dict[int, Module] = {}
         self._gradients: dict[int, Gradient] = {}
         self._own: dict[int, Tensor] = {}
@@ -225,6 +235,8 @@ class _Recorder:
 
     def made(self, tensor: Tensor) -> None:
         self._own[id(tensor)] = tensor
+        if not isinstance(tensor._data, Recorded):
+            self._fresh.add(memory_of(tensor._data))
 
     def data_of(self, tensor: Tensor, array: Any) -> Recorded:
         """Return what stands for the array of a tensor; one that was there before the run is a state."""
@@ -232,9 +244,10 @@ class _Recorder:
             if array.owner is not self:
                 array.refuse("an operation")
             return array
-        if id(tensor) not in self._tensors and not self.owns(tensor):
-            self._tensors[id(tensor)] = tensor
-            self.program.tensors.append((tensor, array, tensor.requires_grad if is_grad_enabled() else None))
+        if not self.owns(tensor):
+            known = self._tensors.get(id(tensor))
+            if known is None or (known[2] is None and is_grad_enabled()):  # it may be read without a tape first
+                self._tensors[id(tensor)] = tensor, array, tensor.requires_grad if is_grad_enabled() else None
         return self.stand_in(self._value_of(array))
 
     def stand_in(self, value: Value) -> Recorded:
@@ -259,11 +272,12 @@ class _Recorder:
         """Return what the run has added up so far; what was there before is added by each replay."""
         return self._gradient(tensor).now
 
-    def set_gradient(self, tensor: Tensor, gradient: Tensor | None) -> None:
-        self._gradient(tensor, fresh=True).now = gradient
+    def set_gradient(self, tensor: Tensor, gradient: Tensor | None, fresh: bool = True) -> None:
+        known = self._gradient(tensor)
+        known.fresh, known.now = known.fresh or fresh, gradient
 
-    def _gradient(self, tensor: Tensor, fresh: bool = False) -> Gradient:
-        return self._gradients.setdefault(id(tensor), Gradient(tensor, fresh or self.owns(tensor)))
+    def _gradient(self, tensor: Tensor) -> Gradient:
+        return self._gradients.setdefault(id(tensor), Gradient(tensor, self.owns(tensor)))
 
     def owns(self, tensor: Tensor) -> bool:
         return isinstance(tensor._data, Recorded) or id(tensor) in self._own
@@ -298,6 +312,7 @@ class _Recorder:
             if isinstance(value, Recorded):
                 gradient.used = value.value in used
                 program.outputs += [] if gradient.used else [value.value]
+        program.tensors = list(self._tensors.values())
         program.modules = [(module, attributes(module)) for module in self._modules.values()]
         return program
 
@@ -309,9 +324,17 @@ class _Recorder:
 
     def _value_of(self, array: Any) -> Value:
         """Return the Value of an array; one not seen before is a state. The Value keeps the array, and so its id."""
-        return self._values.setdefault(id(array), Value(array))
+        if id(array) not in self._values:
+            value = self._values[id(array)] = Value(array)
+            self._states.setdefault(value.memory, []).append(value)
+        return self._values[id(array)]
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
+        if not self.__dict__:
+            raise RuntimeError(
+                "compile: this context was copied while a function was recorded, and that is over; "
+                "start tasks and copy contexts outside of compiled functions"
+            )
         kernel = getattr(self._kernels, name)
         if name in _TO_PYTHON:
             recording.check_readable(name)
@@ -322,6 +345,12 @@ class _Recorder:
             for state in (state for value in written for state in self._seen_in(value)):
                 if state in self.program.inputs:
                     raise RuntimeError(f"compile: {name} edits an input in place; edit a copy, or return the new value")
+                if state.memory in self._fresh:
+                    raise RuntimeError(
+                        f"compile: {name} edits a NumPy array that became a tensor in the function, as a plan does not "
+                        "make it anew; write minicnn.tensor(array), which is a copy in every replay, or make the tensor "
+                        "outside"
+                    )
                 if state not in self.program.written:
                     self.program.written.append(state)
             if written:
@@ -343,10 +372,7 @@ class _Recorder:
 
     def _seen_in(self, value: Value) -> list[Value]:
         """Return the inputs and states whose memory a Value is, or shows a part of."""
-        if value.call is None:
-            return [value]
-        own = (v for v in self._values.values() if v.call is None)
-        return [v for v in own if np.may_share_memory(v.array, value.array)]
+        return self._states.get(value.memory, [])
 
     def _blank(self, name: str, arguments: tuple[Any, ...]) -> Any:
         """Return what a kernel returns, without its numbers."""
