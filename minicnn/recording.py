@@ -37,7 +37,7 @@ class Recorder(Protocol):
         """Return the gradient of a tensor; ``gradient`` is what it was before the run."""
 
     def set_gradient(self, tensor: Any, gradient: Any, fresh: bool = True) -> None:
-        """Note what the gradient of a tensor is from now on; not ``fresh``: together with what it was before the run."""
+        """Note what the gradient of a tensor is now; not ``fresh``: together with what it was before the run."""
 
     def leaf_gradient_of(self, tensor: Any) -> Any:
         """Return the gradient to which backward adds, None for none so far."""

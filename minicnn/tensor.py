@@ -396,4 +396,4 @@ def _plain(index: Any) -> Any:
 def _has_mask(index: Any) -> bool:
     """Whether a tensor or an array of booleans is among the parts of an index."""
     parts = index if isinstance(index, tuple) else (index,)
-    return any(getattr(part, "dtype", None) == bool for part in parts)
+    return any(getattr(getattr(part, "dtype", None), "kind", "") == "b" for part in parts)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.compile.record import Call, Program, Value
+from minicnn.compile.program import Call, Program, Value
 
 
 @dataclass(eq=False)

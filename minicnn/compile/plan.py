@@ -9,7 +9,7 @@ import numpy as np
 
 from minicnn.autograd import is_grad_enabled
 from minicnn.compile.encode import Encoding, Instructions
-from minicnn.compile.record import Program, memory_of
+from minicnn.compile.program import Program, memory_of
 from minicnn.compile.report import flop, graph, listing
 from minicnn.compile.run import Run
 from minicnn.nn.module import attributes, structure

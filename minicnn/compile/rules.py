@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.compile.lower import Block, Lowering, Region
-from minicnn.compile.record import Call, Program
+from minicnn.compile.program import Call, Program
 
 
 def lower(program: Program, machine: Any, lanes: int) -> Lowering:

@@ -1,4 +1,4 @@
-"""Idioms: what is written around a model, as by a student or a researcher, is in a compiled function what it is outside."""
+"""Idioms: what a student or a researcher writes around a model is in a compiled function what it is outside."""
 
 import asyncio
 import contextvars
