@@ -42,8 +42,8 @@ class compile:
     ``requires_grad`` changed; another attribute, part, hook or mode of a module that was called or read; whether there
     is a tape.
 
-    **What is as it was at the first call**: every other value in Python, as a branch, a global, an element of a list, an
-    array that the function makes by NumPy (``Tensor(np.zeros(3))``). Pass as an input what changes from call to call.
+    **What is as it was at the first call**: every other value in Python, as a branch, a global, an element of a list,
+    an array that the function makes by NumPy (``Tensor(np.zeros(3))``). Pass as an input what changes between calls.
 
     **What raises**: reading a value into Python (``item``, ``numpy``, a copy), NumPy on the data of a tensor, an index
     by booleans, a draw from the generator of initial weights, an option of an optimizer that is set inside, an edit of
