@@ -69,9 +69,10 @@ def measurements() -> Iterator[Measurement]:
         a = SimpleNamespace(
             x=x, y=np.maximum(x, 0), gy=normal(*x.shape), pooled=normal(N, c, h // 2, w // 2),
             mean=x.mean((0, 2, 3)), variance=x.var((0, 2, 3)), weight=normal(c), bias=normal(c),
+            rows=_halves(h), columns=_halves(w),
         )  # fmt: skip
         for kernel, passes in (
-            ("max_pool2d", 1.25), ("max_pool2d_grad", 1.25), ("relu_grad", 3), ("dropout", 2),
+            ("max_pool2d", 1.25), ("max_pool2d_grad", 1.25), ("avg_pool2d", 1.25), ("relu_grad", 3), ("dropout", 2),
             ("batch_norm_statistics", 1), ("batch_norm", 2), ("batch_norm_grad", 3),
         ):  # fmt: skip
             yield Measurement(kernel, size, a, passes * x.nbytes, "GB/s")
@@ -102,6 +103,11 @@ def measurements() -> Iterator[Measurement]:
     )  # fmt: skip
     yield Measurement("gather_images", "3x32x32", a, 5.0 * N * 3 * 32 * 32, "GB/s")
     yield Measurement("warp_images", "3x32x32", a, 5.0 * N * 3 * 32 * 32, "GB/s")
+
+
+def _halves(length: int) -> np.ndarray:
+    """Factors of the average over pairs of pixels along an axis, float32 (length / 2, length)."""
+    return np.kron(np.eye(length // 2, dtype=np.float32), np.full((1, 2), 0.5, dtype=np.float32))
 
 
 def converted(arguments: SimpleNamespace, convert: Any) -> SimpleNamespace:

@@ -34,6 +34,7 @@ def _calls(k: Any) -> dict[str, Callable[[SimpleNamespace], Any]]:
         "linear_grad_input": lambda a: k.linear_grad_input(a.gy, a.weight),
         "linear_grad_weight": lambda a: k.linear_grad_weight(a.gy, a.x),
         "matmul": lambda a: k.matmul(a.a, a.b),
+        "avg_pool2d": lambda a: k.avg_pool2d(a.x, a.rows, a.columns),
         "max_pool2d": lambda a: k.max_pool2d(a.x, *_HALVES, a.pooled.shape[2:]),
         "max_pool2d_grad": lambda a: k.max_pool2d_grad(a.pooled, a.taps, a.x.shape, *_HALVES),
         "relu_grad": lambda a: k.relu_grad(a.gy, a.y),

@@ -67,6 +67,7 @@ _CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     "linear_grad_input": lambda a: a.gy @ a.weight,
     "linear_grad_weight": lambda a: a.gy.T @ a.x,
     "matmul": lambda a: a.a @ a.b,
+    "avg_pool2d": lambda a: F.avg_pool2d(a.x, 2),
     "max_pool2d": lambda a: F.max_pool2d(a.x, 2, return_indices=True),
     "max_pool2d_grad": lambda a: _aten.max_pool2d_with_indices_backward(
         a.pooled, a.x, (2, 2), (2, 2), (0, 0), (1, 1), False, a.indices

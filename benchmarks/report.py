@@ -44,6 +44,7 @@ machine:
       python benchmarks/epoch.py --recipe $recipe --json benchmarks/results/epoch-$recipe.json
     done
     python benchmarks/kernels.py --json benchmarks/results/kernels.json
+    python benchmarks/threads.py --json benchmarks/results/threads.json
     python benchmarks/report.py
 
 For a GPU add `--backend cupy` and give the files other names; PyTorch then needs a build for CUDA. For Keras, after
@@ -73,7 +74,7 @@ def main() -> None:
         print(message, file=sys.stderr)
         sys.exit(2)
     cases = sorted((r for r in records if "ratio" in r), key=lambda r: (r["case"], r["batch_size"]))
-    others = ([r for r in records if key in r] for key in ("frameworks", "startup", "epoch", "kernels"))
+    others = ([r for r in records if key in r] for key in ("frameworks", "startup", "epoch", "callers", "kernels"))
     text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
     text.write_text(markdown(cases, picture.name, *others), encoding="utf-8")
     print(text)
@@ -88,9 +89,10 @@ def markdown(
     beside: list[Record],
     startups: list[Record],
     epochs: list[Record],
+    callers: list[Record],
     kernels: list[Record],
 ) -> str:
-    """The cases by machine and peer, the frameworks, the wait for the first step, the epochs, the kernels."""
+    """The cases by machine and peer, the frameworks, the first step, the epochs, calls from threads, the kernels."""
     parts = [_REPRODUCE]
     if cases:
         parts.append(f"![Speed relative to {_peers(cases)}]({picture})\n")
@@ -132,6 +134,23 @@ def markdown(
             )
         note = "Reading, augmenting and normalising the pictures, and counting loss and hits, beside the step alone."
         parts.append(f"## An epoch\n\n{note}\n\n" + "\n".join(rows) + "\n")
+    for r in callers:
+        rows = [
+            "| callers | minicnn requests/s | wrong answers | PyTorch requests/s | wrong answers | ratio |",
+            "|---:|---:|---:|---:|---:|---:|",
+        ]
+        rows += [
+            "| {callers} | {minicnn_per_s:,.0f} | {minicnn_wrong} | {torch_per_s:,.0f} | {torch_wrong} "
+            "| **{ratio:.2f}** |".format(**row)
+            for row in r["callers"]
+        ]
+        hardware, versions = _conditions(r)
+        note = (
+            f"One compiled {r['model']} that several threads ask at once, {r['batch_size']} pictures a request; an "
+            f"answer of {r['checked']} is wrong if its bits are not those of a call alone. {hardware}; {versions}; "
+            f"n = {r['rounds']} x {r['seconds']:g} s; {r['date']}."
+        )
+        parts.append(f"## Calls from threads\n\n{note}\n\n" + "\n".join(rows) + "\n")
     for r in kernels:
         rows = [
             "| kernel | size, batch 128 | minicnn ms | reference ms | PyTorch ms | rate | to reference | to PyTorch |",

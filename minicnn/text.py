@@ -1,5 +1,6 @@
-"""How text from outside, as the names of files, classes and arrays, is shown to a user."""
+"""How what comes from outside is shown to a user: names of files, classes and arrays, and wrong values."""
 
+import reprlib
 import unicodedata
 
 _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate; separators of lines and paragraphs
@@ -16,3 +17,13 @@ def shown(value: object) -> str:
         c.encode("unicode_escape").decode() if unicodedata.category(c) in _ESCAPED and c not in _JOINERS else c
         for c in str(value)
     )
+
+
+def brief(value: object, length: int = 100) -> str:
+    """Return the ``repr`` of a value on one line, its middle left out where it is longer than ``length``."""
+    try:
+        text = repr(value)
+        text = text if len(text) <= length else reprlib.repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        text = type(value).__name__
+    return " ".join(text.splitlines())

@@ -1,12 +1,13 @@
-"""Foreign text, as it is shown."""
+"""Foreign text and wrong values, as they are shown."""
 
 import os
 import sys
 import unicodedata
 
+import numpy as np
 import pytest
 
-from minicnn.text import shown
+from minicnn.text import brief, shown
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,20 @@ def test_every_character():
         )  # fmt: skip
         assert text.isascii() if steers else text == c or not c.isprintable()
         assert text == c or text.startswith("\\") and text.isprintable()
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_a_value_is_shown_in_a_few_characters_of_one_line():
+    values = [10**6000, "x" * 10_000, "a\nb", nested(10_000), list(range(10_000)), np.eye(3), np.zeros((99, 99, 99))]
+    for text in map(brief, values):
+        assert 0 < len(text) < 200 and len(text.splitlines()) == 1
+
+
+def test_short_values_are_shown_as_they_are():
+    assert brief([1, "x", None]) == "[1, 'x', None]" and brief("x" * 200, 300) == repr("x" * 200)

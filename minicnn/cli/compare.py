@@ -126,10 +126,10 @@ def table(rows: Sequence[Row], markdown: bool = False) -> str:
 
 def draw(histories: Mapping[str, dict[str, list[float]]], path: Path) -> bool:
     """Draw the runs that have finished an epoch; -> whether there is one."""
-    shown = {name: history for name, history in histories.items() if history}
-    if shown:
-        files.atomic_write(path, plots.to_png(plots.runs(shown)))
-    return bool(shown)
+    begun = {name: history for name, history in histories.items() if history}
+    if begun:
+        files.atomic_write(path, plots.to_png(plots.runs(begun)))
+    return bool(begun)
 
 
 def _row(config: Row, metrics: Row, history: Mapping[str, list[float]]) -> Row:

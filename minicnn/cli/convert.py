@@ -21,7 +21,7 @@ def convert(
     if out.suffix not in checkpoint.SUFFIXES:
         raise UsageError(f"expected a file {', '.join(checkpoint.SUFFIXES)}, received {out}")
     trained = pretrained.load(weights, backend.get("numpy"))
-    arrays = {name: tensor.numpy() for name, tensor in trained.model.state_dict().items()}
+    arrays = trained.arrays()
     with held_for(out):
         checkpoint.save(out, arrays, trained.metadata)
     print(f"wrote {shown(out)}: {len(arrays)} arrays, {out.stat().st_size:,} bytes")

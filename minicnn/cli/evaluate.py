@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from minicnn import data, files
+from minicnn import data
 from minicnn.cli.folders import METRICS, check_holds_no_run, held
 from minicnn.cli.options import (
     BackendName,
@@ -28,6 +28,7 @@ from minicnn.cli.reports import test_reports
 from minicnn.text import shown
 from minicnn.training import pretrained
 from minicnn.training.progress import Output
+from minicnn.training.stored import write_json
 
 
 def evaluate(
@@ -63,7 +64,7 @@ def evaluate(
     with nullcontext() if out is None else held(out), naming_memory(chosen, batch_size):
         report = test_reports(out, trained.model, loader, tta)
         if out is not None:
-            files.atomic_write(out / METRICS, json.dumps(report, indent=2, allow_nan=False) + "\n")
+            write_json(out / METRICS, report)
     if as_json:
         print(json.dumps(report, allow_nan=False))
     else:
@@ -74,12 +75,12 @@ def evaluate(
 
 def _load(dataset: str, data_dir: Path | None, skip_damaged: bool, metadata: Mapping[str, Any]) -> data.Splits:
     """The data set, split as it was for the training of weights with this metadata, where it has the same name."""
-    known = str(metadata.get("dataset", "auto"))
-    origin = str(metadata.get("origin", known))
+    known = metadata.get("dataset") or "auto"
+    origin = known if metadata.get("origin") is None else metadata["origin"]
     if not dataset and origin not in data.NAMES and not Path(origin).is_absolute():
         raise UsageError(f"the weights are of a data set {known!r}, and do not say where it is; name it by --dataset")
     dataset = dataset or origin
-    options = dict(metadata.get("split", {})) if Path(dataset).resolve().name == known else {}
+    options = dict(metadata.get("split") or {}) if Path(dataset).resolve().name == known else {}
     if skip_damaged:
         options["skip_damaged"] = True
     return data.load(dataset, data_dir, **options)
@@ -90,7 +91,7 @@ def _check_identity(splits: data.Splits, split: str, named: bool, metadata: Mapp
 
     What counts is the part that is measured. Weights that minicnn wrote before it kept fingerprints are not checked.
     """
-    differences = data.identity_differences(metadata.get("data", {}), splits.identity, [split])
+    differences = data.identity_differences(metadata.get("data") or {}, splits.identity, [split])
     if not differences or (named and splits.name != metadata.get("dataset")):
         return
     what = f"{splits.name} is not the data of the training: {'; '.join(differences)}"

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from minicnn.cli.options import BackendName, Debug, Threads, Tta, UsageError, Weights, choose_backend, naming_memory
@@ -16,6 +15,7 @@ from minicnn.data import ImageError, find_images, load_image
 from minicnn.text import shown
 from minicnn.training import pretrained
 from minicnn.training.evaluation import predict as probabilities_of
+from minicnn.training.progress import Output
 
 _BATCH = 256
 _BAR = 30
@@ -95,7 +95,7 @@ def _pictures_at(path: Path) -> Iterator[tuple[str, np.ndarray | ImageError]]:
 
 def _print(answers: list[dict[str, Any]]) -> None:
     """Bars on a terminal; elsewhere one tab-separated line a class: path, class, probability."""
-    console = Console(markup=False, highlight=False, emoji=False)
+    console = Output()
     for answer in answers:
         if not console.is_terminal:
             for row in answer["predictions"]:

@@ -1,7 +1,6 @@
 """publish: put the best weights of a finished run among those that the package ships, with their card."""
 
 import hashlib
-import json
 import re
 import time
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from minicnn import data, files
+from minicnn import backend, data
 from minicnn.cli.folders import METRICS, WEIGHTS, held_for
 from minicnn.cli.options import Debug, UsageError
 from minicnn.training import checkpoint, pretrained
-from minicnn.training.stored import Number, check, read_json
+from minicnn.training.stored import Number, check, read_json, write_json
 
 _SHARE, _COUNT = Number(most=1), Number(1, 10**13, whole=True)
 _METRICS = {
@@ -34,23 +33,23 @@ def publish(
     if not (run / METRICS).exists():
         raise UsageError(f"{run}: no {METRICS}, so no finished run")
     metrics, config = read_json(run / METRICS, _METRICS), read_json(run / "config.json", _CONFIG)
-    stored = checkpoint.load(run / WEIGHTS)
+    trained = pretrained.load(run / WEIGHTS, backend.get("numpy"))
+    metadata = dict(trained.metadata)
     try:
         epoch = Number(metrics["best_epoch"], metrics["best_epoch"], whole=True)
-        check(stored.metadata, {"kind": {"weights"}, "model": str, "dataset": str, "classes": [str], "epoch": epoch})
+        check(metadata, {"dataset": str, "epoch": epoch})
     except ValueError as error:
         raise ValueError(f"{run / WEIGHTS} is damaged, or not of the run that {METRICS} tells of: {error}") from error
     test = metrics["test"]
     path = pretrained.FOLDER / f"{name}.safetensors"
-    metadata = dict(stored.metadata)
     if metadata.get("origin") not in data.NAMES:  # a path of this machine means nothing elsewhere
         metadata["origin"] = ""
     card = {
         "name": name,
-        "model": stored.metadata["model"],
+        "model": trained.name,
         "parameters": metrics["parameters"],
-        "dataset": stored.metadata["dataset"],
-        "classes": stored.metadata["classes"],
+        "dataset": metadata["dataset"],
+        "classes": trained.classes,
         "recipe": config["recipe"],
         "config": config["config"],
         "chosen_by": "validation accuracy",
@@ -64,8 +63,8 @@ def publish(
         "versions": config["versions"],
     }
     with held_for(path):
-        checkpoint.save(path, stored.arrays, stored.metadata)
+        checkpoint.save(path, trained.arrays(), metadata)
         card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        files.atomic_write(path.with_suffix(".json"), json.dumps(card, indent=2, allow_nan=False) + "\n")
+        write_json(path.with_suffix(".json"), card)
     print(f"shipped {name}: {test['accuracy']:.2%} on {test['images']:,} test images, {path.stat().st_size:,} bytes")
     return 0

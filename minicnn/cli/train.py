@@ -1,6 +1,5 @@
 """train: from a data set to a folder with weights, figures and pictures."""
 
-import json
 import platform
 import signal
 import time
@@ -24,7 +23,7 @@ from minicnn.cli.reports import test_reports, write_curves
 from minicnn.summary import macs
 from minicnn.training import Config, Trainer, checkpoint, recipe_card, recipe_names
 from minicnn.training.progress import Output, Progress
-from minicnn.training.stored import Maybe, check
+from minicnn.training.stored import Maybe, check, write_json
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 if hasattr(signal, "SIGHUP"):  # the terminal is closed
@@ -191,7 +190,7 @@ def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) ->
         "images_per_second": sum(row["images_per_second"] * row["seconds"] for row in history) / seconds,
         "test": report,
     }
-    files.atomic_write(folder / METRICS, json.dumps(summary, indent=2) + "\n")
+    write_json(folder / METRICS, summary)
     output.say(
         f"test: {report['accuracy']:.2%} of {report['images']:,} images right (epoch {summary['best_epoch']}, best of "
         f"{len(history)} on validation data), macro F1 {report['macro']['f1']:.4f}"
@@ -209,7 +208,7 @@ def _write_config(folder: Path, config: Config, source: Mapping[str, str], backe
         "versions": versions,
         "machine": f"{platform.machine()}, {platform.system()}",
     }
-    files.atomic_write(folder / "config.json", json.dumps(content, indent=2) + "\n")
+    write_json(folder / "config.json", content)
 
 
 def _write_history(folder: Path, history: list[dict[str, float]]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.text import brief
+
 _PARTS = ("train", "validation", "test")
-_LONG = 300  # characters of a value in an error
 _STEP = 61  # of the 3,072 bytes of a picture, every 61st makes its fingerprint: from all rows and channels
 
 
@@ -97,19 +98,17 @@ class Splits:
         }
 
 
-def identity_differences(stored: Any, now: Mapping[str, Any], parts: Sequence[str] = _PARTS) -> list[str]:
+def identity_differences(stored: Mapping[str, Any], now: Mapping[str, Any], parts: Sequence[str] = _PARTS) -> list[str]:
     """In words, how the data set with the identity `now` differs from the `stored` one; [] where `parts` are the same.
 
     What is not stored, as minicnn once kept names and numbers only, is not compared.
     """
-    if not isinstance(stored, Mapping) or not isinstance(stored.get("fingerprints", {}), Mapping):
-        return ["what is stored of the data is damaged"]
-    before, after = stored.get("fingerprints", {}), now["fingerprints"]
+    before, after = stored.get("fingerprints") or {}, now["fingerprints"]
     other = [part for part in parts if before.get(part) != after[part]]
     if not other:
         return []
     found = [
-        f"{key} was {str(stored[key])[:_LONG]}, now {str(now[key])[:_LONG]}"
+        f"{key} was {brief(stored[key], 300)}, now {brief(now[key], 300)}"
         for key in ("dataset", "records", "classes")
         if key in stored and stored[key] != now[key]
     ]

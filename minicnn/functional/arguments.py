@@ -2,12 +2,12 @@
 
 import math
 import os
-import reprlib
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
 from minicnn.tensor import Tensor
+from minicnn.text import brief
 
 IntPair = int | Sequence[int]
 _MOST = 2**31 - 1  # of an argument in pixels
@@ -19,11 +19,9 @@ def pair(operation: str, name: str, value: IntPair, least: int) -> tuple[int, in
     """Return ``value`` as (vertical, horizontal), each an int from ``least`` to 2^31 - 1."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(values) != 2 or not all(isinstance(v, Integral) and v >= least for v in values):
-        raise ValueError(
-            f"{operation}: expected {name} as one or two integers from {least}, received {reprlib.repr(value)}"
-        )
+        raise ValueError(f"{operation}: expected {name} as one or two integers from {least}, received {brief(value)}")
     if max(values) > _MOST:
-        raise ValueError(f"{operation}: expected {name} of at most {_MOST}, received {reprlib.repr(value)}")
+        raise ValueError(f"{operation}: expected {name} of at most {_MOST}, received {brief(value)}")
     return int(values[0]), int(values[1])
 
 

@@ -1,9 +1,8 @@
 """Convolution."""
 
-import reprlib
-
 from minicnn.functional.arguments import IntPair, check_float, check_images, check_shape, check_size, pair
 from minicnn.tensor import Tensor, kernels_of
+from minicnn.text import brief
 
 
 def conv2d(
@@ -43,7 +42,7 @@ def conv2d(
     if not isinstance(groups, int) or groups < 1 or channels % groups or outputs % groups:
         raise ValueError(
             f"conv2d: expected groups to divide {channels} input and {outputs} output channels, "
-            f"received {reprlib.repr(groups)}"
+            f"received {brief(groups)}"
         )
     check_shape("conv2d", "weight", weight, (outputs, channels // groups, *window))
     check_shape("conv2d", "bias", bias, (outputs,))

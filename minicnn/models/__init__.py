@@ -1,6 +1,5 @@
 """Models by name."""
 
-import reprlib
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
@@ -10,6 +9,7 @@ from minicnn.models.resnet import resnet18, resnet20, resnet32, resnet34, resnet
 from minicnn.models.vgg import VGG
 from minicnn.models.vit import ViT
 from minicnn.nn import Module
+from minicnn.text import brief
 
 _MODELS: dict[str, Callable[..., Module]] = {
     "lenet": LeNet,
@@ -38,7 +38,7 @@ def create(name: str, /, num_classes: int = 10, **options: Any) -> Module:
     if name not in _MODELS:
         close = get_close_matches(name, _MODELS, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"model: expected one of {', '.join(_MODELS)}, received {reprlib.repr(name)}{hint}")
+        raise ValueError(f"model: expected one of {', '.join(_MODELS)}, received {brief(name)}{hint}")
     if num_classes < 1:
         raise ValueError(f"model {name}: expected num_classes from 1, received {num_classes}")
     try:

@@ -132,9 +132,8 @@ def bounded_by(arrays: Mapping[str, np.ndarray], where: str) -> Iterator[None]:
     try:
         with init.limited(2 * len(arrays) + 1000, 2 * elements + 2**22):
             yield
-    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise CheckpointError(f"{where}: {what}") from error
+    except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise CheckpointError(f"{where}: {error}") from error
 
 
 def compare_keys(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> list[str]:

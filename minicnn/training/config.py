@@ -18,7 +18,8 @@ from minicnn import models, optim, random
 from minicnn.data import Augment, Splits
 from minicnn.optim import schedules
 from minicnn.tensor import Tensor
-from minicnn.training.stored import LARGEST, Number, brief
+from minicnn.text import brief
+from minicnn.training.stored import LARGEST, Number
 
 _RECIPES = Path(__file__).parent / "recipes"
 _CHOICES = {

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,9 +15,19 @@ from minicnn.backend import Backend
 from minicnn.nn import Module
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import CheckpointError
+from minicnn.training.stored import Maybe, Number, Only, check
 
 FOLDER = Path(__file__).parent.parent / "weights"
 """Where the shipped weights lie: NAME.safetensors, and the card NAME.json."""
+_SPLIT = Only(
+    **{"seed": Maybe(Number(whole=True)), "validation": Maybe(Number())},
+    **{"train_size": Maybe(Number(whole=True)), "skip_damaged": Maybe(bool)},
+)
+_METADATA = {
+    **{"model": str, "options": dict, "classes": [str], "dataset": Maybe(str), "origin": Maybe(str)},
+    **{"mean": (Number(-1e30, 1e30),) * 3, "std": (Number(1e-30, 1e30),) * 3},  # in float32 too
+    **{"data": Maybe({"fingerprints": Maybe(dict)}), "split": Maybe(_SPLIT)},
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,10 @@ class Pretrained:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     metadata: Mapping[str, Any]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the weights by name."""
+        return {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
 
     def normalize(self, images: np.ndarray, backend: Backend) -> Any:
         """Return uint8 images (N, 3, H, W) as the float32 input of the model, on ``backend``."""
@@ -75,9 +88,8 @@ def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
     if metadata.get("kind") != "weights":
         raise CheckpointError(f"{path}: expected weights written by minicnn (as best.safetensors of a run)")
     with checkpoint.bounded_by(arrays, f"{path}: its metadata is not usable"):
-        classes, mean, std = _classes(metadata["classes"]), *(_channels(metadata, key) for key in ("mean", "std"))
-        _check_split(metadata.get("split", {}))
-        model = models.create(str(metadata["model"]), len(classes), **metadata["options"])
+        check(metadata, _METADATA)
+        model = models.create(metadata["model"], len(metadata["classes"]), **metadata["options"])
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     differences = checkpoint.compare_keys(expected, {name: a.shape for name, a in arrays.items()})
     if differences:
@@ -87,32 +99,8 @@ def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
         raise CheckpointError(f"{path}: {', '.join(broken)} hold NaN or infinities; train the model anew")
     model.load_state_dict(arrays)
     model.to(backend)
-    return Pretrained(model, str(metadata["model"]), classes, mean, std, metadata)
-
-
-def _classes(names: Any) -> tuple[str, ...]:
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"expected classes as a list of names, received {reprlib.repr(names)}")
-    return tuple(names)
-
-
-def _channels(metadata: Mapping[str, Any], key: str) -> tuple[float, ...]:
-    """Three numbers that float32 can hold; those that are divided by are above 0."""
-    values, least = metadata[key], 1e-30 if key == "std" else -1e30
-    numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
-    if not numbers or len(values) != 3 or not all(least <= value <= 1e30 for value in values):
-        limit = "above 0" if key == "std" else "that are finite"
-        raise ValueError(f"expected {key} as three numbers {limit}, received {reprlib.repr(values)}")
-    return tuple(map(float, values))
-
-
-def _check_split(split: Any) -> None:
-    """The data set is split by it again when the weights are measured."""
-    known = isinstance(split, dict) and split.keys() <= {"seed", "validation", "train_size"}
-    if not known or not all(
-        value is None or type(value) in (int, float) and 0 <= value < 2**63 for value in split.values()
-    ):
-        raise ValueError(f"expected split as seed, validation and train_size, received {reprlib.repr(split)}")
+    classes, mean, std = (tuple(metadata[key]) for key in ("classes", "mean", "std"))
+    return Pretrained(model, metadata["model"], classes, mean, std, metadata)
 
 
 def _listed() -> str:

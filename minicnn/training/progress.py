@@ -1,6 +1,5 @@
 """What training shows while it runs: a live bar on a terminal, one plain line an epoch anywhere else."""
 
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -77,7 +76,7 @@ class Progress:
 
 
 class Output(Console):
-    """Prints text as it is, to stdout or `stream`; when the reader goes away, the program goes on in silence."""
+    """Prints text as it is, to stdout or `stream`."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(file=stream or sys.stdout, highlight=False, markup=False, emoji=False)
@@ -85,13 +84,6 @@ class Output(Console):
     def say(self, text: str) -> None:
         """Prints one line, however long; what would break it or steer a terminal is escaped."""
         self.print(shown(text), soft_wrap=True)
-
-    def on_broken_pipe(self) -> None:
-        """Falls silent; what others still write to the same stream is dropped too, its flush at exit included."""
-        self.quiet = True
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, self.file.fileno())
-        os.close(silence)
 
 
 def _shorten(key: str) -> str:

@@ -1,17 +1,19 @@
 """What files hold, checked against what is expected before it is used: one line says where, what, and what was there.
 
 What is expected is written as it looks: a :class:`Number`; a type; a set of words, one of which it is; ``[e]``, a list
-of any length; ``(e, f)``, a list of exactly these; ``{name: e}``, a mapping that has at least these names. ``Maybe(e)``
-is for what may be missing or null.
+of any length; ``(e, f)``, a list of exactly these; ``{name: e}``, a mapping that has at least these names, and
+``Only({name: e})`` one that has no others. ``Maybe(e)`` is for what may be missing or null.
 """
 
 import json
-import reprlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from minicnn.files import atomic_write
+from minicnn.text import brief
 
 LARGEST = sys.float_info.max
 MAX_JSON = 64 * 1024 * 1024  # bytes
@@ -31,6 +33,8 @@ class Number:
         return isinstance(value, kind) and not isinstance(value, bool) and self.least <= value <= self.most
 
     def __str__(self) -> str:
+        if self.least == self.most:
+            return f"{self.least:.15g}"
         limits = f" from {self.least:g}" + (f" to {self.most:.15g}" if self.most < LARGEST else "")
         return ("a whole number" if self.whole else "a number") + (limits if self.least > -LARGEST else "")
 
@@ -40,6 +44,10 @@ class Maybe:
     """What may be missing or null, and is as ``expected`` otherwise."""
 
     expected: Any
+
+
+class Only(dict[str, Any]):
+    """A mapping without any other name."""
 
 
 def check(value: Any, expected: Any, name: str = "") -> None:
@@ -53,13 +61,15 @@ def check(value: Any, expected: Any, name: str = "") -> None:
         _require(isinstance(value, str) and value in expected, name, " or ".join(sorted(expected)), value)
     elif isinstance(expected, Mapping):
         _require(isinstance(value, Mapping), name, _NAMES[dict], value)
+        if isinstance(expected, Only):
+            _require(value.keys() <= expected.keys(), name, f"nothing but {', '.join(expected)}", value)
         for key, inner in expected.items():
             where = f"{name}.{key}" if name else key
             if key not in value and not isinstance(inner, Maybe):
                 raise ValueError(f"{where} is missing")
             check(value.get(key), inner, where)
     elif isinstance(expected, list | tuple):
-        _require(isinstance(value, list), name, _NAMES[list], value)
+        _require(isinstance(value, list | tuple), name, _NAMES[list], value)
         if isinstance(expected, tuple):
             _require(len(value) == len(expected), name, f"a list of {len(expected)}", value)
         for i, item in enumerate(value):
@@ -89,13 +99,9 @@ def read_json(path: Path, expected: Any) -> dict[str, Any]:
     return content
 
 
-def brief(value: Any) -> str:
-    """Return a value as a few characters of one line."""
-    try:
-        text = repr(value)
-        return text if len(text) <= 100 else reprlib.repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits
-        return type(value).__name__
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, atomically; ValueError for NaN and infinities, which JSON does not have."""
+    atomic_write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _require(holds: bool, name: str, expected: Any, value: Any) -> None:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice, repeat
 from typing import Any
@@ -17,10 +18,11 @@ from minicnn.data import Loader, Splits, identity_differences
 from minicnn.nn import Module
 from minicnn.optim.schedules import ReduceOnPlateau
 from minicnn.tensor import Tensor
+from minicnn.text import brief
 from minicnn.training.checkpoint import CheckpointError, bounded_by, compare_keys
 from minicnn.training.config import Config
 from minicnn.training.evaluation import evaluate
-from minicnn.training.stored import LARGEST, Number, brief, check, like
+from minicnn.training.stored import LARGEST, Maybe, Number, check, like
 from minicnn.training.update import Update
 
 _EVALUATION_BATCH = 500
@@ -34,6 +36,7 @@ _RANDOM = {  # what minicnn.random.get_state returns
     "first_key": Number(most=2**64 - 1, whole=True),
     "keys": Number(most=2**64 - 1, whole=True),
 }
+_DATA = {"dataset": str, "records": dict, "classes": [str], "fingerprints": Maybe(dict)}  # earlier without the last
 
 
 class TrainingError(RuntimeError):
@@ -261,11 +264,12 @@ class Trainer:
                 changed.
         """
         config = stored_config(metadata, arrays)
-        _check(metadata, {"data": dict})
+        with _refused():
+            check(metadata, {"data": _DATA})
         theirs, ours = asdict(config), asdict(self.config)
         free = () if self.config.shaped_by_epochs else ("epochs",)
         differences = [
-            f"{name} was {_plain(theirs.get(name))}, now {value}"
+            f"{name} was {brief(theirs.get(name))}, now {brief(value)}"
             for name, value in ours.items()
             if name not in free and theirs.get(name) != value
         ]
@@ -282,8 +286,9 @@ class Trainer:
         if differences:
             raise ValueError("cannot resume: " + "; ".join(differences))
         last = Number(most=self.batches_per_epoch - 1, whole=True)
-        _check(metadata, {"history": [dict], "epoch": {"batch": last}})
-        _check(metadata, self._expected(own, len(metadata["history"]), metadata["epoch"]["batch"]))
+        with _refused():
+            check(metadata, {"history": [dict], "epoch": {"batch": last}})
+            check(metadata, self._expected(own, len(metadata["history"]), metadata["epoch"]["batch"]))
         self._take_over(arrays, metadata)
 
     def _expected(self, own: Mapping[str, Any], epochs: int, batch: int) -> dict[str, Any]:
@@ -312,12 +317,13 @@ class Trainer:
         for name, array in arrays.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = array
+        with _refused():  # first, as it alone may find something wrong
+            self.optimizer.load_state_dict({**metadata["optimizer"], **parts["optimizer"]})
         self.model.load_state_dict(parts["model"])
         if self.averaged is not self.model:
             self.averaged.load_state_dict(parts["average"])
         for i, total in enumerate(self._update.sums):
             total.copy_(self.backend.asarray(parts["sum"][str(i)]))
-        self.optimizer.load_state_dict({**metadata["optimizer"], **parts["optimizer"]})
         if isinstance(self.schedule, ReduceOnPlateau):
             self.schedule.load_state_dict(metadata["schedule"])
         random.set_state(metadata["random"])
@@ -351,15 +357,14 @@ def stored_config(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     if metadata.get("kind") != "training":
         raise CheckpointError("cannot resume: the file does not hold the state of a run")
     with bounded_by(arrays, "cannot resume: the stored options are not usable"):
+        check(metadata, {"config": dict})
         return Config(**metadata["config"])
 
 
-def _check(metadata: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+@contextmanager
+def _refused() -> Iterator[None]:
+    """Look at a stored state in a ``with`` block; what is wrong with it is a CheckpointError."""
     try:
-        check(metadata, expected)
-    except ValueError as error:
+        yield
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"cannot resume: the state is damaged: {error}") from error
-
-
-def _plain(value: Any) -> str:
-    return value[:100] if isinstance(value, str) else brief(value)

@@ -168,6 +168,17 @@ def test_epoch(tmp_path):
     assert run("epoch.py", "--recipe", "alexnet").returncode == 2
 
 
+def test_threads(torch, tmp_path):
+    file = tmp_path / "results" / "threads.json"
+    done = run("threads.py", *SHORT, "--json", file)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(file.read_text())["callers"]
+    assert [row["callers"] for row in rows] == [1, 2, 4, 8]
+    assert not any(row["minicnn_wrong"] for row in rows) and all(row["minicnn_per_s"] > 0 for row in rows)
+    assert run("report.py", file.parent).returncode == 0
+    assert file.parent.with_suffix(".md").read_text().count("\n| 8 |") == 1
+
+
 def test_frameworks_leave_out_what_is_not_installed(torch, tmp_path):
     file = tmp_path / "results" / "frameworks.json"
     small = ("--model", "lenet", "--batch-size", 8, "--processes", 1, "--json", file)

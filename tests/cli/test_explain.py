@@ -32,8 +32,10 @@ def test_pictures_by_option_and_by_position(explain, picture, tmp_path):
     assert first.startswith(f"1\t{tmp_path}/c.png\t") and second.startswith(f"2\t{tmp_path}/a, b.png\t")
     assert last.endswith("into runs/explanations")
     names = {"filters", "feature_maps", "grad_cam", "probabilities-1", "probabilities-2"}
-    assert {path.name for path in (tmp_path / "runs" / "explanations").iterdir()} == {f"{name}.png" for name in names}
-    for path in (tmp_path / "runs" / "explanations").iterdir():
+    assert {path.name for path in (tmp_path / "runs" / "explanations").glob("*.png")} == {
+        f"{name}.png" for name in names
+    }
+    for path in (tmp_path / "runs" / "explanations").glob("*.png"):
         assert np.ptp(np.asarray(Image.open(path).convert("L"))) > 100
 
 

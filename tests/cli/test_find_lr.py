@@ -17,7 +17,7 @@ def test_a_suggestion_for_the_digits(command, tmp_path):
     assert float(rows[0]["learning_rate"]) == 1e-6
     rate = float(re.search(r"^suggestion: --lr (\S+), where", out, re.MULTILINE)[1])
     assert 1e-6 < rate < float(rows[-1]["learning_rate"])
-    assert {path.name for path in folder.iterdir()} == {"find_lr.csv", "find_lr.png"}
+    assert {path.name for path in folder.iterdir()} == {"find_lr.csv", "find_lr.png", ".lock"}
     with Image.open(folder / "find_lr.png") as picture:
         assert picture.width > 300
 

@@ -124,7 +124,7 @@ def test_resume_with_other_options_is_refused(train, command, pictures, tmp_path
     assert (code, err) == (1, "error: cannot resume: epochs was 2, now 3; lr was 0.05, now 0.5\n")
     small = ("--backend", "numpy", "--train-size", 20, "--validation", 10)
     code, _, err = command("train", "--dataset", pictures(), *small, "--out", tmp_path / "run", "--resume")
-    assert code == 1 and "dataset was digits, now pets" in err and err.count("\n") == 1
+    assert code == 1 and "dataset was 'digits', now 'pets'" in err and err.count("\n") == 1
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 

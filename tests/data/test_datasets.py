@@ -128,16 +128,14 @@ def test_the_identity_tells_data_sets_apart():
     assert data.identity_differences(before, renamed.identity, ["test"]) == []
 
 
-@pytest.mark.parametrize("stored", [None, 3, [], "text", {"fingerprints": 3}, {"fingerprints": None}])
-def test_a_damaged_identity(stored):
-    assert data.identity_differences(stored, splits_of([0, 1]).identity) == ["what is stored of the data is damaged"]
-
-
 def test_an_identity_without_fingerprints_is_compared_as_far_as_it_goes():
     now = splits_of([0, 1]).identity
-    assert data.identity_differences({}, now) == []
+    assert data.identity_differences({}, now) == data.identity_differences({"fingerprints": None}, now) == []
     assert data.identity_differences({key: now[key] for key in ("dataset", "records", "classes")}, now) == []
-    assert data.identity_differences({"dataset": "x" * 999}, now) == [f"dataset was {'x' * 300}, now made"]
+    (difference,) = data.identity_differences({"dataset": "x" * 999}, now)
+    assert (
+        difference.startswith("dataset was 'xxx") and difference.endswith("xxx', now 'made'") and len(difference) < 99
+    )
 
 
 @pytest.mark.parametrize("size", [(8, 8), (32, 32), (7, 9)])

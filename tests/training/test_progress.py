@@ -85,15 +85,6 @@ def test_a_dumb_terminal_gets_plain_lines():
     assert on_terminal(TERM="dumb").replace("\r\n", "\n") == f"kernels [compile]\n{LINE}\n"
 
 
-def test_the_run_goes_on_in_silence_when_the_reader_leaves():
-    child = subprocess.Popen([sys.executable, "-c", SCRIPT, "2000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert child.stdout.readline() == b"kernels [compile]\n"
-    child.stdout.close()
-    errors = child.stderr.read()
-    child.stderr.close()
-    assert child.wait(timeout=600) == 0 and errors == b"done\n"
-
-
 def test_the_time_left_is_that_of_the_whole_run(monkeypatch):
     clock = iter([100.0, 110.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))

@@ -228,7 +228,7 @@ def test_resume_with_other_data_is_refused(trainer, splits):
     first = trainer()
     fewer = data.Splits(*(p.subset(np.arange(20)) for p in (splits.train, splits.validation, splits.test)),
                         "other", splits.mean, splits.std)  # fmt: skip
-    with pytest.raises(ValueError, match="dataset was noise, now other; records was .*65.*, now .*20"):
+    with pytest.raises(ValueError, match="dataset was 'noise', now 'other'; records was .*65.*, now .*20"):
         trainer(splits=fewer).restore(*first.state())
 
 
@@ -251,7 +251,7 @@ def test_stored_options_cost_no_more_than_the_arrays_beside_them(trainer, change
 
 
 def test_resume_with_another_model_is_refused(tiny, trainer):
-    with pytest.raises(ValueError, match=r"model was lenet, now tiny; missing: model.conv.*extra: model.conv1.*"):
+    with pytest.raises(ValueError, match=r"model was 'lenet', now 'tiny'; missing: model.conv.*extra: model.conv1.*"):
         trainer(model="tiny").restore(*trainer().state())
 
 
