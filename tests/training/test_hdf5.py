@@ -150,7 +150,7 @@ def test_no_other_file_is_opened(tmp_path, refers):
     os.mkfifo(pipe)
     path = written(tmp_path / "w.h5", lambda file: refers(file, str(pipe)))
     run = [sys.executable, "-c", "import sys; from minicnn.training.checkpoint import load; load(sys.argv[1])", path]
-    error = subprocess.run(run, capture_output=True, text=True, timeout=60).stderr
+    error = subprocess.run(run, capture_output=True, text=True, timeout=600).stderr
     assert "CheckpointError: cannot load" in error.splitlines()[-1]
 
 
