@@ -1,4 +1,4 @@
-"""Every recipe on the digits, as it stands but for its length."""
+"""Every recipe on the digits, as it stands but for its length and, of residual networks, the width."""
 
 import json
 from dataclasses import replace
@@ -8,9 +8,21 @@ import pytest
 
 from minicnn import models
 from minicnn.data import digits
+from minicnn.models import resnet
 from minicnn.training import recipe, recipe_names
 
 FEW = ("--dataset", "digits", "--backend", "numpy", "--train-size", "20", "--validation", "10", "--batch-size", "8")
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """Give residual networks a quarter of their channels."""
+    wide = resnet.ResNet
+
+    def make(num_classes, block, blocks, widths, shortcut):
+        return wide(num_classes, block, blocks, [width // 4 for width in widths], shortcut)
+
+    monkeypatch.setattr(resnet, "ResNet", make)
 
 
 @pytest.fixture
@@ -43,7 +55,8 @@ def test_a_recipe_trains_and_tests(name, command, tmp_path):
 def test_a_recipe_learns(name, train, tmp_path):
     # a fifth of the digits, some steps: chance is 0.1
     options = ("--batch-size", 16, "--epochs", 8, "--flip", 0, "--ema", 0, "--out", tmp_path / "run")
+    narrow = ("--model-option", "widths=[16,24,32]") if recipe(name).model == "vgg" else ()
     phases = ("--augment-from", 6) if recipe(name).augment_from else ()
-    code, _, err = train("--recipe", name, *options, *phases)
+    code, _, err = train("--recipe", name, *options, *narrow, *phases)
     assert code == 0, err
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["accuracy"] > 0.6
