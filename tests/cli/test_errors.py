@@ -69,10 +69,10 @@ def test_cupy_without_cupy(command, no_data):
     assert err.count("\n") == 1
 
 
-def test_a_traceback_only_with_debug(script, tmp_path):
+def test_a_traceback_only_with_debug(command, script, tmp_path):
     words = ("--backend", "numpy", "--weights", tmp_path / "none.safetensors", "x.png")
-    out, err = script("predict", *words).communicate(timeout=600)
-    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    code, out, err = command("predict", *words)
+    assert (code, out) == (1, "") and err.startswith("error: ") and err.count("\n") == 1
     out, err = script("predict", *words, "--debug").communicate(timeout=600)
     assert "Traceback" in err and err.splitlines()[-1].startswith("FileNotFoundError: ")
 
