@@ -1,4 +1,4 @@
-"""LeNet: its shape, its summary, and 200 steps of training beside PyTorch, fewer on the kernels of the specification."""
+"""LeNet: its shape, its summary, and 200 steps of training beside PyTorch, 20 on the kernels of the specification."""
 
 import functools
 
