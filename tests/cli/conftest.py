@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import backend
+from minicnn import backend, plots
+from minicnn.cli import reports
 from minicnn.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +42,15 @@ def command(capsys, monkeypatch):
 
 
 @pytest.fixture
-def train(command):
+def sketches(monkeypatch):
+    """Draw the pictures of a run coarse and with few samples, for tests that do not look at them."""
+    for name, options in {"samples": {"limit": 1}, "mistakes": {"limit": 1}, "to_png": {"dpi": 20}}.items():
+        monkeypatch.setattr(plots, name, partial(getattr(plots, name), **options))
+    monkeypatch.setattr(reports, "_EXPLAINED", 2)
+
+
+@pytest.fixture
+def train(command, sketches):
     """Run train on some digits, a fraction of a second an epoch."""
 
     def run(*words):

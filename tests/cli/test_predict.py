@@ -215,7 +215,7 @@ def test_refused_weights_are_one_line(command, digits_run, digit, tmp_path, monk
 
 
 def test_the_reader_may_leave(script, digits_run, digit):
-    process = script("predict", "--backend", "numpy", "--weights", digits_run.weights, *[digit(1)] * 3000)
+    process = script("predict", "--backend", "numpy", "--weights", digits_run.weights, *[digit(1)] * 1000)
     assert process.stdout.readline().startswith(str(digit(1)))
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait(600) == 1
