@@ -223,4 +223,4 @@ def test_importing_minicnn_is_quick_and_imports_nothing_large():
         seconds, *loaded = run.stdout.split()
         assert loaded == []
         runs.append(float(seconds))
-    assert min(runs) < 0.5, runs
+    assert min(runs) < 1, runs  # 0.2 s on a machine that does much else

@@ -124,7 +124,7 @@ def test_new_run_folder_names_a_root_that_is_a_file(tmp_path):
 def test_a_busy_folder_is_refused_and_a_killed_run_frees_it(tmp_path):
     script = (
         "import sys, time; from minicnn.files import lock_run_folder\n"
-        "with lock_run_folder(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+        "with lock_run_folder(sys.argv[1]): print('held', flush=True); time.sleep(600)"
     )
     holder = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True)
     try:

@@ -4,22 +4,21 @@ Rooms, in this order: :mod:`~minicnn.compile.record` writes down the kernels tha
 :mod:`~minicnn.compile.program`, by its :mod:`~minicnn.compile.rules` :mod:`~minicnn.compile.lower` makes block
 instructions of them and fuses these, :mod:`~minicnn.compile.layout` orders them and gives everything a place,
 :mod:`~minicnn.compile.encode` writes them as a machine program, a :mod:`~minicnn.compile.plan`, which a
-:mod:`~minicnn.compile.run` replays in a memory. The instructions themselves are :mod:`minicnn.backend.cpu.machine`.
+:mod:`~minicnn.compile.run` replays in a :mod:`~minicnn.compile.memory`. The instructions themselves are
+:mod:`minicnn.backend.cpu.machine`.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import Condition, RLock
+from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from minicnn.autograd import is_grad_enabled
+from minicnn.compile.memory import Memories
 from minicnn.compile.plan import Plan
 from minicnn.compile.record import record
-from minicnn.compile.run import Run
 from minicnn.nn import Module
 from minicnn.nn.module import evaluating
 from minicnn.recording import current
@@ -71,34 +70,50 @@ class compile:
     def __init__(self, function: Callable[..., Any] | Module) -> None:
         self.function = function
         self.plans: OrderedDict[Any, Plan] = OrderedDict()
-        self._planning = RLock()
-        self._memories = _Memories()
+        self._is_module = isinstance(function, Module)
+        self._latest: Plan | None = None
+        self._planning = Lock()
+        self._editing = Lock()  # held by the one replay that edits what others see
+        self._memories = Memories()
 
     def __call__(self, *inputs: Any) -> Any:
         arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
-        if not arrays or not all(hasattr(a, "dtype") for a in arrays):
-            raise TypeError("compile: expected one tensor or array, or several, and nothing else")
         taped = is_grad_enabled()
-        if (
-            not isinstance(arrays[0], np.ndarray)
-            or current.get() is not None  # inside another one's recorded run
-            or not all(a.size for a in arrays)
-            or (taped and any(isinstance(x, Tensor) and x.requires_grad for x in inputs) and not self._is_module)
-        ):
+        try:
+            key = (taped, *[(a.shape, a.dtype) for a in arrays])
+        except AttributeError:
+            raise TypeError("compile: expected one tensor or array, or several, and nothing else") from None
+        if current.get() is not None or not self._has_plan_for(inputs, arrays, taped):
             return self._recordable()(*(x if isinstance(x, Tensor) else Tensor(x) for x in inputs))
-        plan = self._plan((taped, *((a.shape, a.dtype) for a in arrays)), arrays)
-        if plan.edits(arrays):
-            return self._recordable()(*(x if isinstance(x, Tensor) else Tensor(x) for x in inputs))
-        with self._memories.run(plan) as run:
-            return plan.replay(run, arrays)
+        plan = self.plans.get(key)
+        if plan is None or plan is not self._latest or not plan.holds():
+            plan = self._plan(key, arrays)
+        if plan.edits:
+            if plan.edits_any(arrays):
+                return self._recordable()(*(x if isinstance(x, Tensor) else Tensor(x) for x in inputs))
+            with self._editing:
+                return self._replay(plan, arrays)
+        return self._replay(plan, arrays)
+
+    def _replay(self, plan: Plan, arrays: list[Any]) -> Any:
+        memory = self._memories.take()
+        try:
+            return plan.replay(memory.run(plan), arrays)
+        finally:
+            self._memories.give_back(memory)
 
     def __reduce__(self) -> Any:
         """Answer copy and pickle: the function, whose plans are made anew."""
         return compile, (self.function,)
 
-    @property
-    def _is_module(self) -> bool:
-        return isinstance(self.function, Module)
+    def _has_plan_for(self, inputs: Sequence[Any], arrays: list[Any], taped: bool) -> bool:
+        """Whether there may be a plan: for NumPy arrays that are not empty and, but for a module, want no gradient."""
+        for array in arrays:
+            if not isinstance(array, np.ndarray) or not array.size:
+                return False
+        if not arrays:
+            raise TypeError("compile: expected one tensor or array, or several, received nothing")
+        return self._is_module or not (taped and any(isinstance(x, Tensor) and x.requires_grad for x in inputs))
 
     def _plan(self, key: Any, arrays: list[Any]) -> Plan:
         """Return the plan for inputs of this kind, made where there is none that holds."""
@@ -108,7 +123,9 @@ class compile:
                 plan = self.plans[key] = Plan(record(self._recordable(), arrays))
                 if len(self.plans) > _KEPT:
                     self.plans.popitem(last=False)
+                self._memories.keep(set(self.plans.values()))
             self.plans.move_to_end(key)
+            self._latest = plan
             return plan
 
     def _recordable(self) -> Callable[..., Any]:
@@ -121,58 +138,3 @@ class compile:
                 return model(*inputs)
 
         return forward
-
-
-_AT_ONCE = 2
-
-
-class _Memory:
-    """Room for one replay at a time of any plan of a function, as large as the largest that came so far."""
-
-    def __init__(self) -> None:
-        self._array = np.zeros(0, dtype=np.float32)
-        self._runs: WeakKeyDictionary[Plan, Run] = WeakKeyDictionary()
-        self._last: Run | None = None
-
-    def run(self, plan: Plan) -> Run:
-        """Return what replays a plan here."""
-        if plan.length > self._array.size:
-            self._runs.clear()
-            self._last = None
-            array = np.zeros(plan.length + 16, dtype=np.float32)
-            self._array = array[-array.ctypes.data % 64 // 4 :]
-        run = self._runs.get(plan)
-        if run is None:
-            run = self._runs[plan] = plan.bind(self._array[: plan.length])
-        if run is not self._last:
-            run.clean()
-            self._last = run
-        return run
-
-
-class _Memories:
-    """The memories of a function: calls wait for one where all are in use, for all where they edit what others see."""
-
-    def __init__(self) -> None:
-        self._free: list[_Memory] = []
-        self._busy = 0
-        self._alone = False
-        self._changed = Condition()
-
-    @contextmanager
-    def run(self, plan: Plan) -> Iterator[Run]:
-        """Lend what replays ``plan``."""
-        alone = bool(plan.program.written)
-        with self._changed:
-            self._changed.wait_for(lambda: not self._alone and self._busy < (1 if alone else _AT_ONCE))
-            self._busy += 1
-            self._alone = alone
-            memory = self._free.pop() if self._free else _Memory()
-        try:
-            yield memory.run(plan)
-        finally:
-            with self._changed:
-                self._free.append(memory)
-                self._busy -= 1
-                self._alone = False
-                self._changed.notify_all()

@@ -21,12 +21,19 @@ _PLAIN = int | float | str
 
 
 class Plan(Encoding):
-    """A recorded run, ready to be repeated on other inputs of the same shapes. It does not change any more."""
+    """A recorded run, ready to be repeated on other inputs of the same shapes. It does not change any more.
+
+    edits: whether a replay changes arrays that others see; then no two may run at once.
+    """
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
+        self._looked = [gradient for gradient in program.gradients if gradient.looked]
         self._written = frozenset(value.memory for value in program.written)
+        self.edits = bool(self._written)
         self._edited, self._structure = program.edited(), structure.number
+        self._arrays = [(tensor, array) for tensor, array, _ in program.tensors]
+        self._wants = [(tensor, wants) for tensor, _, wants in program.tensors if wants is not None]
         for value in [*program.inputs, *(v for call in program.calls for v in call.outputs if v.call is not None)]:
             value.array = None  # of the recorded run: only the shape is looked at from now on
 
@@ -41,8 +48,11 @@ class Plan(Encoding):
 
     def holds(self) -> bool:
         """Whether what the plan relies on is as it was recorded: arrays of tensors, parts and modes of modules."""
-        for tensor, array, requires_grad in self.program.tensors:
-            if tensor._data is not array or (requires_grad is not None and tensor.requires_grad is not requires_grad):
+        for tensor, array in self._arrays:
+            if tensor._data is not array:
+                return False
+        for tensor, requires_grad in self._wants:
+            if tensor.requires_grad is not requires_grad:
                 return False
         now = structure.number
         if now != self._structure:
@@ -51,9 +61,9 @@ class Plan(Encoding):
             self._structure = now
         return True
 
-    def edits(self, arrays: Sequence[Any]) -> bool:
-        """Whether an input lies in memory that a replay edits."""
-        return bool(self._written) and any(memory_of(array) in self._written for array in arrays)
+    def edits_any(self, arrays: Sequence[Any]) -> bool:
+        """Whether one of the arrays lies in memory that a replay edits."""
+        return any(memory_of(array) in self._written for array in arrays)
 
     def replay(self, run: Run, arrays: Sequence[Any]) -> Any:
         """Run on arrays of the recorded shapes and dtypes; return the results as new tensors, and leave gradients.
@@ -62,8 +72,8 @@ class Plan(Encoding):
             RuntimeError: gradients that would be added up, and are used inside, are there already.
         """
         program = self.program
-        for gradient in program.gradients:
-            if gradient.looked and gradient.tensor._grad is not None:
+        for gradient in self._looked:
+            if gradient.tensor._grad is not None:
                 raise RuntimeError(
                     "compile: the function uses gradients to which it would add those of an earlier call; "
                     "call zero_grad inside it, before backward"

@@ -21,8 +21,8 @@ class Run:
         self._table = plan.table.copy() if plan.keys else plan.table
         self._keys, self._before = plan.keys, plan.program.before
         self._inputs, (self._images, self._labels) = plan.program.inputs, plan.direct
-        self._context = plan.machine.Context()
-        self._context.bind(memory, plan.room, self._table, plan.numbers)
+        shapes = [None if value is None else value.shape for value in plan.direct]
+        self._context = plan.machine.Context(memory, plan.room, self._table, plan.numbers, *shapes)
         self._memory, self._frames = memory, plan.frames
         self._passing = plan.passing()
         binding = _Binding(plan, memory, self._environment)
@@ -43,12 +43,10 @@ class Run:
         """Replay on arrays of the recorded shapes and dtypes; return copies of the outputs."""
         environment = self._environment
         for value, array in zip(self._inputs, arrays, strict=True):
-            if value is self._images:
-                array = np.require(array, requirements=["C", "A"])
-                self._context.feed(array)
-            elif value is self._labels:
-                array = np.require(array, requirements=["C", "A"])
-                self._context.label(array)
+            if value is self._images or value is self._labels:
+                if not array.flags.c_contiguous or not array.flags.aligned:
+                    array = np.require(array, requirements=["C", "A"])
+                (self._context.feed if value is self._images else self._context.label)(array)
             environment[value] = array
         done: list[Action] = []
         try:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,15 +12,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import backend
+from minicnn import backend, plots
+from minicnn.cli import reports
 from minicnn.cli.main import main
 
 ROOT = Path(__file__).parents[2]
+NEWS = "minicnn: compiling CPU kernels, once on this machine (some seconds) ...\n"
 
 
 def environment(**variables):
     """Of a machine with this package and no data."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "MINICNN_DATA": "/nonexistent", **variables}
+
+
+def complaints(err):
+    """What a command wrote to stderr, but for the word that kernels compile, which depends on what ran before."""
+    return err.replace(NEWS, "")
 
 
 @pytest.fixture
@@ -31,7 +39,8 @@ def command(capsys, monkeypatch):
     def run(*words):
         with backend.use("numpy"), pytest.raises(SystemExit) as caught:
             main([str(word) for word in words])
-        return caught.value.code, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return caught.value.code, out, complaints(err)
 
     kernels = backend.get("numpy").kernels
     threads = kernels.get_num_threads()
@@ -40,7 +49,15 @@ def command(capsys, monkeypatch):
 
 
 @pytest.fixture
-def train(command):
+def sketches(monkeypatch):
+    """Draw the pictures of a run coarse and with few samples, for tests that do not look at them."""
+    for name, options in {"samples": {"limit": 1}, "mistakes": {"limit": 1}, "to_png": {"dpi": 20}}.items():
+        monkeypatch.setattr(plots, name, partial(getattr(plots, name), **options))
+    monkeypatch.setattr(reports, "_EXPLAINED", 2)
+
+
+@pytest.fixture
+def train(command, sketches):
     """Run train on some digits, a fraction of a second an epoch."""
 
     def run(*words):

@@ -69,10 +69,10 @@ def test_cupy_without_cupy(command, no_data):
     assert err.count("\n") == 1
 
 
-def test_a_traceback_only_with_debug(script, tmp_path):
+def test_a_traceback_only_with_debug(command, script, tmp_path):
     words = ("--backend", "numpy", "--weights", tmp_path / "none.safetensors", "x.png")
-    out, err = script("predict", *words).communicate(timeout=600)
-    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    code, out, err = command("predict", *words)
+    assert (code, out) == (1, "") and err.startswith("error: ") and err.count("\n") == 1
     out, err = script("predict", *words, "--debug").communicate(timeout=600)
     assert "Traceback" in err and err.splitlines()[-1].startswith("FileNotFoundError: ")
 
@@ -127,18 +127,32 @@ CUPY = {
 }
 
 
+@pytest.fixture
+def with_cupy(script, tmp_path):
+    """Start predict on a picture, with a backend, where CuPy is a module of these words."""
+
+    def start(content, backend):
+        (tmp_path / "cupy").mkdir()
+        (tmp_path / "cupy" / "__init__.py").write_text(content)
+        Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+        variables = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+        return script("predict", "--backend", backend, tmp_path / "a.png", variables=variables)
+
+    return start
+
+
 @pytest.mark.parametrize("kind", CUPY)
-def test_a_cupy_that_does_not_import(script, tmp_path, kind):
-    (tmp_path / "cupy").mkdir()
-    (tmp_path / "cupy" / "__init__.py").write_text(CUPY[kind])
-    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
-    variables = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    named = script("predict", "--backend", "cupy", tmp_path / "a.png", variables=variables)
-    passed_over = script("predict", "--backend", "auto", tmp_path / "a.png", variables=variables)
-    out, err = named.communicate(timeout=120)
+def test_a_cupy_that_does_not_import(with_cupy, kind):
+    named = with_cupy(CUPY[kind], "cupy")
+    out, err = named.communicate(timeout=600)
     assert (named.returncode, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("error: cupy: CuPy does not import: ") and "pip install" in err
-    out, err = passed_over.communicate(timeout=120)
+
+
+@pytest.mark.parametrize("kind", ["RuntimeError", "empty"])
+def test_a_cupy_that_does_not_import_is_passed_over(with_cupy, kind):
+    passed_over = with_cupy(CUPY[kind], "auto")
+    out, err = passed_over.communicate(timeout=600)
     assert passed_over.returncode == 0 and out.count("\n") == 3
     assert err.startswith("warning: NumPy is used; cupy: CuPy does not import: ") and err.count("\n") == 1
 

@@ -63,7 +63,7 @@ def run(script, place, folder):
     process = script(
         "train", "--dataset", folder, "--out", path, "--epochs", 1, "--batch-size", 8, "--backend", "numpy"
     )
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert_harmless(out, err)
     assert r"pets\x1b[1m" in out and r"run\x1b[7m\n" in out
@@ -149,6 +149,6 @@ def test_names_of_any_bytes_on_any_encoding(script, weights, folder, tmp_path, e
     run = script(
         "predict", os.fsdecode(name), "--weights", weights, variables={"PYTHONIOENCODING": encoding}, text=False
     )
-    out, err = run.communicate(timeout=100)
+    out, err = run.communicate(timeout=600)
     assert run.returncode == 0, err
     assert rb"/\udcff\udce9\n.png" in out and len(out.splitlines()) == 3

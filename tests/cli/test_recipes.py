@@ -1,15 +1,43 @@
-"""Every recipe on the digits, as it stands but for its length."""
+"""Every recipe on the digits, as it stands but for its length and, of residual networks, the width."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from minicnn import models
+from minicnn.data import digits
+from minicnn.models import resnet
 from minicnn.training import recipe, recipe_names
 
-FEW = ("--dataset", "digits", "--backend", "numpy", "--train-size", "64", "--validation", "40", "--batch-size", "16")
+FEW = ("--dataset", "digits", "--backend", "numpy", "--train-size", "20", "--validation", "10", "--batch-size", "8")
 
 
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """Give residual networks a quarter of their channels."""
+    wide = resnet.ResNet
+
+    def make(num_classes, block, blocks, widths, shortcut):
+        return wide(num_classes, block, blocks, [width // 4 for width in widths], shortcut)
+
+    monkeypatch.setattr(resnet, "ResNet", make)
+
+
+@pytest.fixture
+def few_test_images(monkeypatch):
+    """Leave 30 of the 360 test images."""
+    load = digits.load
+
+    def cut(**options):
+        splits = load(**options)
+        return replace(splits, test=splits.test.subset(np.arange(30)))
+
+    monkeypatch.setattr(digits, "load", cut)
+
+
+@pytest.mark.usefixtures("sketches", "few_test_images")
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_trains_and_tests(name, command, tmp_path):
     phases = ("--augment-from", 2) if recipe(name).augment_from else ()
@@ -18,7 +46,7 @@ def test_a_recipe_trains_and_tests(name, command, tmp_path):
     assert code == 0, err
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     model = models.create(recipe(name).model, **recipe(name).model_options)
-    assert (metrics["recipe"], metrics["epochs"], metrics["test"]["images"]) == (name, 2, 360)
+    assert (metrics["recipe"], metrics["epochs"], metrics["test"]["images"]) == (name, 2, 30)
     assert metrics["parameters"] == sum(p.numel() for p in model.parameters())
     assert out.splitlines()[-1] == f"wrote {tmp_path / 'run'}"
 
@@ -27,7 +55,8 @@ def test_a_recipe_trains_and_tests(name, command, tmp_path):
 def test_a_recipe_learns(name, train, tmp_path):
     # a fifth of the digits, some steps: chance is 0.1
     options = ("--batch-size", 16, "--epochs", 8, "--flip", 0, "--ema", 0, "--out", tmp_path / "run")
+    narrow = ("--model-option", "widths=[16,24,32]") if recipe(name).model == "vgg" else ()
     phases = ("--augment-from", 6) if recipe(name).augment_from else ()
-    code, _, err = train("--recipe", name, *options, *phases)
+    code, _, err = train("--recipe", name, *options, *narrow, *phases)
     assert code == 0, err
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["accuracy"] > 0.6

@@ -60,8 +60,8 @@ def test_what_is_dropped_is_freed_at_once(task, collector):
     model, compiled = TASKS[task]()
     for count in (2, 9, 2):
         compiled(pictures(count))
-    arrays = [weakref.ref(memory._array) for memory in compiled._memories._free]
-    kept = [weakref.ref(thing) for thing in (model, *compiled.plans.values(), *compiled._memories._free)]
+    arrays = [weakref.ref(memory._array) for memory in compiled._memories._all]
+    kept = [weakref.ref(thing) for thing in (model, *compiled.plans.values(), *compiled._memories._all)]
     assert arrays and all(thing() is not None for thing in (*arrays, *kept))
     del model, compiled
     assert [thing() for thing in (*arrays, *kept)] == [None] * len(arrays + kept)

@@ -1,4 +1,4 @@
-"""LeNet: its shape, its summary, and 200 steps of training beside PyTorch."""
+"""LeNet: its shape, its summary, and 200 steps of training beside PyTorch, 20 on the kernels of the specification."""
 
 import functools
 
@@ -11,7 +11,7 @@ import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, models, optim
 
-STEPS, BATCH, MOMENTUM = 200, 32, 0.9
+STEPS, BATCH, MOMENTUM = {"reference": 20, "numpy": 200, "cupy": 200}, 16, 0.9
 LR = {"float64": 0.01, "float32": 0.002}
 TOLERANCE = {"float64": 1e-6, "float32": 1e-3}
 SHAPES = {
@@ -95,7 +95,7 @@ def batches():
     images = np.stack([images, images.transpose(0, 2, 1), 1 - images], axis=1)
     images += rng.standard_normal(images.shape)
     images = (images - images.mean()) / images.std()
-    order = rng.integers(0, len(images), (STEPS, BATCH))
+    order = rng.integers(0, len(images), (max(STEPS.values()), BATCH))
     return [(np.ascontiguousarray(images[i]), digits.target[i]) for i in order]
 
 
@@ -140,7 +140,7 @@ def train(batches, initial, backend, dtype):
     model.to(backend)
     optimizer = optim.SGD(model.parameters(), LR[dtype], MOMENTUM)
     losses = []
-    for images, labels in batches:
+    for images, labels in batches[: STEPS[backend.name]]:
         optimizer.zero_grad()
         loss = F.cross_entropy(model(Tensor(backend.asarray(images.astype(dtype)))), labels)
         loss.backward()
@@ -151,8 +151,9 @@ def train(batches, initial, backend, dtype):
 
 def test_training_follows_torch(batches, initial, torch_losses, backend_name, dtype):
     losses = train(batches, initial, minicnn.backend.get(backend_name), dtype)
-    np.testing.assert_allclose(losses, torch_losses(dtype), rtol=TOLERANCE[dtype])
-    assert np.mean(losses[-20:]) < (0.7 if dtype == "float64" else 1) * np.mean(losses[:20])
+    np.testing.assert_allclose(losses, torch_losses(dtype)[: len(losses)], rtol=TOLERANCE[dtype])
+    if len(losses) == len(batches):
+        assert np.mean(losses[-20:]) < (0.7 if dtype == "float64" else 1) * np.mean(losses[:20])
 
 
 @pytest.mark.gpu

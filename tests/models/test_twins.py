@@ -1,5 +1,6 @@
-"""The networks beside the same ones in PyTorch: from equal weights, the losses of 20 steps on random batches.
+"""The networks beside the same ones in PyTorch: from equal weights, the losses of some steps on random batches.
 
+These are 20 for one network of each kind and 5 for its larger and similar relatives, whose layers are the same.
 Parameters and buffers have the same names in both, so that the weights are copied by name. In float64 the runs stay
 together but for rounding. In float32 (compiled, beside PyTorch in float64) a step along the steep gradients of a deep
 network with batch norm makes a visible difference of a rounding, in PyTorch too; hence the small rates for these.
@@ -16,7 +17,8 @@ from minicnn.models.resnet import BasicBlock, Bottleneck, Projection, ResNet, Su
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("torch")
 
-STEPS, BATCH = 20, 8
+LONG = {"vgg", "resnet18", "resnet20", "vit"}
+BATCH = 4
 OPTIMIZERS = {
     "sgd": lambda library, parameters: library.SGD(parameters, 2e-5, momentum=0.9),
     "adam": lambda library, parameters: library.Adam(parameters, 2e-5),
@@ -173,6 +175,10 @@ FULL = {  # by the names that a recipe gives them
 }
 
 
+def steps(name):
+    return 20 if name in LONG else 5
+
+
 def batches(steps, size):
     rng = np.random.default_rng(5)
     return [(rng.standard_normal((size, 3, 32, 32)), rng.integers(0, 10, size)) for _ in range(steps)]
@@ -216,7 +222,7 @@ def twin_losses(twin, make, data):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", TWINS)
 def test_losses_follow_the_twin(name, optimizer):
-    (build, build_twin), make, data = TWINS[name], OPTIMIZERS[optimizer], batches(STEPS, BATCH)
+    (build, build_twin), make, data = TWINS[name], OPTIMIZERS[optimizer], batches(steps(name), BATCH)
     model = build()
     expected = twin_losses(copied(model, build_twin()), make, data)
     np.testing.assert_allclose(our_losses(model, make, data, "float64", False), expected, rtol=1e-8)
@@ -224,7 +230,7 @@ def test_losses_follow_the_twin(name, optimizer):
 
 @pytest.mark.parametrize("name", TWINS)
 def test_compiled_losses_follow_the_twin(name):
-    (build, build_twin), data = TWINS[name], batches(STEPS, BATCH)
+    (build, build_twin), data = TWINS[name], batches(steps(name), BATCH)
     model = build()
 
     def make(library, parameters):

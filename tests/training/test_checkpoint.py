@@ -127,12 +127,14 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["best.safetensors"]
 
 
-def test_200_kills_while_saving_never_cost_a_checkpoint(tmp_path):
+def test_kills_while_saving_never_cost_a_checkpoint(tmp_path):
+    """A hundred, and on a busy machine as many as it takes to hit some saves and miss some."""
     path = tmp_path / "last.safetensors"
     moments = random.Random(0)
-    newest, interrupted = 0, 0
+    kills, newest, interrupted = 0, 0, 0
     save(path, {"a": np.full(50_000, 0.0), "b": np.full((7, 9), 0, np.float32)}, {"version": 0})
-    for _ in range(200):
+    while kills < 100 or newest <= 10 or interrupted <= 10:
+        kills += 1
         child = os.fork()
         if child == 0:
             try:
@@ -152,7 +154,6 @@ def test_200_kills_while_saving_never_cost_a_checkpoint(tmp_path):
         for leftover in tmp_path.glob(".*.tmp"):
             interrupted += 1
             leftover.unlink()
-    assert newest > 10 and interrupted > 10  # the kills did hit saves
 
 
 class Sentinel:

@@ -82,23 +82,21 @@ def _invoke(typing, address, program, length, context, count, part, parts, threa
 class Context:
     """What the programs of a plan work on: addresses and sizes, where compiled code finds them."""
 
-    def __init__(self):
-        self._entries = np.zeros(14, dtype=np.int64)
-
-    def bind(self, memory, room, table, numbers):
-        """Set what stays where it is: memory, float32, room: scratch of a thread at its end; table: int64; numbers:
-        float32."""
+    def __init__(self, memory, room, table, numbers, images, labels):
+        """Take what stays where it is: memory, float32, with ``room`` for each thread at its end; table, int64;
+        numbers, float32; the shapes (N, C, H, W) and (N,) of what is fed, None for none."""
         arrays = self._arrays = (memory, table, numbers)  # an address keeps nothing alive
-        self._entries[:6] = [n for array in arrays for n in (array.ctypes.data, array.size)]
-        self._entries[8] = room
+        addresses = [n for array in arrays for n in (array.ctypes.data, array.size)]
+        shape = images or (0, 0, 0, 0)
+        self._entries = np.array([*addresses, 0, *(labels or (0,)), room, 0, *shape], dtype=np.int64)
 
     def label(self, labels):
         """Take these from now on, int64 (N,) and contiguous; the caller keeps them alive."""
-        self._entries[6:8] = labels.ctypes.data, labels.size
+        self._entries[6] = labels.ctypes.data
 
     def feed(self, images):
         """Take these from now on, float32 (N, C, H, W) and contiguous; the caller keeps them alive."""
-        self._entries[9:] = images.ctypes.data, *images.shape
+        self._entries[9] = images.ctypes.data
 
     def runner(self, program, count):
         """Return what runs ``program``, int64 (instructions, WIDTH), over ``count`` images."""
