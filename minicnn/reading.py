@@ -28,6 +28,10 @@ class Readable:
     _data: Any
     requires_grad: bool
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        check_readable("a copy by Python", "copy outside")
+        return super().__reduce_ex__(protocol)
+
     def numpy(self) -> np.ndarray:
         """Return the elements as a NumPy array; on the CPU it shares their memory."""
         check_readable("numpy")

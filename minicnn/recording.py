@@ -36,8 +36,8 @@ class Recorder(Protocol):
     def gradient_of(self, tensor: Any, gradient: Any) -> Any:
         """Return the gradient of a tensor; ``gradient`` is what it was before the run."""
 
-    def set_gradient(self, tensor: Any, gradient: Any) -> None:
-        """Note what the gradient of a tensor is from now on."""
+    def set_gradient(self, tensor: Any, gradient: Any, fresh: bool = True) -> None:
+        """Note what the gradient of a tensor is now; not ``fresh``: together with what it was before the run."""
 
     def leaf_gradient_of(self, tensor: Any) -> Any:
         """Return the gradient to which backward adds, None for none so far."""
@@ -75,6 +75,10 @@ class Recorded(np.lib.mixins.NDArrayOperatorsMixin):
         )  # fmt: skip
         self.base = self if is_view else None
 
+    def __reduce__(self) -> Any:
+        """Answer copy and pickle, of a model whose gradients stayed in a plan: what stands for the same, used up."""
+        return _used_up, (self.shape, self.dtype)
+
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> NoReturn:
         self.refuse(f"numpy.{ufunc.__name__}")
 
@@ -108,15 +112,23 @@ class Recorded(np.lib.mixins.NDArrayOperatorsMixin):
 
     def refuse(self, what: str) -> NoReturn:
         """Raise RuntimeError with what to do instead."""
-        if current.get() is self.owner:
+        if self.owner is not None and current.get() is self.owner:
             raise RuntimeError(
                 f"compile: {what} on the data of a tensor goes past the kernels, so that a plan could not repeat it; "
                 "use the operations of Tensor and minicnn.functional, or pass the array as an input"
             )
         raise RuntimeError(
             f"{what}: the values of this tensor stay inside the compiled function that made it (as the gradient that "
-            "its own optimizer step used up); return it from that function, or compute it outside"
+            "its own optimizer step used up); return it from that function, or call zero_grad and compute it outside"
         )
+
+
+def _used_up(shape: tuple[int, ...], dtype: np.dtype) -> Recorded:
+    """Return what stands for an array of a run that is over."""
+    stand_in = Recorded.__new__(Recorded)
+    stand_in.owner = stand_in.value = stand_in.base = None
+    stand_in.shape, stand_in.dtype, stand_in.ndim, stand_in.size = shape, dtype, len(shape), math.prod(shape)
+    return stand_in
 
 
 def live(read: Callable[[], Any]) -> Any:
@@ -149,9 +161,7 @@ def inspect(array: Any, action: Callable[[Any], None]) -> None:
         recorder.inspect(array, action)
 
 
-def check_readable(operation: str) -> None:
+def check_readable(operation: str, remedy: str = "return the tensor instead") -> None:
     """Raise RuntimeError while a recorder listens: what goes past the kernels would be frozen in the plan."""
     if current.get() is not None:
-        raise RuntimeError(
-            f"compile: {operation} goes past the kernels, so that a plan could not repeat it; return the tensor instead"
-        )
+        raise RuntimeError(f"compile: {operation} goes past the kernels, so that a plan could not repeat it; {remedy}")

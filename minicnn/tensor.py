@@ -47,6 +47,8 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
             if array.dtype == np.float64:
                 array = array.astype(np.float32)
             data = backend.default().asarray(array)
+            if current.get() is not None:  # made anew by every replay, for it may be edited
+                data = backend.of(data).kernels.copy(data)
         elif isinstance(data, np.generic):
             data = np.asarray(data)
         if data.dtype not in (np.float32, np.float64) and data.dtype.kind not in "iub":
@@ -166,9 +168,14 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
         recorder = current.get()
         added_up = self._grad if recorder is None else recorder.leaf_gradient_of(self)
         if added_up is not None:
-            kernels_of(self).accumulate(added_up.data, gradient)
+            if recorder is not None or not isinstance(added_up._data, Recorded):  # else used up, and so is the sum
+                kernels_of(self).accumulate(added_up.data, gradient)
+            return
+        first = Tensor(gradient if owned else kernels_of(self).copy(gradient))
+        if recorder is None:
+            self._grad = first
         else:
-            self.grad = Tensor(gradient if owned else kernels_of(self).copy(gradient))
+            recorder.set_gradient(self, first, fresh=False)
 
     def detach(self) -> Tensor:
         """Return the same memory without the tape."""
@@ -363,7 +370,9 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
 
     def __getitem__(self, index: Any) -> Tensor:
         if _has_mask(index):
-            check_readable("an index by a tensor of booleans")  # as many elements as it has today
+            check_readable(
+                "an index by booleans", "multiply by the booleans as numbers"
+            )  # as many elements as it has today
         k = kernels_of(self)
         where, shape = _plain(index), self.shape
         vjp = lambda gy: k.getitem_grad(gy, where, shape)  # noqa: E731
@@ -372,8 +381,9 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Return a new tensor that owns a copy of ``data`` on the default backend. Floats in lists become float32."""
-    array = backend.default().asarray((data if isinstance(data, Tensor) else Tensor(data))._data)
-    return Tensor(array.astype(dtype or array.dtype), requires_grad=requires_grad)
+    array = backend.default().asarray((data if isinstance(data, Tensor) else Tensor(data)).data)
+    k, chosen = backend.of(array).kernels, np.dtype(dtype or array.dtype)
+    return Tensor(k.copy(array) if chosen == array.dtype else k.convert(array, chosen), requires_grad=requires_grad)
 
 
 def _plain(index: Any) -> Any:
@@ -384,6 +394,6 @@ def _plain(index: Any) -> Any:
 
 
 def _has_mask(index: Any) -> bool:
-    """Whether a tensor of booleans is among the parts of an index."""
+    """Whether a tensor or an array of booleans is among the parts of an index."""
     parts = index if isinstance(index, tuple) else (index,)
-    return any(isinstance(part, Tensor) and part.dtype == bool for part in parts)
+    return any(getattr(getattr(part, "dtype", None), "kind", "") == "b" for part in parts)

@@ -1,10 +1,11 @@
 """compile: record a training step or a prediction once, fuse it, lay it out, replay it.
 
-Rooms, in this order: :mod:`~minicnn.compile.record` writes down the kernels that a run calls, by its
-:mod:`~minicnn.compile.rules` :mod:`~minicnn.compile.lower` makes block instructions of them and fuses these,
-:mod:`~minicnn.compile.layout` orders them and gives everything a place, :mod:`~minicnn.compile.encode` writes them as a
-program, a :mod:`~minicnn.compile.plan`, which a :mod:`~minicnn.compile.run` replays in a
-:mod:`~minicnn.compile.memory`. The instructions themselves are :mod:`minicnn.backend.cpu.machine`.
+Rooms, in this order: :mod:`~minicnn.compile.record` writes down the kernels that a run calls as a
+:mod:`~minicnn.compile.program`, by its :mod:`~minicnn.compile.rules` :mod:`~minicnn.compile.lower` makes block
+instructions of them and fuses these, :mod:`~minicnn.compile.layout` orders them and gives everything a place,
+:mod:`~minicnn.compile.encode` writes them as a machine program, a :mod:`~minicnn.compile.plan`, which a
+:mod:`~minicnn.compile.run` replays in a :mod:`~minicnn.compile.memory`. The instructions themselves are
+:mod:`minicnn.backend.cpu.machine`.
 """
 
 from collections import OrderedDict
@@ -37,18 +38,20 @@ class compile:
     optimizers; random streams; the labels' range.
 
     **What is noticed, and recorded anew**: other shapes or dtypes; a tensor whose array was replaced or whose
-    ``requires_grad`` changed; another attribute, part, hook or mode of a module; whether there is a tape.
+    ``requires_grad`` changed; another attribute, part, hook or mode of a module that was called or read; whether there
+    is a tape.
 
-    **What is as it was at the first call**: every other value in Python, as a branch, a global, an element of a list;
-    an array that the function makes by NumPy (``Tensor(np.zeros(3))``) is made once, and what a replay writes into it,
-    the next one finds. Pass as an input what changes from call to call.
+    **What is as it was at the first call**: every other value in Python, as a branch, a global, an element of a list,
+    an array that the function makes by NumPy (``Tensor(np.zeros(3))``). Pass as an input what changes between calls.
 
-    **What raises**: reading a value into Python (``item``, ``numpy``), NumPy on the data of a tensor, a draw from the
-    generator of initial weights, an edit of an input, a gradient that was computed outside, a momentum of SGD that
-    becomes 0 or no longer is.
+    **What raises**: reading a value into Python (``item``, ``numpy``, a copy), NumPy on the data of a tensor, an index
+    by booleans, a draw from the generator of initial weights, an option of an optimizer that is set inside, an edit of
+    an input or of such an array of NumPy, a gradient that was computed outside, a momentum of SGD that becomes 0 or no
+    longer is.
 
     **Gradients** left in ``.grad`` are there after the call as in eager mode, but those that a step inside used up:
-    they stay in the plan, and raise if they are used. So does ``backward`` from a result.
+    they stay in the plan, with what is added to them later, and raise if they are used before zero_grad. So does
+    ``backward`` from a result.
 
     **Threads**: any number may call at once. Their results are those of calls alone; a function that edits what others
     see, as a training step does, is replayed by one at a time.
@@ -81,14 +84,24 @@ class compile:
         except AttributeError:
             raise TypeError("compile: expected one tensor or array, or several, and nothing else") from None
         if current.get() is not None or not self._has_plan_for(inputs, arrays, taped):
-            return self._recordable()(*(x if isinstance(x, Tensor) else Tensor(x) for x in inputs))
+            return self._as_it_is(inputs)
         plan = self.plans.get(key)
         if plan is None or plan is not self._latest or not plan.holds():
             plan = self._plan(key, arrays)
-        if plan.edits:
-            with self._editing:
-                return self._replay(plan, arrays)
-        return self._replay(plan, arrays)
+        if not plan.edits:
+            return self._replay(plan, arrays)
+        if plan.edits_one_of(arrays):
+            return self._as_it_is(inputs)
+        with self._editing:
+            return self._replay(plan, arrays)
+
+    def __reduce__(self) -> Any:
+        """Answer copy and pickle: the function, whose plans are made anew."""
+        return compile, (self.function,)
+
+    def _as_it_is(self, inputs: Sequence[Any]) -> Any:
+        """Call the function itself."""
+        return self._recordable()(*(x if isinstance(x, Tensor) else Tensor(x) for x in inputs))
 
     def _replay(self, plan: Plan, arrays: list[Any]) -> Any:
         memory = self._memories.take()

@@ -10,7 +10,7 @@ import numpy as np
 
 from minicnn.compile.layout import Layout
 from minicnn.compile.lower import Block, Node, Region
-from minicnn.compile.record import Program, Value
+from minicnn.compile.program import Program, Value
 
 
 @dataclass(frozen=True)

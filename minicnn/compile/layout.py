@@ -8,7 +8,7 @@ import numpy as np
 
 from minicnn.backend import get
 from minicnn.compile.lower import Block, Node, Region
-from minicnn.compile.record import Program, Value
+from minicnn.compile.program import Program, Value
 from minicnn.compile.rules import lower
 
 _FEW = 4

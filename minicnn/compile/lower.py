@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.compile.record import Call, Program, Value
+from minicnn.compile.program import Call, Program, Value
 
 
 @dataclass(eq=False)
@@ -79,6 +79,16 @@ def _one_column(window: Any) -> Any:
     return tuple((n, one) for (n, _), one in zip(window, (1, 1, 0, 1), strict=True))
 
 
+def _together(program: Program) -> dict[int, list[Value]]:
+    """Return all Values in each memory that a call edits."""
+    found: dict[int, dict[Value, None]] = {value.memory: {} for call in program.calls for value in call.writes()}
+    for call in program.calls:
+        for value in (*call.reads(), *call.outputs):
+            if value.memory in found:
+                found[value.memory][value] = None
+    return {memory: list(values) for memory, values in found.items()}
+
+
 class Lowering:
     """The nodes made so far, and where each Value is: in blocks, in a region, or in an array of its own."""
 
@@ -99,6 +109,7 @@ class Lowering:
         self.called: set[Value] = set()  # the results of calls: they are plain
         self.uses = Counter(v for call in program.calls for v in call.reads())
         self.uses.update(program.outputs)
+        self.together = _together(program)
         self.images = next((v for v in program.inputs if len(v.shape) == 4 and self.is_batch(v)), None)
         self.labels = next((v for v in program.inputs if v.array.dtype == np.int64 and v.shape == (self.batch,)), None)
 
@@ -114,13 +125,18 @@ class Lowering:
     def call(self, call: Call) -> None:
         """Append a call of a kernel on plain arrays."""
         reads = [self.plain(v) for v in call.reads()]
-        self.add("call", reads, [*call.outputs, *call.writes()], call=call)
+        written = list(dict.fromkeys(v for value in call.writes() for v in self.together[value.memory]))
+        self.add("call", reads, [*call.outputs, *written], call=call)
         self.called.update(call.outputs)
-        for value in call.writes():  # other copies of it are out of date
+        for value in written:  # other copies of it are out of date
             for copies in (self.weights, self.filters, self.blocks):
                 copies.pop(value, None)
             for key in [key for key in self.transforms if value in key]:
                 del self.transforms[key]
+
+    def is_edited_with_others(self, value: Value) -> bool:
+        """Whether a call edits ``value`` in place, and other Values see that: it must be one array for all of them."""
+        return len(self.together.get(value.memory, ())) > 1
 
     def is_batch(self, value: Any) -> bool:
         """Whether ``value`` can live in blocks: float32, the batch first, two or four axes."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from minicnn.autograd import is_grad_enabled
 from minicnn.compile.encode import Encoding, Instructions
-from minicnn.compile.record import Program
+from minicnn.compile.program import Program, memory_of
 from minicnn.compile.report import flop, graph, listing
 from minicnn.compile.run import Run
 from minicnn.nn.module import attributes, structure
@@ -29,6 +29,7 @@ class Plan(Encoding):
     def __init__(self, program: Program) -> None:
         super().__init__(program)
         self._looked = [gradient for gradient in program.gradients if gradient.looked]
+        self._written = frozenset(value.memory for value in program.written)
         self.edits = bool(program.written)
         self._edited, self._structure = program.edited(), structure.number
         self._arrays = [(tensor, array) for tensor, array, _ in program.tensors]
@@ -59,6 +60,10 @@ class Plan(Encoding):
                 return False
             self._structure = now
         return True
+
+    def edits_one_of(self, arrays: Sequence[Any]) -> bool:
+        """Whether an input lies in memory that a replay edits."""
+        return any(memory_of(array) in self._written for array in arrays)
 
     def replay(self, run: Run, arrays: Sequence[Any]) -> Any:
         """Run on arrays of the recorded shapes and dtypes; return the results as new tensors, and leave gradients.

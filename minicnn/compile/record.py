@@ -10,30 +10,20 @@ optimizer memory; a plan reads and writes it in place), or the output of a call.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from minicnn import backend, recording
-from minicnn.autograd import Version, is_grad_enabled
+from minicnn.autograd import is_grad_enabled
 from minicnn.backend import Backend
+from minicnn.compile.program import Action, Call, Gradient, Live, Program, Value, memory_of
 from minicnn.nn.module import Module, attributes
 from minicnn.recording import Recorded
 from minicnn.tensor import Tensor
 
-_IN_PLACE = {
-    "accumulate": (0,),
-    "copy_into": (0,),
-    "lerp_into": (0,),
-    "sgd_step": (0, 2),
-    "adam_step": (0, 2, 3),
-    "clip_norm": (0,),
-    "clip_values": (0,),
-}
-"""Kernels that write into their arguments, and into which."""
 _STEPS = {"sgd_step", "adam_step"}
 """Kernels that use a gradient up, their second argument."""
 _TO_PYTHON = {"all_finite", "label_range"}
@@ -73,113 +63,6 @@ _SHAPES: dict[str, Callable[..., Any]] = {
 """Kernels that are not run, and the shape of what they return, or a list of several."""
 
 
-class Value:
-    """An array of the recorded run.
-
-    Attributes:
-        array: itself, or None for results of calls as soon as a plan is made; shape: its shape.
-        call: what made it, None for inputs and states.
-    """
-
-    def __init__(self, array: Any, call: Call | None = None) -> None:
-        self.array, self.shape = array, tuple(array.shape)
-        self._call = None if call is None else weakref.ref(call)
-
-    @property
-    def call(self) -> Call | None:
-        return None if self._call is None else self._call()
-
-
-@dataclass(eq=False)
-class Live:
-    """A Python number that each replay reads anew."""
-
-    read: Callable[[], Any]
-
-
-@dataclass(eq=False)
-class Action:
-    """What Python does again in each replay before the calls, and how it is taken back where a replay fails."""
-
-    do: Callable[[], None]
-    undo: Callable[[], None] | None
-
-
-@dataclass(eq=False)
-class Call:
-    """``outputs = kernel(*arguments)``; arguments are Values, lists of Values, Lives and plain Python values.
-
-    The kernel "inspect" is Python's: its second argument is called with the first.
-    """
-
-    kernel: str
-    arguments: tuple[Any, ...]
-    outputs: tuple[Value, ...] = ()
-
-    def reads(self) -> list[Value]:
-        """Return the Values among the arguments."""
-        found = []
-        for argument in self.arguments:
-            parts = argument if isinstance(argument, list | tuple) else [argument]
-            found += [v for v in parts if isinstance(v, Value)]
-        return found
-
-    def writes(self) -> list[Value]:
-        """Return the Values that the call edits in place."""
-        positions = _IN_PLACE.get(self.kernel, ())
-        return [v for v in (self.arguments[i] for i in positions) if isinstance(v, Value)]
-
-
-@dataclass(eq=False)
-class Gradient:
-    """What a run does to ``tensor.grad``: it starts from ``fresh``, if it reset that itself, and leaves ``now`` there.
-
-    looked: whether it looked at a gradient that it had not reset; then a replay must not find another's.
-    """
-
-    tensor: Tensor
-    fresh: bool
-    now: Tensor | None = None
-    looked: bool = False
-    used: bool = False  # by a step of the run
-
-
-@dataclass
-class Program:
-    """A recorded run: calls in order, inputs, results, and what Python does before the calls, with how it is undone.
-
-    Attributes:
-        tensors: those that the run read, each with its array and whether it required a gradient (None: no matter).
-        modules: those that ran, each with its attributes.
-        gradients: of the leaves; those that are not used up by a step of the run are outputs behind the results.
-        written: the states that the run edits; where there are any, no two replays may run at once.
-        taped: of each result, whether it would have a tape.
-    """
-
-    backend: Backend
-    calls: list[Call] = field(default_factory=list)
-    inputs: list[Value] = field(default_factory=list)
-    outputs: list[Value] = field(default_factory=list)
-    before: list[Live | Action] = field(default_factory=list)
-    tensors: list[tuple[Tensor, Any, bool | None]] = field(default_factory=list)
-    modules: list[tuple[Module, dict[str, Any]]] = field(default_factory=list)
-    gradients: list[Gradient] = field(default_factory=list)
-    written: list[Value] = field(default_factory=list)
-    taped: list[bool] = field(default_factory=list)
-    single: bool = True  # whether the function returned one tensor rather than several
-
-    @property
-    def batch(self) -> int:
-        """Length of the first axis of the first input."""
-        return (*self.inputs[0].shape, 1)[0]
-
-    def edited(self) -> list[Version]:
-        """Return the versions of the tensors that the run edits."""
-        arrays = {id(value.array) for value in self.written}
-        versions = {id(t._version): t._version for t, array, _ in self.tensors if id(array) in arrays}
-        return list(versions.values())
-
-
 def record(function: Callable[..., Any], arrays: Sequence[Any]) -> Program:
     """Call ``function`` with tensors of ``arrays`` and return what it did; it has no effects.
 
@@ -212,8 +95,10 @@ class _Recorder:
         self.program = Program(owner)
         self.backend = replace(owner, kernels=self)
         self._values: dict[int, Value] = {}
+        self._states: dict[int, list[Value]] = {}  # inputs too, by their memory
+        self._fresh: set[int] = set()  # the memory of arrays that became tensors in the run
         self._stand_ins: dict[Value, Recorded] = {}
-        self._tensors: dict[int, Tensor] = {}
+        self._tensors: dict[int, tuple[Tensor, Any, bool | None]] = {}
         self._modules: dict[int, Module] = {}
         self._gradients: dict[int, Gradient] = {}
         self._own: dict[int, Tensor] = {}
@@ -225,6 +110,8 @@ class _Recorder:
 
     def made(self, tensor: Tensor) -> None:
         self._own[id(tensor)] = tensor
+        if not isinstance(tensor._data, Recorded):
+            self._fresh.add(memory_of(tensor._data))
 
     def data_of(self, tensor: Tensor, array: Any) -> Recorded:
         """Return what stands for the array of a tensor; one that was there before the run is a state."""
@@ -232,9 +119,10 @@ class _Recorder:
             if array.owner is not self:
                 array.refuse("an operation")
             return array
-        if id(tensor) not in self._tensors and not self.owns(tensor):
-            self._tensors[id(tensor)] = tensor
-            self.program.tensors.append((tensor, array, tensor.requires_grad if is_grad_enabled() else None))
+        if not self.owns(tensor):
+            known = self._tensors.get(id(tensor))
+            if known is None or (known[2] is None and is_grad_enabled()):  # it may be read without a tape first
+                self._tensors[id(tensor)] = tensor, array, tensor.requires_grad if is_grad_enabled() else None
         return self.stand_in(self._value_of(array))
 
     def stand_in(self, value: Value) -> Recorded:
@@ -259,11 +147,12 @@ class _Recorder:
         """Return what the run has added up so far; what was there before is added by each replay."""
         return self._gradient(tensor).now
 
-    def set_gradient(self, tensor: Tensor, gradient: Tensor | None) -> None:
-        self._gradient(tensor, fresh=True).now = gradient
+    def set_gradient(self, tensor: Tensor, gradient: Tensor | None, fresh: bool = True) -> None:
+        known = self._gradient(tensor)
+        known.fresh, known.now = known.fresh or fresh, gradient
 
-    def _gradient(self, tensor: Tensor, fresh: bool = False) -> Gradient:
-        return self._gradients.setdefault(id(tensor), Gradient(tensor, fresh or self.owns(tensor)))
+    def _gradient(self, tensor: Tensor) -> Gradient:
+        return self._gradients.setdefault(id(tensor), Gradient(tensor, self.owns(tensor)))
 
     def owns(self, tensor: Tensor) -> bool:
         return isinstance(tensor._data, Recorded) or id(tensor) in self._own
@@ -298,6 +187,7 @@ class _Recorder:
             if isinstance(value, Recorded):
                 gradient.used = value.value in used
                 program.outputs += [] if gradient.used else [value.value]
+        program.tensors = list(self._tensors.values())
         program.modules = [(module, attributes(module)) for module in self._modules.values()]
         return program
 
@@ -309,9 +199,17 @@ class _Recorder:
 
     def _value_of(self, array: Any) -> Value:
         """Return the Value of an array; one not seen before is a state. The Value keeps the array, and so its id."""
-        return self._values.setdefault(id(array), Value(array))
+        if id(array) not in self._values:
+            value = self._values[id(array)] = Value(array)
+            self._states.setdefault(value.memory, []).append(value)
+        return self._values[id(array)]
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
+        if not self.__dict__:
+            raise RuntimeError(
+                "compile: this context was copied while a function was recorded, and that is over; "
+                "start tasks and copy contexts outside of compiled functions"
+            )
         kernel = getattr(self._kernels, name)
         if name in _TO_PYTHON:
             recording.check_readable(name)
@@ -322,6 +220,11 @@ class _Recorder:
             for state in (state for value in written for state in self._seen_in(value)):
                 if state in self.program.inputs:
                     raise RuntimeError(f"compile: {name} edits an input in place; edit a copy, or return the new value")
+                if state.memory in self._fresh:
+                    raise RuntimeError(
+                        f"compile: {name} edits a NumPy array that became a tensor in the function, as a plan does not "
+                        "make it anew; write minicnn.tensor(array), a copy in every replay, or make the tensor outside"
+                    )
                 if state not in self.program.written:
                     self.program.written.append(state)
             if written:
@@ -343,10 +246,7 @@ class _Recorder:
 
     def _seen_in(self, value: Value) -> list[Value]:
         """Return the inputs and states whose memory a Value is, or shows a part of."""
-        if value.call is None:
-            return [value]
-        own = (v for v in self._values.values() if v.call is None)
-        return [v for v in own if np.may_share_memory(v.array, value.array)]
+        return self._states.get(value.memory, [])
 
     def _blank(self, name: str, arguments: tuple[Any, ...]) -> Any:
         """Return what a kernel returns, without its numbers."""

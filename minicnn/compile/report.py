@@ -5,7 +5,7 @@ from typing import Any
 
 from minicnn.compile.layout import Layout
 from minicnn.compile.lower import Block, Node, Region
-from minicnn.compile.record import Call
+from minicnn.compile.program import Call
 
 
 def listing(plan: Layout) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.compile.lower import Block, Lowering, Region
-from minicnn.compile.record import Call, Program
+from minicnn.compile.program import Call, Program
 
 
 def lower(program: Program, machine: Any, lanes: int) -> Lowering:
@@ -21,7 +21,7 @@ def lower(program: Program, machine: Any, lanes: int) -> Lowering:
         rules = {}
     for call in program.calls:
         rule = rules.get(call.kernel)
-        if rule is None or not rule(low, call):
+        if rule is None or any(map(low.is_edited_with_others, call.outputs)) or not rule(low, call):
             low.call(call)
     for value in program.outputs:
         low.plain(value)

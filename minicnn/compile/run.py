@@ -7,7 +7,7 @@ import numpy as np
 
 from minicnn.compile.encode import Encoding
 from minicnn.compile.lower import Node, Region
-from minicnn.compile.record import Action, Live, Value
+from minicnn.compile.program import Action, Live, Value
 
 Environment = dict[Any, Any]
 """What Values (their arrays) and Lives (their numbers) are in this replay; of states it is their own array."""

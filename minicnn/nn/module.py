@@ -67,6 +67,12 @@ class Module:
         self._modules: dict[str, Module | None] = {}
         self._hooks: list[Callable[[Module, Tensor], None]] = []
 
+    def __getattribute__(self, name: str) -> Any:
+        recorder = current.get()
+        if recorder is not None:  # a layer need not be called to be used: its weight may be read, or its mode
+            recorder.relies_on(self)
+        return super().__getattribute__(name)
+
     def __setattr__(self, name: str, value: Any) -> None:
         before = next((home for home in _KINDS if name in self.__dict__.get(home, ())), None)
         if isinstance(value, Parameter):
@@ -141,9 +147,6 @@ class Module:
         raise TypeError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *inputs: Any) -> Any:
-        recorder = current.get()
-        if recorder is not None:
-            recorder.relies_on(self)
         output = self.forward(*inputs)
         for hook in self._hooks:
             hook(self, output)

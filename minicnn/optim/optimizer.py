@@ -8,11 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.recording import again, live
+from minicnn.recording import again, check_readable, live
 from minicnn.tensor import Tensor
 
 Moved = tuple[int, Tensor, Tensor]
 """A parameter that has a gradient: its position, itself, the gradient."""
+
+
+class Group(dict[str, Any]):
+    """Parameters and their options. A compiled function reads options in every replay, and sets none."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        check_readable(f"setting {name} of an optimizer", "set it outside: replays read it")
+        super().__setitem__(name, value)
 
 
 class Optimizer:
@@ -44,7 +52,7 @@ class Optimizer:
                     f"{self._name}: expected groups of params and of {', '.join(defaults)}, "
                     f"received one of {', '.join(map(str, group))}"
                 )
-        self.param_groups = [{**defaults, **g, "params": self._listed(g["params"], alone=True)} for g in groups]
+        self.param_groups = [Group({**defaults, **g, "params": self._listed(g["params"], alone=True)}) for g in groups]
         self.params: list[Tensor] = [p for group in self.param_groups for p in group["params"]]
         if not self.params:
             raise ValueError(f"{self._name}: expected parameters, received none")
@@ -89,6 +97,7 @@ class Optimizer:
 
     @lr.setter
     def lr(self, value: float) -> None:
+        check_readable("setting lr of an optimizer", "set it outside: replays read it")
         self._lr = value
         for group, ratio in zip(self.param_groups, self._ratios, strict=True):
             group["lr"] = value * ratio

@@ -13,7 +13,7 @@ import minicnn.functional as F
 from minicnn import nn
 from minicnn.compile.layout import _Packing
 from minicnn.compile.lower import Block, Region
-from minicnn.compile.record import Value
+from minicnn.compile.program import Value
 from minicnn.models import LeNet
 from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG

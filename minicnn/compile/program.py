@@ -1,0 +1,139 @@
+"""Program: a recorded run, as values and the calls that make them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from minicnn.autograd import Version
+from minicnn.backend import Backend
+from minicnn.nn.module import Module
+from minicnn.tensor import Tensor
+
+_IN_PLACE = {
+    "accumulate": (0,),
+    "copy_into": (0,),
+    "lerp_into": (0,),
+    "sgd_step": (0, 2),
+    "adam_step": (0, 2, 3),
+    "clip_norm": (0,),
+    "clip_values": (0,),
+}
+"""Kernels that write into their arguments, and into which."""
+
+
+class Value:
+    """An array of the recorded run.
+
+    Attributes:
+        array: itself, or None for results of calls as soon as a plan is made; shape: its shape.
+        call: what made it, None for inputs and states.
+        memory: the same for all that lie in one array: an array and its views.
+    """
+
+    def __init__(self, array: Any, call: Call | None = None) -> None:
+        self.array, self.shape, self.memory = array, tuple(array.shape), memory_of(array)
+        self._call = None if call is None else weakref.ref(call)
+
+    @property
+    def call(self) -> Call | None:
+        return None if self._call is None else self._call()
+
+
+def memory_of(array: Any) -> int:
+    """Return the same number for an array and all its views, as long as there is one of them."""
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return id(array)
+
+
+@dataclass(eq=False)
+class Live:
+    """A Python number that each replay reads anew."""
+
+    read: Callable[[], Any]
+
+
+@dataclass(eq=False)
+class Action:
+    """What Python does again in each replay before the calls, and how it is taken back where a replay fails."""
+
+    do: Callable[[], None]
+    undo: Callable[[], None] | None
+
+
+@dataclass(eq=False)
+class Call:
+    """``outputs = kernel(*arguments)``; arguments are Values, lists of Values, Lives and plain Python values.
+
+    The kernel "inspect" is Python's: its second argument is called with the first.
+    """
+
+    kernel: str
+    arguments: tuple[Any, ...]
+    outputs: tuple[Value, ...] = ()
+
+    def reads(self) -> list[Value]:
+        """Return the Values among the arguments."""
+        found = []
+        for argument in self.arguments:
+            parts = argument if isinstance(argument, list | tuple) else [argument]
+            found += [v for v in parts if isinstance(v, Value)]
+        return found
+
+    def writes(self) -> list[Value]:
+        """Return the Values that the call edits in place; what else lies in their memory changes, too."""
+        positions = _IN_PLACE.get(self.kernel, ())
+        return [v for v in (self.arguments[i] for i in positions) if isinstance(v, Value)]
+
+
+@dataclass(eq=False)
+class Gradient:
+    """What a run does to ``tensor.grad``: it leaves ``now`` there, or, unless ``fresh`` (it set that itself), adds it.
+
+    looked: whether it looked at a gradient that it had not reset; then a replay must not find another's.
+    """
+
+    tensor: Tensor
+    fresh: bool
+    now: Tensor | None = None
+    looked: bool = False
+    used: bool = False  # by a step of the run
+
+
+@dataclass
+class Program:
+    """A recorded run: calls in order, inputs, results, and what Python does before the calls, with how it is undone.
+
+    Attributes:
+        tensors: those that the run read, each with its array and whether it required a gradient (None: no matter).
+        modules: those that ran, each with its attributes.
+        gradients: of the leaves; those that are not used up by a step of the run are outputs behind the results.
+        written: the states that the run edits; where there are any, no two replays may run at once.
+        taped: of each result, whether it would have a tape.
+    """
+
+    backend: Backend
+    calls: list[Call] = field(default_factory=list)
+    inputs: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+    before: list[Live | Action] = field(default_factory=list)
+    tensors: list[tuple[Tensor, Any, bool | None]] = field(default_factory=list)
+    modules: list[tuple[Module, dict[str, Any]]] = field(default_factory=list)
+    gradients: list[Gradient] = field(default_factory=list)
+    written: list[Value] = field(default_factory=list)
+    taped: list[bool] = field(default_factory=list)
+    single: bool = True  # whether the function returned one tensor rather than several
+
+    @property
+    def batch(self) -> int:
+        """Length of the first axis of the first input."""
+        return (*self.inputs[0].shape, 1)[0]
+
+    def edited(self) -> list[Version]:
+        """Return the versions of the tensors that the run edits."""
+        arrays = {id(value.array) for value in self.written}
+        versions = {id(t._version): t._version for t, array, _ in self.tensors if id(array) in arrays}
+        return list(versions.values())

@@ -1,0 +1,139 @@
+"""Memory: a compiled function frees what it took, and takes little."""
+
+import gc
+import re
+import subprocess
+import sys
+import weakref
+
+import numpy as np
+import pytest
+
+import minicnn
+import minicnn.functional as F
+from minicnn import nn, optim
+
+
+@pytest.fixture
+def collector():
+    """No cycle is collected in the test: what is freed is freed by its last reference."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def pictures(count):
+    return np.random.default_rng(count).standard_normal((count, 3, 8, 8)).astype(np.float32)
+
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(144, 10)
+    )
+
+
+def predicting():
+    model = network()
+    return model, minicnn.compile(model)
+
+
+def training():
+    model = network()
+    optimizer = optim.SGD(model.parameters(), 0.1, momentum=0.9)
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), np.zeros(x.shape[0], np.int64))
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return model, minicnn.compile(step)
+
+
+TASKS = {"predict": predicting, "train": training}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_dropped_is_freed_at_once(task, collector):
+    model, compiled = TASKS[task]()
+    for count in (2, 9, 2):
+        compiled(pictures(count))
+    arrays = [weakref.ref(memory._array) for memory in compiled._memories._free]
+    kept = [weakref.ref(thing) for thing in (model, *compiled.plans.values(), *compiled._memories._free)]
+    assert arrays and all(thing() is not None for thing in (*arrays, *kept))
+    del model, compiled
+    assert [thing() for thing in (*arrays, *kept)] == [None] * len(arrays + kept)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_plan_that_no_longer_holds_is_freed_at_once(task, collector):
+    model, compiled = TASKS[task]()
+    compiled(pictures(9))
+    (plan,) = map(weakref.ref, compiled.plans.values())
+    model[0].weight.data = model[0].weight.data.copy()
+    compiled(pictures(9))
+    assert plan() is None and len(compiled.plans) == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_that_raises_leaves_nothing(task, collector):
+    model, compiled = TASKS[task]()
+    for count in (2, 9):
+        with pytest.raises(ValueError, match="expected weight of shape"):
+            compiled(pictures(count)[:, :2])
+    freed = weakref.ref(model)
+    del model, compiled
+    assert freed() is None
+
+
+def test_sixteen_sizes_in_rotation_are_recorded_once():
+    model, compiled = predicting()
+    for count in range(1, 17):
+        compiled(pictures(count))
+    plans = set(compiled.plans.values())
+    for count in 3 * [*range(1, 17)]:
+        compiled(pictures(count))
+    assert set(compiled.plans.values()) == plans and len(plans) == 16
+
+
+def test_calls_do_not_add_up():
+    layer = nn.Linear(4, 4)
+    compiled, x = minicnn.compile(layer), np.ones((2, 4), np.float32)
+
+    def added(calls):
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for _ in range(calls):
+            compiled(x)
+        gc.collect()
+        return sys.getallocatedblocks() - before
+
+    added(200)
+    assert added(2000) < 200
+
+
+SCRIPT = """
+import resource, sys
+import numpy as np, minicnn
+from minicnn import Tensor, models, no_grad
+model = models.create("resnet20").eval()
+def eager(x):
+    with no_grad():
+        return model(Tensor(x))
+predict = minicnn.compile(model) if sys.argv[1] == "compiled" else eager
+rng = np.random.default_rng(0)
+for count in [*rng.permutation(np.arange(1, 65))[:12], 64]:
+    predict(rng.standard_normal((count, 3, 32, 32)).astype(np.float32))
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak(task):
+    run = subprocess.run([sys.executable, "-c", SCRIPT, task], capture_output=True, text=True, check=True, timeout=300)
+    return int(re.search(r"peak (\d+)", run.stdout).group(1)) / 1024  # MiB
+
+
+def test_sizes_in_random_order_take_little_more_than_eager():
+    assert peak("compiled") < 1.5 * peak("eager") + 100
