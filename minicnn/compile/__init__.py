@@ -84,16 +84,24 @@ class compile:
         except AttributeError:
             raise TypeError("compile: expected one tensor or array, or several, and nothing else") from None
         if current.get() is not None or not self._has_plan_for(inputs, arrays, taped):
-            return self._recordable()(*(x if isinstance(x, Tensor) else Tensor(x) for x in inputs))
+            return self._as_it_is(inputs)
         plan = self.plans.get(key)
         if plan is None or plan is not self._latest or not plan.holds():
             plan = self._plan(key, arrays)
-        if plan.edits:
-            if plan.edits_any(arrays):
-                return self._recordable()(*(x if isinstance(x, Tensor) else Tensor(x) for x in inputs))
-            with self._editing:
-                return self._replay(plan, arrays)
-        return self._replay(plan, arrays)
+        if not plan.edits:
+            return self._replay(plan, arrays)
+        if plan.edits_one_of(arrays):
+            return self._as_it_is(inputs)
+        with self._editing:
+            return self._replay(plan, arrays)
+
+    def __reduce__(self) -> Any:
+        """Answer copy and pickle: the function, whose plans are made anew."""
+        return compile, (self.function,)
+
+    def _as_it_is(self, inputs: Sequence[Any]) -> Any:
+        """Call the function itself."""
+        return self._recordable()(*(x if isinstance(x, Tensor) else Tensor(x) for x in inputs))
 
     def _replay(self, plan: Plan, arrays: list[Any]) -> Any:
         memory = self._memories.take()
@@ -101,10 +109,6 @@ class compile:
             return plan.replay(memory.run(plan), arrays)
         finally:
             self._memories.give_back(memory)
-
-    def __reduce__(self) -> Any:
-        """Answer copy and pickle: the function, whose plans are made anew."""
-        return compile, (self.function,)
 
     def _has_plan_for(self, inputs: Sequence[Any], arrays: list[Any], taped: bool) -> bool:
         """Whether there may be a plan: for NumPy arrays that are not empty and, but for a module, want no gradient."""

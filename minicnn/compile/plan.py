@@ -30,7 +30,7 @@ class Plan(Encoding):
         super().__init__(program)
         self._looked = [gradient for gradient in program.gradients if gradient.looked]
         self._written = frozenset(value.memory for value in program.written)
-        self.edits = bool(self._written)
+        self.edits = bool(program.written)
         self._edited, self._structure = program.edited(), structure.number
         self._arrays = [(tensor, array) for tensor, array, _ in program.tensors]
         self._wants = [(tensor, wants) for tensor, _, wants in program.tensors if wants is not None]
@@ -61,8 +61,8 @@ class Plan(Encoding):
             self._structure = now
         return True
 
-    def edits_any(self, arrays: Sequence[Any]) -> bool:
-        """Whether one of the arrays lies in memory that a replay edits."""
+    def edits_one_of(self, arrays: Sequence[Any]) -> bool:
+        """Whether an input lies in memory that a replay edits."""
         return any(memory_of(array) in self._written for array in arrays)
 
     def replay(self, run: Run, arrays: Sequence[Any]) -> Any:
