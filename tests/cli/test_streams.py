@@ -80,6 +80,7 @@ import os, runpy, signal, sys
 
 library, *sys.argv = sys.argv[1:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as for any script
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits an ignored one
 
 
 class Interrupt:
@@ -88,7 +89,6 @@ class Interrupt:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-sys.path[0] = os.path.dirname(sys.argv[0])  # as for a script
 sys.meta_path.insert(0, Interrupt())
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
