@@ -58,6 +58,17 @@ def number(operation: str, value: Any) -> float | int:
     return int(value) if isinstance(value, int | np.integer) else float(value)
 
 
+def check_same(operation: str, tensor: Any, array: Any) -> None:
+    """Raise unless an array or a tensor has the shape, the dtype and the backend of a tensor."""
+    if array.shape != tensor.shape:
+        raise ValueError(f"{operation}: expected shape {tensor.shape}, received {array.shape}")
+    if array.dtype != tensor.dtype:
+        raise TypeError(f"{operation}: expected {tensor.dtype}, received {array.dtype}; use astype")
+    pair = (tensor.data, array.data) if hasattr(array, "_data") else (tensor._data, array)
+    if type(pair[0]) is not type(pair[1]):
+        raise TypeError(f"{operation}: expected one backend, received {type(pair[0])} and {type(pair[1])}; use to")
+
+
 def check_operands(operation: str, a: Any, b: Any, broadcast: bool = True, same_dtype: bool = True) -> None:
     """Raise unless two tensors have one backend and, where they must, one dtype and shapes that broadcast."""
     if same_dtype and a.dtype != b.dtype:

@@ -51,9 +51,14 @@ def _pass(model: Module, input_shape: Sequence[int], note: Callable[[Module, Ten
     output.
     """
     for layer in dict.fromkeys(_layers(model)):
-        layer.register_forward_hook(note)
+        layer.register_forward_hook(lambda module, output: note(module, _first(output)))
     like: Tensor = next(model.parameters(), init.empty())
     return model(Tensor(like.backend.xp.zeros((1, *input_shape), dtype=like.dtype)))
+
+
+def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The output of a layer; attention also gives its weights."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 def _layers(module: Module) -> Iterator[Module]:

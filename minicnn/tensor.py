@@ -51,8 +51,7 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
                 data = backend.of(data).kernels.copy(data)
         elif isinstance(data, np.generic):
             data = np.asarray(data)
-        if data.dtype not in (np.float32, np.float64) and data.dtype.kind not in "iub":
-            raise TypeError(f"Tensor: expected float32, float64 or integers, received {data.dtype}")
+        _admitted("Tensor", data)
         if requires_grad and data.dtype.kind != "f":
             raise TypeError(f"Tensor: only float32 and float64 take gradients, received {data.dtype}")
         self._data = data
@@ -90,7 +89,9 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
         recorder = current.get()
         if recorder is not None and not (isinstance(array, Recorded) and recorder.owns(self)):
             check_readable("another array for a tensor")
-        self._data = array
+        if not hasattr(array, "dtype"):
+            raise TypeError(f"data: expected an array, received {type(array).__name__}")
+        self._data = _admitted("data", array._data if isinstance(array, Tensor) else array)
 
     @property
     def grad(self) -> Tensor | None:
@@ -100,6 +101,11 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
 
     @grad.setter
     def grad(self, gradient: Tensor | None) -> None:
+        if gradient is not None:
+            if not isinstance(gradient, Tensor):
+                raise TypeError(f"grad: expected a Tensor or None, received {type(gradient).__name__}")
+            if not isinstance(gradient._data, Recorded):
+                shapes.check_same("grad", self, gradient)
         recorder = current.get()
         if recorder is None:
             self._grad = gradient
@@ -384,6 +390,14 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     array = backend.default().asarray((data if isinstance(data, Tensor) else Tensor(data)).data)
     k, chosen = backend.of(array).kernels, np.dtype(dtype or array.dtype)
     return Tensor(k.copy(array) if chosen == array.dtype else k.convert(array, chosen), requires_grad=requires_grad)
+
+
+def _admitted(operation: str, array: Any) -> Any:
+    """Return an array whose dtype a tensor may have; TypeError for another."""
+    if array.dtype not in (np.float32, np.float64) and (array.dtype.kind not in "iub" or not array.dtype.isnative):
+        order = "" if array.dtype.isnative else " in another byte order than this machine's"
+        raise TypeError(f"{operation}: expected float32, float64 or integers, received {array.dtype}{order}")
+    return array
 
 
 def _plain(index: Any) -> Any:

@@ -98,11 +98,15 @@ def _after_losses(code: int, command: str) -> int:
     return code or int(failed)
 
 
+_LONGEST = 4000
+
+
 def _fail(error: object, code: int, debug: bool = False) -> int:
     """Print the error as one line, return ``code``; with ``debug`` let the error show its traceback."""
     if debug and isinstance(error, BaseException):
         raise error
     text = shown(" ".join(str(error).split())) or type(error).__name__
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"  # what a file holds may be in it
     if isinstance(error, MemoryError):
         text = f"out of memory ({text}): use a smaller --batch-size"
     print(f"error: {text}", file=sys.stderr)

@@ -263,10 +263,10 @@ class _Recorder:
         known = self._values.get(id(array))
         if known is not None:  # the kernel returned its argument
             return self.stand_in(known)
-        sources = [v for v in call.reads() if np.may_share_memory(v.array, array)]
-        value = Value(array if sources else self._zeros(array.shape, array.dtype), call)
+        is_view = memory_of(array) in {v.memory for v in call.reads()}
+        value = Value(array if is_view else self._zeros(array.shape, array.dtype), call)
         self._values[id(value.array)] = value
-        self._stand_ins[value] = Recorded(self, value, is_view=bool(sources))
+        self._stand_ins[value] = Recorded(self, value, is_view)
         return self._stand_ins[value]
 
     def _noted(self, argument: Any) -> Any:

@@ -27,6 +27,13 @@ def scaled_dot_product_attention(
         ValueError: shapes that do not fit.
         TypeError: dtypes or backends that differ.
     """
+    return attention_weights(query, key, value, dropout_p, scale) @ value  # (..., L, V)
+
+
+def attention_weights(
+    query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0, scale: float | None = None
+) -> Tensor:
+    """The matrix, (..., L, S), by which :func:`scaled_dot_product_attention` multiplies ``value``; after dropout."""
     check_float("scaled_dot_product_attention", query=query, key=key, value=value)
     fits = (
         min(query.ndim, key.ndim, value.ndim) > 1
@@ -41,4 +48,4 @@ def scaled_dot_product_attention(
         )
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = (query * factor) @ key.transpose(-2, -1)  # (..., L, S)
-    return dropout(softmax(scores, -1), dropout_p) @ value  # (..., L, V)
+    return dropout(softmax(scores, -1), dropout_p)

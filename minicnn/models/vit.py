@@ -20,7 +20,7 @@ class Block(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """(N, tokens, dim) -> the same shape."""
         x = self.norm1(input)
-        x = input + self.dropout(self.attention(x, x, x))
+        x = input + self.dropout(self.attention(x, x, x, need_weights=False)[0])
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 

@@ -1,6 +1,7 @@
 """Multi-head attention."""
 
 import minicnn.functional as F
+from minicnn.functional.attention import attention_weights
 from minicnn.nn import init
 from minicnn.nn.linear import Linear
 from minicnn.nn.module import Module, Parameter
@@ -44,16 +45,41 @@ class MultiheadAttention(Module):
         if self.out_proj.bias is not None:
             init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """query: (L, N, embed_dim); key, value: (S, N, embed_dim) -> (L, N, embed_dim), without the weights.
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: None = None,
+        need_weights: bool = True,
+        attn_mask: None = None,
+        average_attn_weights: bool = True,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the output, and the weights of the softmax or None.
 
-        With ``batch_first``, N is the first axis of all.
+        Args:
+            query: (L, N, embed_dim), or with ``batch_first`` (N, L, embed_dim).
+            key, value: (S, N, embed_dim), or (N, S, embed_dim).
+            key_padding_mask, attn_mask: only None.
+            need_weights: return the weights too, after dropout: (N, L, S), or of each head (N, num_heads, L, S).
+            average_attn_weights: the mean of the heads' weights.
+
+        Returns:
+            The output, in the layout of ``query``; weights.
+
+        Raises:
+            ValueError: a mask, or shapes that do not fit.
         """
+        if key_padding_mask is not None or attn_mask is not None:
+            raise ValueError("MultiheadAttention: expected no mask, received one")
         q, k, v = (self._heads(x, part) for part, x in enumerate((query, key, value)))
         dropout_p = self.dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)  # (N, num_heads, L, columns)
+        weights = attention_weights(q, k, v, dropout_p)  # (N, num_heads, L, S)
         order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
-        return self.out_proj(F.flatten(x.permute(order), 2))
+        output = self.out_proj(F.flatten((weights @ v).permute(order), 2))
+        if not need_weights:
+            return output, None
+        return output, weights.mean(1) if average_attn_weights else weights
 
     def _heads(self, x: Tensor, part: int) -> Tensor:
         """Project by one part of in_proj: (L, N, embed_dim) or (N, L, embed_dim) -> (N, num_heads, L, columns)."""

@@ -142,12 +142,12 @@ class Module:
 
         return remove
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **options: Any) -> Any:
         """Compute the output. Every subclass that is called defines it."""
         raise TypeError(f"{type(self).__name__} defines no forward")
 
-    def __call__(self, *inputs: Any) -> Any:
-        output = self.forward(*inputs)
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        output = self.forward(*inputs, **options)
         for hook in self._hooks:
             hook(self, output)
         return output

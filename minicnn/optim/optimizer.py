@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn import shapes
 from minicnn.recording import again, check_readable, live
 from minicnn.tensor import Tensor
 
@@ -127,6 +128,10 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient, in place."""
         moved = [(i, p, p.grad) for i, p in enumerate(self.params) if p.grad is not None]
+        for i, p, gradient in moved:  # an array may have been replaced since
+            shapes.check_same(f"{self._name}: the gradient of parameter {i}", p, gradient)
+            for slot, arrays in self._state.items():
+                shapes.check_same(f"{self._name}: the {slot} of parameter {i}, made before its data", p, arrays[i])
         again(lambda: self._advance(1), undo=lambda: self._advance(-1))
         first = 0
         for group in self.param_groups:

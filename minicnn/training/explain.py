@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +20,8 @@ def feature_maps(model: Module, images: Tensor) -> dict[str, np.ndarray]:
     model = detached(model)
     names = {id(module): name for name, module in model.named_modules() if name}
 
-    def note(module: Module, output: Tensor) -> None:
-        if output.ndim == 4:
+    def note(module: Module, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4:
             maps.setdefault(names[id(module)], output.numpy())
 
     for module in dict.fromkeys(model.modules()):

@@ -204,7 +204,7 @@ class Trainer:
         found: list[str] = []
         names = {id(module): name for name, module in model.named_modules()}
 
-        def note(module: Module, output: Tensor) -> None:
+        def note(module: Module, output: Tensor) -> None:  # of layers without children: one tensor
             broken = [n for n, p in module.named_parameters() if not self.backend.kernels.all_finite(p.data)]
             if broken:
                 found.append(f"the first layer that is not finite is {names[id(module)]} (its {broken[0]})")

@@ -19,7 +19,7 @@ HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 WORDS = re.compile(r"\w+")
 FUNCTIONS = WORDS.findall(
     """abs arange ascontiguousarray broadcast_to clip concatenate exp expm1 floor full isfinite isnan log maximum
-    minimum ones_like pad sqrt tanh where zeros zeros_like"""
+    minimum ones ones_like pad sqrt tanh where zeros zeros_like"""
 )
 CONSTANTS = WORDS.findall("float32 float64 inf int32 int64 newaxis uint16 uint64 uint8")
 METHODS = WORDS.findall("all argmax argmin astype copy fill max mean min ravel reshape sum transpose")

@@ -277,6 +277,7 @@ EDITED = {  # arguments that a kernel works on in place
 }
 CASES |= dict.fromkeys(("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"), COMPARISONS)
 ANY_DTYPE = {  # their result is not in that of x
+    "convert",
     "gather_images", "warp_images", "label_range", "total_norm", "all_finite", "argmax", "argmin",
 }  # fmt: skip
 

@@ -218,7 +218,6 @@ PRODUCTS = {
     "broadcast": lambda: Tensor(np.ones((8, 80, 80))) @ Tensor(np.ones((80, 80))),
     "linear": lambda: F.linear(Tensor(np.ones((64, 200))), Tensor(np.ones((300, 200)))),
     "few images": lambda: F.conv2d(Tensor(np.ones((1, 8, 32, 32))), Tensor(np.ones((16, 8, 3, 3)))),
-    "avg_pool2d": lambda: F.avg_pool2d(Tensor(np.ones((2, 8, 64, 64))), 2),
 }
 
 

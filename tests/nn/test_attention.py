@@ -40,11 +40,32 @@ def test_layer_agrees_with_torch(name, backend_name, torch, like_torch, close):
     twin = torch.nn.MultiheadAttention(dim, heads, **options).double()
     assert {n: tuple(t.shape) for n, t in twin.state_dict().items()} == {n: a.shape for n, a in state.items()}
     twin.load_state_dict({n: torch.tensor(a) for n, a in state.items()})
-    like_torch(layer, lambda q, k, v: twin(q, k, v)[0], *inputs)
+    like_torch(lambda q, k, v: layer(q, k, v)[0], lambda q, k, v: twin(q, k, v)[0], *inputs)
     theirs = dict(twin.named_parameters())
     scale = max(np.abs(p.grad.numpy()).max() for p in theirs.values())
     for n, p in layer.named_parameters():  # the gradient for the bias of the keys is 0 but for rounding
         np.testing.assert_allclose(p.grad.numpy(), theirs[n].grad.numpy(), rtol=1e-10, atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize("options", [{}, {"average_attn_weights": False}, {"need_weights": False}], ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_weights_are_those_of_torch(name, options, torch):
+    layer, state, inputs = made(name)
+    dim, heads, made_with, *_ = CASES[name]
+    twin = torch.nn.MultiheadAttention(dim, heads, **made_with).double()
+    twin.load_state_dict({n: torch.tensor(a) for n, a in state.items()})
+    _, found = layer(*map(Tensor, inputs), **options)
+    _, expected = twin(*map(torch.tensor, inputs), **options)
+    assert (found is None) == (expected is None)
+    if found is not None:
+        np.testing.assert_allclose(found.numpy(), expected.detach().numpy(), rtol=1e-10)
+
+
+def test_masks_are_refused():
+    layer, x = nn.MultiheadAttention(8, 2), Tensor(np.zeros((2, 3, 8), np.float32))
+    for name in ("key_padding_mask", "attn_mask"):
+        with pytest.raises(ValueError, match="expected no mask"):
+            layer(x, x, x, **{name: x})
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -54,7 +75,7 @@ def test_layer_and_its_parameters_pass_gradcheck(name, backend_name):
     def function(q, k, v, weight, *biases):
         object.__setattr__(layer, "in_proj_weight", weight)
         object.__setattr__(layer, "in_proj_bias", biases[0] if biases else None)
-        return layer(q, k, v)
+        return layer(q, k, v)[0]
 
     inputs += [state[n] for n in ("in_proj_weight", "in_proj_bias") if n in state]
     assert gradcheck(function, [Tensor(a, requires_grad=True) for a in inputs]) < 1e-6
@@ -73,12 +94,12 @@ def test_initial_weights_are_those_of_torch(torch):
 
 def test_dropout_follows_the_mode():
     layer, x = nn.MultiheadAttention(8, 2, dropout=0.5), Tensor(values(2, 6, 8).astype(np.float32))
-    first = layer(x, x, x).numpy()
-    assert not np.array_equal(first, layer(x, x, x).numpy())
+    first = layer(x, x, x)[0].numpy()
+    assert not np.array_equal(first, layer(x, x, x)[0].numpy())
     layer.eval()
-    np.testing.assert_array_equal(layer(x, x, x).numpy(), layer(x, x, x).numpy())
+    np.testing.assert_array_equal(layer(x, x, x)[0].numpy(), layer(x, x, x)[0].numpy())
     layer.train().dropout = 0.0
-    np.testing.assert_array_equal(layer(x, x, x).numpy(), layer.eval()(x, x, x).numpy())
+    np.testing.assert_array_equal(layer(x, x, x)[0].numpy(), layer.eval()(x, x, x)[0].numpy())
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
@@ -87,7 +108,7 @@ def test_compiled_is_eager(batch_first):
 
     def step(x):
         layer.zero_grad()
-        y = layer(x, x, x)
+        y, _ = layer(x, x, x, need_weights=False)
         (y * y).mean().backward()
         return y, *(p.grad for p in layer.parameters())
 
