@@ -58,6 +58,14 @@ def number(operation: str, value: Any) -> float | int:
     return int(value) if isinstance(value, int | np.integer) else float(value)
 
 
+def numeric(operation: str, array: Any) -> Any:
+    """Return an array whose dtype a tensor may have; TypeError for another."""
+    if array.dtype not in (np.float32, np.float64) and (array.dtype.kind not in "iub" or not array.dtype.isnative):
+        order = "" if array.dtype.isnative else " in another byte order than this machine's"
+        raise TypeError(f"{operation}: expected float32, float64 or integers, received {array.dtype}{order}")
+    return array
+
+
 def check_same(operation: str, tensor: Any, array: Any) -> None:
     """Raise unless an array or a tensor has the shape, the dtype and the backend of a tensor."""
     if array.shape != tensor.shape:
@@ -77,3 +85,9 @@ def check_operands(operation: str, a: Any, b: Any, broadcast: bool = True, same_
         raise TypeError(f"{operation}: expected one backend, received {type(a.data)} and {type(b.data)}; use to")
     if broadcast and not broadcastable(a.shape, b.shape):
         raise ValueError(f"{operation}: shapes {a.shape} and {b.shape} do not broadcast")
+
+
+def has_mask(index: Any) -> bool:
+    """Whether a tensor or an array of booleans is among the parts of an index."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(getattr(getattr(part, "dtype", None), "kind", "") == "b" for part in parts)

@@ -51,7 +51,7 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
                 data = backend.of(data).kernels.copy(data)
         elif isinstance(data, np.generic):
             data = np.asarray(data)
-        _admitted("Tensor", data)
+        shapes.numeric("Tensor", data)
         if requires_grad and data.dtype.kind != "f":
             raise TypeError(f"Tensor: only float32 and float64 take gradients, received {data.dtype}")
         self._data = data
@@ -91,7 +91,7 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
             check_readable("another array for a tensor")
         if not hasattr(array, "dtype"):
             raise TypeError(f"data: expected an array, received {type(array).__name__}")
-        self._data = _admitted("data", array._data if isinstance(array, Tensor) else array)
+        self._data = shapes.numeric("data", array._data if isinstance(array, Tensor) else array)
 
     @property
     def grad(self) -> Tensor | None:
@@ -375,7 +375,7 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
         return self.transpose(0, 1)
 
     def __getitem__(self, index: Any) -> Tensor:
-        if _has_mask(index):
+        if shapes.has_mask(index):
             check_readable(
                 "an index by booleans", "multiply by the booleans as numbers"
             )  # as many elements as it has today
@@ -392,22 +392,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     return Tensor(k.copy(array) if chosen == array.dtype else k.convert(array, chosen), requires_grad=requires_grad)
 
 
-def _admitted(operation: str, array: Any) -> Any:
-    """Return an array whose dtype a tensor may have; TypeError for another."""
-    if array.dtype not in (np.float32, np.float64) and (array.dtype.kind not in "iub" or not array.dtype.isnative):
-        order = "" if array.dtype.isnative else " in another byte order than this machine's"
-        raise TypeError(f"{operation}: expected float32, float64 or integers, received {array.dtype}{order}")
-    return array
-
-
 def _plain(index: Any) -> Any:
     """An index with tensors replaced by their arrays."""
     if isinstance(index, tuple):
         return tuple(_plain(i) for i in index)
     return index.data if isinstance(index, Tensor) else index
-
-
-def _has_mask(index: Any) -> bool:
-    """Whether a tensor or an array of booleans is among the parts of an index."""
-    parts = index if isinstance(index, tuple) else (index,)
-    return any(getattr(getattr(part, "dtype", None), "kind", "") == "b" for part in parts)

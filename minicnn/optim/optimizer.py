@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minicnn import shapes
-from minicnn.recording import again, check_readable, live
+from minicnn.recording import Recorded, again, check_readable, current, live
 from minicnn.tensor import Tensor
 
 Moved = tuple[int, Tensor, Tensor]
@@ -129,6 +129,8 @@ class Optimizer:
         """Update every parameter that has a gradient, in place."""
         moved = [(i, p, p.grad) for i, p in enumerate(self.params) if p.grad is not None]
         for i, p, gradient in moved:  # an array may have been replaced since
+            if isinstance(gradient._data, Recorded) and current.get() is None:
+                gradient._data.refuse("a step by this gradient")
             shapes.check_same(f"{self._name}: the gradient of parameter {i}", p, gradient)
             for slot, arrays in self._state.items():
                 shapes.check_same(f"{self._name}: the {slot} of parameter {i}, made before its data", p, arrays[i])
