@@ -27,6 +27,7 @@ _PACKAGES = (
     "minicnn", "numpy", "numba", "llvmlite", "torch", "keras", "tensorflow", "tensorflow-cpu", "cupy-cuda12x",
     "cupy-cuda13x",
 )  # fmt: skip
+CHECKOUT = Path(__file__).resolve().parents[1]
 _THREAD_POOLS = ("OMP", "MKL", "OPENBLAS", "NUMBA")
 
 
@@ -55,16 +56,17 @@ class Worker:
     """A process that builds the tasks of ``module`` with ``options``, warms them up, and times them on request.
 
     ``ready`` is its first answer. If the process ends before it answers, it has said why on stderr, and SystemExit
-    passes its exit code on.
+    passes its exit code on. ``checkout``: the folder of the project whose code it runs.
     """
 
-    def __init__(self, module: str, threads: int, **options: Any) -> None:
+    def __init__(self, module: str, threads: int, checkout: Path = CHECKOUT, **options: Any) -> None:
         # a user's wait policy could let idle threads spin through the turns of the others
         environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
         environment |= {f"{pool}_NUM_THREADS": str(threads) for pool in _THREAD_POOLS}
+        environment["PYTHONPATH"] = os.pathsep.join([str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("worker.py")), module, json.dumps(options)],
+            [sys.executable, str(checkout / "benchmarks" / "worker.py"), module, json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
