@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minicnn.autograd import is_grad_enabled
+from minicnn.autograd import Node, is_grad_enabled
 from minicnn.compile.encode import Encoding, Instructions
-from minicnn.compile.program import Program, memory_of
+from minicnn.compile.program import Program, Value, memory_of
 from minicnn.compile.report import flop, graph, listing
 from minicnn.compile.run import Run
 from minicnn.nn.module import attributes, structure
@@ -29,6 +29,9 @@ class Plan(Encoding):
     def __init__(self, program: Program) -> None:
         super().__init__(program)
         self._looked = [gradient for gradient in program.gradients if gradient.looked]
+        self._used = [(gradient.tensor, gradient.now) for gradient in program.gradients if gradient.used]
+        self._left = [gradient for gradient in program.gradients if not gradient.used]
+        self._tapes = [_tape(v) if taped else None for v, taped in zip(program.outputs, program.taped, strict=False)]
         self._written = frozenset(value.memory for value in program.written)
         self.edits = bool(program.written)
         self._edited, self._structure = program.edited(), structure.number
@@ -81,13 +84,15 @@ class Plan(Encoding):
         made = iter(run(arrays, program.outputs))
         for version in self._edited:
             version.number += 1
-        results = [_result(next(made), taped and is_grad_enabled()) for taped in program.taped]
-        for gradient in program.gradients:
+        results = [Tensor(next(made)) for _ in self._tapes]
+        if is_grad_enabled():
+            for result, tape in zip(results, self._tapes, strict=True):
+                result._node, result.requires_grad = tape, tape is not None
+        for tensor, used in self._used:
+            tensor._grad = used
+        for gradient in self._left:
             now = gradient.now
-            if isinstance(now, Tensor) and isinstance(now._data, Recorded):
-                if gradient.used:
-                    gradient.tensor._grad = now
-                    continue
+            if now is not None and isinstance(now._data, Recorded):
                 now = Tensor(next(made))
             if gradient.fresh or gradient.tensor._grad is None:
                 gradient.tensor._grad = now
@@ -127,5 +132,6 @@ _ORIGIN = Tensor(np.zeros((), dtype=np.float32), requires_grad=True)
 """What results with a tape come from, as far as anybody outside can see."""
 
 
-def _result(array: np.ndarray, taped: bool) -> Tensor:
-    return Tensor.from_op(array, (_ORIGIN,), (_untaped,)) if taped else Tensor(array)
+def _tape(value: Value) -> Node:
+    """Return the tape of a result: it lets no gradient through."""
+    return Node(Tensor(np.broadcast_to(np.float32(0), value.shape)), (_ORIGIN,), (_untaped,))

@@ -135,11 +135,20 @@ class _Binding:
         numbers = np.empty((len(calls), 5), dtype=np.float32)
         take = self.plan.machine.sgd_steps(addresses, sizes, numbers, calls[0].arguments[-1])
 
+        options = [call.arguments[3:8] for call in calls]
+        now = environment.get  # of a Live its number; of a number itself
+
         def run() -> None:
-            for row, call in zip(numbers, calls, strict=True):
-                options = (environment[a] if isinstance(a, Live) else a for a in call.arguments[3:8])
-                first, lr, momentum, dampening, weight_decay = options
-                row[:] = first, lr, momentum, 1 - dampening, weight_decay
+            numbers[...] = [
+                (
+                    now(first, first),
+                    now(lr, lr),
+                    now(momentum, momentum),
+                    1 - now(dampening, dampening),
+                    now(decay, decay),
+                )
+                for first, lr, momentum, dampening, decay in options
+            ]
             take()
 
         return run

@@ -152,7 +152,7 @@ class Optimizer:
 
     def _count(self, moved: list[Moved]) -> None:
         """Count a step of these parameters, here and in every replay."""
-        indices = [i for i, _, _ in moved]
+        indices = np.array([i for i, _, _ in moved], dtype=np.int64)
 
         def add(steps: int) -> None:
             self._counts[indices] += steps

@@ -11,7 +11,7 @@ import numpy as np
 from minicnn.backend.cpu.blas import one_thread
 from minicnn.backend.cpu.jit import jit, plain
 
-_SMALL = 1 << 13  # multiply-adds below which no BLAS takes a second thread
+_SMALL = 1 << 18  # multiply-adds below which OpenBLAS, which the packages of NumPy bring, takes no second thread
 _WORTH = 1 << 21  # multiply-adds from which one pays
 _ROWS = 64
 

@@ -15,6 +15,8 @@ _BLOCK = 16
 
 def sum(a, axis, keepdims):
     """Sum over ``axis``, a tuple of axes; float32 in blocks, so that a mean of many is exact to 1e-6."""
+    if a.size <= _FEW:
+        return a.sum(axis=axis, keepdims=keepdims)
     outer = _not_innermost(a, axis)
     if a.dtype != "float32" or math.prod(a.shape[i] for i in outer) <= _FEW:
         return a.sum(axis=axis, keepdims=keepdims)
