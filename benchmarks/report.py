@@ -136,18 +136,19 @@ def markdown(
         parts.append(f"## An epoch\n\n{note}\n\n" + "\n".join(rows) + "\n")
     for r in callers:
         rows = [
-            "| callers | minicnn requests/s | wrong answers | PyTorch requests/s | wrong answers | ratio |",
-            "|---:|---:|---:|---:|---:|---:|",
+            "| callers | minicnn requests/s | wrong answers | PyTorch requests/s | wrong answers | ratio | queued |",
+            "|---:|---:|---:|---:|---:|---:|---:|",
         ]
         rows += [
             "| {callers} | {minicnn_per_s:,.0f} | {minicnn_wrong} | {torch_per_s:,.0f} | {torch_wrong} "
-            "| **{ratio:.2f}** |".format(**row)
+            "| **{ratio:.2f}** | {queued_per_s:,.0f} |".format(**row)
             for row in r["callers"]
         ]
         hardware, versions = _conditions(r)
         note = (
             f"One compiled {r['model']} that several threads ask at once, {r['batch_size']} pictures a request; an "
-            f"answer of {r['checked']} is wrong if its bits are not those of a call alone. {hardware}; {versions}; "
+            f"answer of {r['checked']} is wrong if its bits are not those of a call alone. Queued: minicnn's requests "
+            f"a second where callers wait for each other instead of having a memory each. {hardware}; {versions}; "
             f"n = {r['rounds']} x {r['seconds']:g} s; {r['date']}."
         )
         parts.append(f"## Calls from threads\n\n{note}\n\n" + "\n".join(rows) + "\n")

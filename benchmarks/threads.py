@@ -4,7 +4,8 @@
 
 Minicnn's compiled LeNet and PyTorch's, each in a process of its own, in turns. A request is a batch of pictures (one
 by default) of several in turn, its answer the logits as a NumPy array. Before anything is timed, so many threads ask
-at once, and every answer whose bits are not those of a call alone is counted.
+at once, and every answer whose bits are not those of a call alone is counted. "Queued" is minicnn where the callers
+wait for each other: what a memory for each call gains.
 
 Exit codes: 0, 1 wrong answers of minicnn or another failure, 2 usage, or something is not installed; then one line
 says what.
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -42,12 +44,13 @@ def main() -> None:
     with (
         contest.Worker("threads", arguments.threads, side="minicnn", **setting) as ours,
         contest.Worker("threads", arguments.threads, side="torch", **setting) as torch,
+        contest.Worker("threads", arguments.threads, side="queued", **setting) as queued,
     ):
-        workers = (ours, torch)
+        workers = (ours, torch, queued)
         contest.require_same_work(arguments.model, workers)
         conditions = contest.conditions(workers)
         print(f"{arguments.model}, {arguments.batch_size} pictures a request; {conditions['hardware']}")
-        print(f"{'callers':8}{'minicnn/s':>12}{'wrong':>8}{'PyTorch/s':>12}{'wrong':>8}{'ratio':>8}")
+        print(f"{'callers':8}{'minicnn/s':>12}{'wrong':>8}{'PyTorch/s':>12}{'wrong':>8}{'ratio':>8}{'queued/s':>12}")
         rows = []
         for callers in map(str, THREADS):
             times = contest.take_turns(workers, callers, arguments.rounds, arguments.seconds)
@@ -58,12 +61,13 @@ def main() -> None:
                 "minicnn_wrong": ours.ready["wrong"][callers],
                 "torch_per_s": round(rates[1], 1),
                 "torch_wrong": torch.ready["wrong"][callers],
-                "ratio": round(median(b / a for a, b in zip(*times, strict=True)), 3),
+                "ratio": round(median(b / a for a, b in zip(*times[:2], strict=True)), 3),
+                "queued_per_s": round(rates[2], 1),
             }
             rows.append(row)
             print(
                 "{callers:<8}{minicnn_per_s:>12,.0f}{minicnn_wrong:>8}{torch_per_s:>12,.0f}{torch_wrong:>8}"
-                "{ratio:>8.2f}".format(**row),
+                "{ratio:>8.2f}{queued_per_s:>12,.0f}".format(**row),
                 flush=True,
             )
     record: dict[str, Any] = {"callers": rows, **setting, "checked": _CHECKED * _REQUESTS}
@@ -75,7 +79,7 @@ def main() -> None:
 
 def build(side: str, model: str, batch_size: int) -> Workload:
     """One task for each number of callers: ``_REQUESTS`` requests, shared by them."""
-    ask: Ask = {"minicnn": _minicnn, "torch": _torch}[side](model)
+    ask: Ask = {"minicnn": _minicnn, "torch": _torch, "queued": _queued}[side](model)
     pictures = np.split(batch(_PICTURES * batch_size)[0], _PICTURES)
     alone = [ask(x) for x in pictures]
 
@@ -102,6 +106,16 @@ def _minicnn(name: str) -> Ask:
     model.load_state_dict(dict(values), strict=False)
     predict = minicnn.compile(model)
     return lambda x: predict(x).numpy()
+
+
+def _queued(name: str) -> Ask:
+    ask, lock = _minicnn(name), Lock()
+
+    def wait_and_ask(x: np.ndarray) -> np.ndarray:
+        with lock:
+            return ask(x)
+
+    return wait_and_ask
 
 
 def _torch(name: str) -> Ask:
