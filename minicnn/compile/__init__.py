@@ -54,7 +54,8 @@ class compile:
     ``backward`` from a result.
 
     **Threads**: any number may call at once. Their results are those of calls alone; a function that edits what others
-    see, as a training step does, is replayed by one at a time.
+    see, as a training step does, is replayed by one at a time. Who edits or loads weights in one thread while another
+    computes with them gets a mixture there, as in eager mode and in PyTorch.
 
     Results are those of the function up to rounding. An infinite or NaN pixel may come out of a convolution by 3 x 3 or
     by 5 columns as a few more NaN, because Winograd's method takes 2 x 2 or 4 outputs together.
