@@ -27,6 +27,7 @@ class Readable:
 
     _data: Any
     requires_grad: bool
+    __getitem__: Any
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         check_readable("a copy by Python", "copy outside")
@@ -103,9 +104,6 @@ class Readable:
         if self._data.ndim == 0:
             raise TypeError("len: a tensor without axes has no length")
         return self._data.shape[0]
-
-    def __getitem__(self, index: Any) -> Any:
-        raise NotImplementedError
 
     def __iter__(self) -> Iterator[Any]:
         """Return the tensors along the first axis, one by one."""
