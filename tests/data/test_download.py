@@ -23,7 +23,7 @@ SESSION = download.session
 class Server(ThreadingHTTPServer):
     """Serves CONTENT; `plan` holds one behaviour per request, then it behaves."""
 
-    daemon_threads = True
+    daemon_threads = False  # its end waits for what it still serves, so that no socket outlives its test
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
