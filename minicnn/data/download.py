@@ -91,24 +91,35 @@ def _transfer(url: str, file: BinaryIO, size: int, console: Console):
                     raise ConnectionError(_reason(error)) from error
 
 
-def _open(url: str, start: int) -> requests.Response:
+@contextmanager
+def _open(url: str, start: int) -> Iterator[requests.Response]:
     """The answer to a request for `url` from byte `start` on; TimeoutError after PATIENCE seconds.
 
     It is asked for in a thread, since looking a name up has no time limit, and each of a name's addresses has its own.
+    The connection is closed at the end, and as soon as an answer comes that nobody waits for any more.
     """
+    client = session()
     answer: Future[requests.Response] = Future()
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
 
     def ask():
         try:
-            response = session().get(url, headers=headers, stream=True, timeout=PATIENCE)
-            response.raise_for_status()
-            answer.set_result(response)
+            answer.set_result(client.get(url, headers=headers, stream=True, timeout=PATIENCE))
         except Exception as error:
             answer.set_exception(error)
 
+    def close(answer: Future[requests.Response]):
+        if answer.exception() is None:
+            answer.result().close()
+        client.close()
+
     Thread(target=ask, daemon=True).start()
-    return answer.result(PATIENCE)
+    try:
+        response = answer.result(PATIENCE)
+        response.raise_for_status()
+        yield response
+    finally:
+        answer.add_done_callback(close)
 
 
 def _reason(error: OSError) -> str:

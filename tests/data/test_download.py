@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -128,6 +129,39 @@ def test_a_silent_server_is_given_up(server, tmp_path, monkeypatch):
     with pytest.raises(ConnectionError, match="no answer within"):  # which is said before the server goes on
         fetch(server, tmp_path / "file")
     assert not server.go.is_set() and visible(tmp_path) == []
+
+
+def watched(monkeypatch, then=lambda: None):
+    """The answers that downloads get from now on; `then` is called after each, before the download has it."""
+    answers = []
+
+    class Session(requests.Session):
+        def get(self, *args, **kwargs):
+            answers.append(super().get(*args, **kwargs | {"timeout": 600}))
+            then()
+            return answers[-1]
+
+    monkeypatch.setattr(download, "session", Session)
+    return answers
+
+
+@pytest.mark.parametrize("behaviour", ["busy", "long", "good"])
+def test_a_connection_is_closed_with_its_download(server, tmp_path, monkeypatch, behaviour):
+    answers = watched(monkeypatch)
+    server.plan = [behaviour]
+    with nullcontext() if behaviour == "good" else pytest.raises((ConnectionError, ValueError)):
+        fetch(server, tmp_path / "file")
+    assert [answer.raw.closed for answer in answers] == [True]
+
+
+def test_an_answer_that_comes_too_late_is_closed(server, tmp_path, monkeypatch):
+    given_up = Event()
+    answers = watched(monkeypatch, then=given_up.wait)
+    monkeypatch.setattr(download, "PATIENCE", 0.3)
+    with pytest.raises(ConnectionError, match="no answer within"):
+        fetch(server, tmp_path / "file")
+    given_up.set()
+    wait_until(lambda: answers and answers[0].raw.closed)
 
 
 def test_a_name_that_is_looked_up_forever_is_given_up(tmp_path, monkeypatch):
