@@ -31,6 +31,10 @@ class Server(ThreadingHTTPServer):
         self.plan, self.ranges, self.go = [], [], Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/file"
 
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):  # raised where the client leaves early, as it may
+            super().handle_error(request, client_address)
+
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
