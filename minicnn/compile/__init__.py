@@ -1,11 +1,11 @@
 """compile: record a training step or a prediction once, fuse it, lay it out, replay it.
 
-Rooms, in this order: :mod:`~minicnn.compile.record` writes down the kernels that a run calls as a
-:mod:`~minicnn.compile.program`, by its :mod:`~minicnn.compile.rules` :mod:`~minicnn.compile.lower` makes block
-instructions of them and fuses these, :mod:`~minicnn.compile.layout` orders them and gives everything a place,
-:mod:`~minicnn.compile.encode` writes them as a machine program, a :mod:`~minicnn.compile.plan`, which a
-:mod:`~minicnn.compile.run` replays in a :mod:`~minicnn.compile.memory`. The instructions themselves are
-:mod:`minicnn.backend.cpu.machine`.
+:mod:`~minicnn.compile.record` writes down the kernels that a run calls as a :mod:`~minicnn.compile.program`. The
+:mod:`~minicnn.compile.passes` make a :mod:`~minicnn.compile.plan` of it: :mod:`~minicnn.compile.lower` block
+instructions by its :mod:`~minicnn.compile.rules`, :mod:`~minicnn.compile.fuse` them, :mod:`~minicnn.compile.schedule`
+them in phases, :mod:`~minicnn.compile.allocate` the memory, :mod:`~minicnn.compile.encode` a program of the machine. A
+:mod:`~minicnn.compile.run` replays a plan in a :mod:`~minicnn.compile.memory`. The instructions themselves are in
+:mod:`minicnn.backend.cpu`.
 """
 
 from collections import OrderedDict
@@ -17,6 +17,7 @@ import numpy as np
 
 from minicnn.autograd import is_grad_enabled
 from minicnn.compile.memory import Memories
+from minicnn.compile.passes import compiled
 from minicnn.compile.plan import Plan
 from minicnn.compile.record import record
 from minicnn.nn import Module
@@ -125,7 +126,7 @@ class compile:
         with self._planning:
             plan = self.plans.get(key)
             if plan is None or not plan.holds():
-                plan = self.plans[key] = Plan(record(self._recordable(), arrays))
+                plan = self.plans[key] = compiled(record(self._recordable(), arrays))
                 if len(self.plans) > _KEPT:
                     self.plans.popitem(last=False)
                 self._memories.keep(set(self.plans.values()))

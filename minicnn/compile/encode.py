@@ -1,367 +1,309 @@
-"""Encode: block instructions as rows of the machine's program, one method a kind of node."""
+"""Encode: nodes as rows of programs of the machine, each operand by its name."""
+
+from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby, product
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from minicnn.compile.layout import Layout
-from minicnn.compile.lower import Block, Node, Region
-from minicnn.compile.program import Program, Value
+from minicnn.compile.allocate import Allocation, strip
+from minicnn.compile.graph import Block, Graph, Node, Region
+from minicnn.compile.schedule import Schedule
+
+Operands = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Instructions:
-    """A program of the machine, int64 (instructions, WIDTH), and over how many images it runs."""
+    """A program of the machine.
+
+    Attributes:
+        rows: int64 (instructions, WIDTH).
+        images: over how many it runs.
+        nodes: of each row, what it is a part of.
+    """
 
     rows: np.ndarray
     images: int
+    nodes: tuple[Node, ...]
 
 
-class Encoding(Layout):
-    """A layout, and the tables that its instructions refer to.
+@dataclass(frozen=True)
+class Code:
+    """What a replay does, and what that was made of.
 
     Attributes:
-        steps: what a replay does, in order: programs of the machine, and nodes that Python calls.
-        table: int64, the lists of offsets; numbers: float32.
-        keys: places in the table that are read anew by each replay, and what they hold: the keys of dropout.
+        steps: in order: programs of the machine, and nodes that Python calls.
+        table: int64, the lists of offsets that instructions refer to; numbers: float32.
+        dropout_keys: places in the table that each replay reads anew, and what they hold.
     """
 
-    def __init__(self, program: Program) -> None:
-        super().__init__(program)
-        self.keys: list[tuple[int, Any]] = []
-        self._table: list[int] = []
-        self._tables: dict[tuple[int, ...], int] = {}
-        self._numbers = [0.0]
-        self.steps: list[Instructions | Node] = []
-        images = self.count * self.machine.LANES if self.lanes == 1 else self.batch  # the machine counts in its lanes
-        nodes = sorted((node for node in self.nodes if node.kind != "same"), key=lambda node: node.phase)
-        for phase, members in groupby(nodes, key=lambda node: node.phase):
-            if phase % 2:
-                rows = [row for node in members for row in self._encoded(node)]
-                self.steps.append(Instructions(np.array(rows, dtype=np.int64), images))
-            else:
-                self.steps += [
-                    getattr(self, "_" + node.kind)(**node.options) if node.kind in ("matrix", "matrices") else node
-                    for node in members
-                ]
-        self.table = np.array(self._table, dtype=np.int64)
-        self.numbers = np.array(self._numbers, dtype=np.float32)
+    graph: Graph
+    phases: Schedule
+    allocation: Allocation
+    machine: Any
+    steps: tuple[Instructions | Node, ...]
+    table: np.ndarray
+    numbers: np.ndarray
+    dropout_keys: tuple[tuple[int, Any], ...]
 
-    def passing(self) -> list[Value]:
-        """Return the Values that have an array of their own in each replay: inputs, and results of calls."""
-        return [*self.program.inputs, *(v for step in self.steps for v in self.results_of_calls(step))]
 
-    def results_of_calls(self, step: Instructions | Node) -> list[Value]:
-        """Return the arrays that a step makes outside of the plan's memory."""
-        made = step.options["call"].outputs if isinstance(step, Node) and step.kind == "call" else ()
-        return [v for v in made if v.call is not None and v not in self.regions]
+def encode(phases: Schedule, allocation: Allocation, graph: Graph, machine: Any) -> Code:
+    """Return the steps of the phases: odd ones are a program each, of even ones every node is a step."""
+    encoder = _Encoder(allocation, graph, machine)
+    # the machine counts in its lanes: where a block is one image, each takes as much as a block of LANES
+    images = graph.program.batch if graph.layout.lanes == machine.LANES else graph.count * machine.LANES
+    steps: list[Instructions | Node] = []
+    for phase, nodes in enumerate(phases):
+        if phase % 2 and nodes:
+            rows = [(row, node) for node in nodes for row in encoder.rows(node)]
+            steps.append(_program([row for row, _ in rows], images, [node for _, node in rows]))
+        else:
+            steps += [encoder.product(node) if node.kind in _PRODUCTS else node for node in nodes]
+    table, numbers = np.array(encoder.table, dtype=np.int64), np.array(encoder.numbers, dtype=np.float32)
+    keys = tuple(encoder.dropout_keys)
+    return Code(graph, phases, allocation, machine, tuple(steps), table, numbers, keys)
 
-    def last_read(self) -> list[list[Value]]:
-        """Return for each step the results of calls that nothing reads after it; results of the plan stay."""
-        last = {v: i for i, step in enumerate(self.steps) for v in self.results_of_calls(step)}
-        for i, step in enumerate(self.steps):
-            last |= {v: i for v in (step.reads if isinstance(step, Node) else ()) if v in last}
-        return [
-            [v for v, j in last.items() if j == i and v not in self.program.outputs] for i in range(len(self.steps))
-        ]
 
-    def _encoded(self, node: Node) -> list[list[int]]:
-        """Return the rows of the machine's program for a node."""
-        if node.kind in self.machine.POINTWISE:
-            return [self._pointwise(node.kind, **node.options)]
-        encoded = getattr(self, "_" + node.kind)(**node.options)
-        return encoded if node.kind in ("products", "weight_gradient", "reshape") else [encoded]
+def _program(rows: list[list[int]], images: int, nodes: list[Node]) -> Instructions:
+    return Instructions(np.array(rows, dtype=np.int64), images, tuple(nodes))
 
-    def _line(self, operation: str, operands: Sequence[tuple[int, int]], *rest: int) -> list[int]:
-        line = [self.machine.OPERATIONS.index(operation), *(n for pair in operands for n in pair)]
-        line += [0] * (9 - len(line)) + [int(r) for r in rest]
-        return line + [0] * (self.machine.WIDTH - len(line))
 
-    def _offsets(self, values: Any, multiple: int = 1) -> int:
-        """Where a list of offsets stands in the table; the last is repeated up to a multiple."""
+class _Encoder:
+    """The tables that rows refer to, as far as they are filled."""
+
+    def __init__(self, allocation: Allocation, graph: Graph, machine: Any) -> None:
+        self.allocation, self.graph, self.machine, self.lanes = allocation, graph, machine, allocation.lanes
+        self.table: list[int] = []
+        self.numbers = [0.0]
+        self.dropout_keys: list[tuple[int, Any]] = []
+        self._lists: dict[tuple[int, ...], int] = {}
+        self.work = allocation.work, -1
+
+    def rows(self, node: Node) -> Iterator[list[int]]:
+        """Yield the rows of a node: one for each set of operands that it stands for."""
+        expand = _EXPANDED.get(node.kind, lambda encoder, **operands: [operands])
+        for operands in expand(self, **node.operands):
+            yield self.row(node.kind, operands)
+
+    def product(self, node: Node) -> Instructions:
+        """Return a small program for a product of matrices, whose blocks are rows of the result."""
+        operands, rows = _PRODUCTS[node.kind](self, **node.operands)
+        return _program([self.row("products", each) for each in operands], rows * self.machine.LANES, [node])
+
+    def row(self, kind: str, operands: Operands) -> list[int]:
+        """Return a row from the values of its operands."""
+        kinds = self.machine.INSTRUCTIONS[kind].operands
+        if "pixels" in kinds.values() and "size" not in operands:
+            operands = operands | {"size": self._pixels([v for v in operands.values() if isinstance(v, Block)])}
+        return self.machine.row(kind, **{name: self._words(kinds.get(name, ""), v) for name, v in operands.items()})
+
+    def offsets(self, values: Any, multiple: int = 1) -> int:
+        """Return where a list of offsets stands in the table; its last is repeated up to a multiple."""
         key = [int(v) for v in np.ravel(values)]
         key += [key[-1]] * (-len(key) % multiple)
-        if tuple(key) not in self._tables:
-            self._tables[tuple(key)] = len(self._table)
-            self._table += key
-        return self._tables[tuple(key)]
+        if tuple(key) not in self._lists:
+            self._lists[tuple(key)] = len(self.table)
+            self.table += key
+        return self._lists[tuple(key)]
 
-    def _number(self, value: float) -> int:
-        self._numbers.append(value)
-        return len(self._numbers) - 1
+    def _words(self, kind: str, value: Any) -> tuple[int, ...]:
+        """Return the words of an operand in a row."""
+        if kind == "number":
+            self.numbers.append(value)
+            return (len(self.numbers) - 1,)
+        if kind == "key":
+            self.dropout_keys.append((len(self.table), value))
+            self.table.append(0)
+            return (len(self.table) - 1,)
+        if isinstance(value, Block):
+            return self.allocation.view(value)[: 4 if kind == "view" else 2]
+        if isinstance(value, Region):
+            at = self.allocation.places[value].at
+            return (at,) if kind == "word" else (at, value.size)
+        if value is None:  # zeros
+            return (0,)
+        return tuple(int(v) for v in value) if isinstance(value, tuple) else (int(value),)
 
-    def _interleave(self, y: Block, region: Region | None) -> list[int]:
-        at = -1 if region is None else region.at
-        if self.lanes == 1:
-            return self._line("fetch", [self._inside(y)], *self._strides(y), *y.size, at)
-        return self._line("interleave", [self._inside(y)], at, *self._strides(y), *y.size)
-
-    def _deinterleave(self, x: Block, region: Region) -> list[int]:
-        if self.lanes == 1:
-            return self._line("put", [self._inside(x)], *self._strides(x), *x.size, region.at)
-        return self._line("deinterleave", [self._inside(x)], *self._strides(x), *x.size, region.at)
-
-    def _pointwise(
-        self, kind: str, a: Block, b: Block, y: Block, terms: Region | None = None, number: float = 0.0,
-        floor: float | None = None,
-    ) -> list[int]:  # fmt: skip
-        strides = (n for block in (a, b, y) for n in self._strides(block))
-        last = self._number(number if floor is None else floor)
-        blocks = [self._inside(block) for block in (a, b, y)]
-        size = self._flat(a, b, y)
-        return self._line(kind, blocks, *strides, *size, self.zeros if terms is None else terms.at, last)
-
-    def _flat(self, *blocks: Block) -> tuple[int, int, int]:
-        """Size of blocks of one size; without halos, their channels are one long row."""
+    def _pixels(self, blocks: list[Block]) -> tuple[int, int, int]:
+        """Return the size of blocks of one size; where none has a halo, their channels are one long row."""
         channels, height, width = blocks[0].size
-        return (channels, height, width) if any(any(b.halo) for b in blocks) else (channels, 1, height * width)
+        framed = any(self.allocation.halos[block] != (0, 0) for block in blocks)
+        return (channels, height, width) if framed else (channels, 1, height * width)
 
-    def _products(
-        self, x: Block, y: Block, weight: Region, bias: Region | None, rows: Any, columns: Any, turned: bool,
-        floor: float,
-    ) -> list[list[int]]:  # fmt: skip
-        """One instruction for each group of pixels that see the same taps, at each point of a transform."""
-        lines = []
-        outputs, inputs, *kernel = weight.shape if x.points == 1 else weight.shape[1:]
-        kernel_width, taps_of = (kernel or [1])[-1], math.prod(kernel)
-        plane, row = self._strides(x)
-        shape, _, wide = self.machine.tile_for(y.channels, single=y.height * y.width == 1)
-        (source, step), (result, result_step) = self._inside(x), self._inside(y)
-        for point, down, right in product(range(x.points), rows, columns):
-            if self.lanes == 1:
-                right = self._vectors(right)
-            places = np.add.outer(np.array(down.places) * self._row(y), np.array(right.places) * self.lanes)
-            starts = np.add.outer(np.array(down.starts) * row, np.array(right.starts) * self.lanes)
-            seen = [(u * kernel_width + v, i * row + j * self.lanes) for u, i in down.taps for v, j in right.taps]
-            factors, taps = np.array(seen or [(0, 0)]).T
-            channels = np.arange(x.channels)[:, None]
-            factors = channels * taps_of * (inputs if turned else 1) + factors
-            taps = channels * plane + taps
-            a_row, factor = taps_of * (1 if turned else inputs), weight.at + point * outputs * inputs * taps_of
-            operands = [(factor, 0), (source + point * x.channels * plane, step)]
-            if not seen:  # the bias alone
-                operands = [(self.zeros, 0), (self.zeros, 0)]
-                a_row, factors, taps, starts = 0, factors[:1], taps[:1], 0 * starts
-            lines.append(
-                self._line(
-                    "products", [(result + point * y.channels * self._plane(y), result_step), *operands], shape,
-                    self._plane(y), a_row, self._offsets(places, wide), self._offsets(starts, wide),
-                    self._offsets(factors), self._offsets(taps), np.size(taps), np.size(places), y.channels,
-                    self.zeros if bias is None else bias.at, self._number(floor),
-                )
-            )  # fmt: skip
-        return lines
+    def point(self, block: Block, point: int) -> tuple[int, int]:
+        """Return where the values of a block at a point of its transform are."""
+        at, step, plane, _ = self.allocation.view(block)
+        return at + point * block.channels * plane, step
 
-    def _vectors(self, row: Any) -> Any:
-        """Of a row of pixels those where vectors begin; the last may overlap."""
-        last = len(row.places) - self.machine.LANES
-        picked = sorted({*range(0, last, self.machine.LANES), last})
-        return replace(row, places=[row.places[j] for j in picked], starts=[row.starts[j] for j in picked])
 
-    def _linear_single(self, x: Block, y: Block, weight: Region, bias: Region | None, floor: float) -> list[int]:
-        blocks = [self._inside(x), (weight.at, 0), self._inside(y)]
-        offset = self.zeros if bias is None else bias.at
-        return self._line("linear_single", blocks, x.channels, offset, y.channels, self._number(floor))
+def _copy(encoder: _Encoder, a: Block, y: Block) -> Iterator[Operands]:
+    """Between a block without halo and one of another size: it is seen as one of that."""
+    bare = encoder.allocation.halos[a] == (0, 0)
+    size = y.size if bare else a.size
+    view = encoder.allocation.view
+    yield {"a": view(a, size if bare else None), "size": size, "y": view(y, None if bare else size)}
 
-    def _winograd(
-        self, x: Block, y: Block, weight: Region, bias: Region | None, turned: bool, floor: float
-    ) -> list[int]:
-        strip = self.strip(x, y)
-        shape = 0 if strip % self.machine.TILES[0][1] == 0 else 1
-        _, outputs, inputs = weight.shape
-        row, factors = (1, np.arange(outputs) * inputs) if turned else (inputs, np.arange(inputs))
-        tiles, channels = np.arange(strip) * self.lanes, np.arange(x.channels) * strip * self.lanes
-        return self._line(
-            "winograd", [self._inside(x), (weight.at, 0), self._inside(y), (self.work, -1)], shape, *self._strides(x),
-            x.channels, row, self._offsets(factors), turned, *self._strides(y), *y.size,
-            self.zeros if bias is None else bias.at, self.zeros, self._number(floor), strip,
-            self._offsets(tiles, self.machine.TILES[shape][1]), self._offsets(channels),
-        )  # fmt: skip
 
-    def _winograd_gradient(self, x: Block, gy: Block, sums: Region) -> list[int]:
-        strip = self.strip(x, gy)
-        _, rows, inputs = sums.shape
-        shape, _, wide = self.machine.tile_for_matrix(gy.channels, inputs // self.lanes)
-        places = np.arange(strip * self.lanes)
-        return self._line(
-            "winograd_gradient", [self._inside(x), self._inside(gy), (self.work, -1)], shape, *self._strides(x), inputs,
-            *self._strides(gy), *gy.size, sums.at, sums.size, rows, strip,
-            self._offsets(np.arange(0, inputs, self.lanes), wide), self._offsets(places),
-            self._offsets(places * inputs),
-        )  # fmt: skip
+def _products(
+    encoder: _Encoder, x: Block, y: Block, weight: Region, bias: Region | None, sweeps: Any, adjoint: bool, floor: float
+) -> Iterator[Operands]:
+    """One instruction for each group of pixels that see the same taps, at each point of a transform."""
+    places, lanes, offsets = encoder.allocation, encoder.lanes, encoder.offsets
+    outputs, inputs, *kernel = weight.shape if x.points == 1 else weight.shape[1:]
+    kernel_width, number_of_taps = (kernel or [1])[-1], math.prod(kernel)
+    _, _, plane, row = places.view(x)
+    shape, _, wide = encoder.machine.tile_for(y.channels, single=y.height * y.width == 1)
+    for point, down, right in product(range(x.points), *sweeps):
+        if lanes == 1:
+            right = _vectors(right, encoder.machine.LANES)
+        results = np.add.outer(np.array(down.places) * places.row(y), np.array(right.places) * lanes)
+        starts = np.add.outer(np.array(down.starts) * row, np.array(right.starts) * lanes)
+        seen = [(u * kernel_width + v, i * row + j * lanes) for u, i in down.taps for v, j in right.taps]
+        factors, taps = np.array(seen or [(0, 0)]).T
+        channels = np.arange(x.channels)[:, None]
+        operands: Operands = {
+            "weight": (places.places[weight].at + point * outputs * inputs * number_of_taps, 0),
+            "weight_row": number_of_taps * (1 if adjoint else inputs),
+            "x": encoder.point(x, point),
+        }
+        factors = channels * number_of_taps * (inputs if adjoint else 1) + factors
+        taps = channels * plane + taps
+        if not seen:  # the bias alone
+            operands = {"weight": (0, 0), "weight_row": 0, "x": (0, 0)}
+            factors, taps, starts = factors[:1], taps[:1], 0 * starts
+        yield operands | {
+            "y": encoder.point(y, point), "y_row": places.plane(y), "shape": shape, "y_columns": offsets(results, wide),
+            "x_columns": offsets(starts, wide), "weight_steps": offsets(factors), "x_steps": offsets(taps),
+            "steps": np.size(taps), "columns": np.size(results), "rows": y.channels, "bias": bias, "floor": floor,
+        }  # fmt: skip
 
-    def _winograd_operands(self, x: Block, gy: Block, seen: Region, made: Region) -> list[int]:
-        return self._line(
-            "winograd_operands", [self._inside(x), self._inside(gy), (self.work, -1)], *self._strides(x), x.channels,
-            *self._strides(gy), gy.channels, gy.width, 0, gy.height * gy.width // 4, seen.at, made.at, made.shape[2],
-        )  # fmt: skip
 
-    def _weight_gradient(self, gy: Block, x: Block, window: Any, partial: Region) -> list[list[int]]:
-        """One instruction for each point of a transform."""
-        taps, starts, (first, step) = self._window(x, window, (gy.height, gy.width))
-        shape, columns = 0, self.machine.TILES[0][1]  # the fewer rows, the more of gy stays in the cache
-        pixels = np.arange(gy.height)[:, None] * self._row(gy) + np.arange(gy.width) * self.lanes
-        factors, factors_step = self._inside(gy)
-        number = np.size(taps)
-        return [
-            self._line(
-                "weight_gradient",
-                [
-                    (factors + point * gy.channels * self._plane(gy), factors_step),
-                    (first + point * x.channels * self._plane(x), step),
-                    (self.work, -1),
-                ],
-                shape, partial.at + point * gy.channels * number, partial.size, number, self._plane(gy),
-                self._offsets(np.arange(columns) * self.lanes), self._offsets(taps, columns), self._offsets(pixels),
-                self._offsets(starts), np.size(starts), number, gy.channels, self.zeros,
-            )
-            for point in range(gy.points)
-        ]  # fmt: skip
+def _vectors(row: Any, lanes: int) -> Any:
+    """Of a row of pixels those where vectors begin; the last may overlap."""
+    last = len(row.places) - lanes
+    picked = sorted({*range(0, last, lanes), last})
+    return replace(row, places=[row.places[j] for j in picked], starts=[row.starts[j] for j in picked])
 
-    def _spread_rows(self, x: Block, y: Block, padding: int) -> list[int]:
-        return self._of_rows("spread_rows", x, y, x, y.width, padding)
 
-    def _spread_rows_grad(self, x: Block, y: Block, padding: int) -> list[int]:
-        return self._of_rows("spread_rows_grad", x, y, y, x.width, padding)
+def _winograd(
+    encoder: _Encoder, x: Block, y: Block, weight: Region, bias: Region | None, adjoint: bool, floor: float
+) -> Iterator[Operands]:
+    tiles, offsets, lanes = strip(x, y), encoder.offsets, encoder.lanes
+    shape = 0 if tiles % encoder.machine.TILES[0][1] == 0 else 1
+    _, outputs, inputs = weight.shape
+    row, factors = (1, np.arange(outputs) * inputs) if adjoint else (inputs, np.arange(inputs))
+    yield {
+        "shape": shape, "x": x, "inputs": x.channels, "weight": weight, "weight_row": row,
+        "weight_steps": offsets(factors), "adjoint": adjoint, "y": y, "size": y.size, "bias": bias, "zeros": 0,
+        "floor": floor, "work": encoder.work, "strip": tiles,
+        "columns": offsets(np.arange(tiles) * lanes, encoder.machine.TILES[shape][1]),
+        "steps": offsets(np.arange(x.channels) * tiles * lanes),
+    }  # fmt: skip
 
-    def _gather_rows(self, x: Block, y: Block, bias: Region | None, floor: float) -> list[int]:
-        offset = self.zeros if bias is None else bias.at
-        return self._of_rows("gather_rows", x, y, y, x.width, offset, self._number(floor))
 
-    def _gather_rows_grad(self, x: Block, y: Block) -> list[int]:
-        return self._of_rows("gather_rows_grad", x, y, x, y.width)
+def _winograd_gradient(encoder: _Encoder, x: Block, gy: Block, partial: Region) -> Iterator[Operands]:
+    _, rows, inputs = partial.shape
+    shape, _, wide = encoder.machine.tile_for_matrix(gy.channels, inputs // encoder.lanes)
+    tiles = strip(x, gy)
+    places = np.arange(tiles * encoder.lanes)
+    yield {
+        "shape": shape, "x": x, "inputs": inputs, "gy": gy, "size": gy.size, "partial": partial, "rows": rows,
+        "work": encoder.work, "strip": tiles, "columns": encoder.offsets(np.arange(0, inputs, encoder.lanes), wide),
+        "gy_steps": encoder.offsets(places), "x_steps": encoder.offsets(places * inputs),
+    }  # fmt: skip
 
-    def _of_rows(self, kind: str, x: Block, y: Block, plain: Block, tiles: int, *rest: int) -> list[int]:
-        blocks, strides = [self._inside(x), self._inside(y)], (*self._strides(x), *self._strides(y))
-        return self._line(kind, blocks, *strides, *plain.size, tiles, *rest)
 
-    def _channel_sums(self, x: Block, partial: Region) -> list[int]:
-        return self._line("channel_sums", [self._inside(x)], *self._strides(x), *x.size, partial.at, partial.size)
+def _winograd_operands(
+    encoder: _Encoder, x: Block, gy: Block, x_points: Region, gy_points: Region
+) -> Iterator[Operands]:
+    yield {
+        "x": x, "inputs": x.channels, "gy": gy, "outputs": gy.channels, "width": gy.width,
+        "tiles": gy.height * gy.width // 4, "work": encoder.work, "length": gy_points.shape[2],
+        "x_points": x_points, "gy_points": gy_points,
+    }  # fmt: skip
 
-    def _max_pool(self, x: Block, y: Block, window: Any, stride: Any, floor: float) -> list[int]:
-        geometry = (*self._strides(x), *self._strides(y), *y.size, *window, *stride)
-        name = "max_pool_single" if self.lanes == 1 else "max_pool"
-        return self._line(name, [self._inside(x), self._inside(y)], *geometry, self._number(floor))
 
-    def _max_pool_grad(
-        self, gy: Block, x: Block, y: Block, gx: Block, window: Any, stride: Any, floor: float
-    ) -> list[int]:
-        strides = (n for block in (gy, x, y, gx) for n in self._strides(block))
-        return self._line(
-            "max_pool_grad",
-            [self._inside(block) for block in (gy, x, y, gx)],
-            *strides,
-            *y.size,
-            *window,
-            *stride,
-            gx.height,
-            gx.width,
-            self._number(floor),
-        )
+def _weight_gradient(encoder: _Encoder, gy: Block, x: Block, window: Any, partial: Region) -> Iterator[Operands]:
+    """One instruction for each point of a transform."""
+    places, offsets, lanes = encoder.allocation, encoder.offsets, encoder.lanes
+    moving = encoder.machine.Window(*window)
+    first, step, plane, row = places.view(x)
+    first -= moving.padding[0] * row + moving.padding[1] * lanes
+    taps, starts = moving.tap_offsets(x.channels, plane, row), moving.pixel_offsets((gy.height, gy.width), row)
+    columns, number = encoder.machine.TILES[0][1], taps.size  # the fewer rows, the more of gy stays in the cache
+    pixels = np.arange(gy.height)[:, None] * places.row(gy) + np.arange(gy.width) * lanes
+    for point in range(gy.points):
+        yield {
+            "shape": 0, "gy": encoder.point(gy, point), "gy_row": places.plane(gy), "work": encoder.work,
+            "x": (first + point * x.channels * plane, step), "partial_row": number,
+            "partial": (places.places[partial].at + point * gy.channels * number, partial.size),
+            "work_columns": offsets(np.arange(columns) * lanes), "x_columns": offsets(taps, columns),
+            "gy_steps": offsets(pixels), "x_steps": offsets(starts), "steps": starts.size, "columns": number,
+            "rows": gy.channels, "zeros": 0,
+        }  # fmt: skip
 
-    def _avg_pool(self, x: Block, y: Block, rows: Region, columns: Region) -> list[int]:
-        blocks = [self._inside(x), self._inside(y)]
-        return self._line("avg_pool", blocks, *self._strides(x), *x.size, rows.at, columns.at, self._plane(y))
 
-    def _avg_pool_grad(self, x: Block, y: Block, rows: Region, columns: Region) -> list[int]:
-        blocks = [self._inside(x), self._inside(y)]
-        return self._line("avg_pool_grad", blocks, self._plane(x), *self._strides(y), *y.size, rows.at, columns.at)
+def _with_rest(encoder: _Encoder, partial: Region, **operands: Any) -> Iterator[Operands]:
+    """Of sums whose second half is what rounding lost of the first."""
+    at, size = encoder.allocation.places[partial].at, partial.size
+    yield operands | {"partial": partial, "rest": (at + partial.parts // 2 * size, size)}
 
-    def _moments(self, x: Block, partial: Region) -> list[int]:
-        return self._line("moments", [self._inside(x), (partial.at, partial.size)], *self._strides(x), *self._flat(x))
 
-    def _norm_sums(self, gy: Block, x: Block, means: Region, partial: Region) -> list[int]:
-        blocks = [self._inside(gy), self._inside(x)]
-        sizes = (*self._strides(gy), *self._strides(x), *self._flat(gy, x))
-        return self._line("norm_sums", blocks, *sizes, means.at, partial.at, partial.size)
+def _matrices(encoder: _Encoder, x_points: Region, gy_points: Region, sums: Region) -> tuple[list[Operands], int]:
+    """sums[p] = gy_points[p] x_points[p] for 16 positions."""
+    offsets, places = encoder.offsets, encoder.allocation.places
+    _, rows, inputs = sums.shape
+    _, outputs, length = gy_points.shape
+    shape, high, wide = encoder.machine.tile_for_matrix(outputs, inputs // encoder.lanes)
+    columns = offsets(np.arange(0, inputs, encoder.lanes), wide)
+    common = {
+        "shape": shape, "y_row": inputs, "weight_row": length, "y_columns": columns, "x_columns": columns,
+        "weight_steps": offsets(np.arange(length)), "x_steps": offsets(np.arange(length) * inputs), "steps": length,
+        "columns": inputs // encoder.lanes, "rows": high, "bias": None, "floor": -np.inf,
+    }  # fmt: skip
+    return [
+        common
+        | {
+            "y": (places[sums].at + p * rows * inputs, high * inputs),
+            "weight": (places[gy_points].at + p * outputs * length, high * length),
+            "x": (places[x_points].at + p * length * inputs, 0),
+        }
+        for p in range(16)
+    ], rows // high
 
-    def _dropout(self, x: Block, y: Block, key: Any, p: float) -> list[int]:
-        place = len(self._table)
-        self._table.append(0)
-        self.keys.append((place, key))
-        sizes = (*self._strides(x), *self._strides(y), *y.size)
-        blocks = [self._inside(x), self._inside(y)]
-        return self._line("dropout", blocks, *sizes, place, round(p * 2**24), self._number(1 / (1 - p)))
 
-    def _cross_entropy(self, x: Block, y: Block, losses: Region, smoothing: float) -> list[int]:
-        return self._line(
-            "cross_entropy",
-            [self._inside(x), self._inside(y)],
-            x.channels,
-            self._number(smoothing),
-            losses.at,
-            self._plane(x),
-            self._plane(y),
-        )
+def _matrix(encoder: _Encoder, gy: Region, x: Region, region: Region) -> tuple[list[Operands], int]:
+    """gy^T x."""
+    offsets, lanes, batch = encoder.offsets, encoder.lanes, encoder.graph.program.batch
+    outputs, inputs = region.shape
+    at = {name: encoder.allocation.places[thing].at for name, thing in (("y", region), ("weight", gy), ("x", x))}
+    high, wide = encoder.machine.TILES[0]
+    columns = [*range(0, inputs - lanes + 1, lanes), *([inputs - lanes] if inputs % lanes else [])]
+    vectors = offsets(columns, wide)
+    operands = {
+        "shape": 0, "y": (at["y"], high * inputs), "weight": (at["weight"], high), "x": (at["x"], 0), "y_row": inputs,
+        "weight_row": 1, "y_columns": vectors, "x_columns": vectors,
+        "weight_steps": offsets(np.arange(batch) * outputs), "x_steps": offsets(np.arange(batch) * inputs),
+        "steps": batch, "columns": len(columns), "rows": high, "bias": None, "floor": -np.inf,
+    }  # fmt: skip
+    return [operands], -(-outputs // high)
 
-    def _cross_entropy_grad(self, x: Block, y: Block, glosses: Region, smoothing: float) -> list[int]:
-        return self._line(
-            "cross_entropy_grad",
-            [self._inside(x), self._inside(y)],
-            x.channels,
-            self._number(smoothing),
-            glosses.at,
-            self._plane(x),
-            self._plane(y),
-        )
 
-    def _reshape(self, x: Block, y: Block, via: Region | None) -> list[list[int]]:
-        if via is not None:
-            return [self._deinterleave(x, via), self._interleave(y, via)]
-        if x.halo == (0, 0):  # then y has one
-            x = Block(*y.size, at=x.at, step=x.step)
-        else:
-            y = Block(*x.size, at=y.at, step=y.step)
-        return [self._pointwise("copy", x, x, y)]
-
-    def _matrices(self, seen: Region, made: Region, sums: Region) -> Instructions:
-        """sums[p] = made[p] seen[p] for 16 positions; rows of the result are the blocks of a small program."""
-        _, rows, inputs = sums.shape
-        _, outputs, length = made.shape
-        shape, high, wide = self.machine.tile_for_matrix(outputs, inputs // self.lanes)
-        columns = self._offsets(np.arange(0, inputs, self.lanes), wide)
-        steps, places = self._offsets(np.arange(length) * inputs), self._offsets(np.arange(length))
-        lines = [
-            self._line(
-                "products",
-                [
-                    (sums.at + p * rows * inputs, high * inputs),
-                    (made.at + p * outputs * length, high * length),
-                    (seen.at + p * length * inputs, 0),
-                ],
-                shape, inputs, length, columns, columns, places, steps, length, inputs // self.lanes, high, self.zeros,
-                self._number(-np.inf),
-            )
-            for p in range(16)
-        ]  # fmt: skip
-        return Instructions(np.array(lines, dtype=np.int64), rows // high * self.lanes)
-
-    def _matrix(self, gy: Region, x: Region, region: Region) -> Instructions:
-        """gy^T x: rows of the result are the blocks of a small program."""
-        outputs, inputs = region.shape
-        high, wide = self.machine.TILES[0]
-        columns = [
-            *range(0, inputs - self.lanes + 1, self.lanes),
-            *([inputs - self.lanes] if inputs % self.lanes else []),
-        ]
-        line = self._line(
-            "products",
-            [(region.at, high * inputs), (gy.at, high), (x.at, 0)],
-            0,
-            inputs,
-            1,
-            self._offsets(columns, wide),
-            self._offsets(columns, wide),
-            self._offsets(np.arange(self.batch) * outputs),
-            self._offsets(np.arange(self.batch) * inputs),
-            self.batch,
-            len(columns),
-            high,
-            self.zeros,
-            self._number(-np.inf),
-        )
-        return Instructions(np.array([line], dtype=np.int64), -(-outputs // high) * self.lanes)
+_EXPANDED: dict[str, Callable[..., Any]] = {
+    "copy": _copy,
+    "products": _products,
+    "winograd": _winograd,
+    "winograd_gradient": _winograd_gradient,
+    "winograd_operands": _winograd_operands,
+    "weight_gradient": _weight_gradient,
+    "channel_sums": _with_rest,
+    "norm_sums": _with_rest,
+}
+"""Nodes whose operands follow from places: what gives them."""
+_PRODUCTS: dict[str, Callable[..., tuple[list[Operands], int]]] = {"matrix": _matrix, "matrices": _matrices}
+"""Nodes that are programs of their own."""

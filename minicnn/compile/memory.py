@@ -20,11 +20,11 @@ class Memory:
         """Return what replays a plan here."""
         run = self._runs.get(plan)
         if run is None:
-            if plan.length > self._array.size:
+            if plan.code.allocation.length > self._array.size:
                 self._runs, self._last = {}, None
-                array = np.zeros(plan.length + 16, dtype=np.float32)
+                array = np.zeros(plan.code.allocation.length + 16, dtype=np.float32)
                 self._array = array[-array.ctypes.data % 64 // 4 :]
-            run = self._runs[plan] = plan.bind(self._array[: plan.length])
+            run = self._runs[plan] = plan.bind(self._array[: plan.code.allocation.length])
         if run is not self._last:
             run.clean()
             self._last = run

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minicnn.autograd import Node, is_grad_enabled
-from minicnn.compile.encode import Encoding, Instructions
-from minicnn.compile.program import Program, Value, memory_of
+from minicnn.compile.encode import Code, Instructions
+from minicnn.compile.program import Value, memory_of
 from minicnn.compile.report import flop, graph, listing
 from minicnn.compile.run import Run
 from minicnn.nn.module import attributes, structure
@@ -20,14 +20,17 @@ _PLAIN = int | float | str
 """Attributes of modules that are compared by their value."""
 
 
-class Plan(Encoding):
+class Plan:
     """A recorded run, ready to be repeated on other inputs of the same shapes. It does not change any more.
 
-    edits: whether a replay changes arrays that others see; then no two may run at once.
+    Attributes:
+        code: what a replay does; program: the recorded run.
+        edits: whether a replay changes arrays that others see; then no two may run at once.
     """
 
-    def __init__(self, program: Program) -> None:
-        super().__init__(program)
+    def __init__(self, code: Code) -> None:
+        self.code = code
+        self.program = program = code.graph.program
         self._looked = [gradient for gradient in program.gradients if gradient.looked]
         self._used = [(gradient.tensor, gradient.now) for gradient in program.gradients if gradient.used]
         self._left = [gradient for gradient in program.gradients if not gradient.used]
@@ -43,11 +46,11 @@ class Plan(Encoding):
     @property
     def programs(self) -> list[np.ndarray]:
         """Those of the machine, int64 (instructions, WIDTH), in order."""
-        return [step.rows for step in self.steps if isinstance(step, Instructions)]
+        return [step.rows for step in self.code.steps if isinstance(step, Instructions)]
 
     def bind(self, memory: np.ndarray) -> Run:
         """Return what replays the plan in ``memory``, float32 (length,) from an address that 64 divides."""
-        return Run(self, memory)
+        return Run(self.code, memory)
 
     def holds(self) -> bool:
         """Whether what the plan relies on is as it was recorded: arrays of tensors, parts and modes of modules."""
@@ -101,15 +104,15 @@ class Plan(Encoding):
         return results[0] if program.single else tuple(results)
 
     def __repr__(self) -> str:
-        return listing(self)
+        return listing(self.code)
 
     def to_dot(self) -> str:
         """Return the program as a graph in the DOT language: nodes in boxes, a cluster for each phase."""
-        return graph(self)
+        return graph(self.code)
 
     def flop(self) -> int:
         """Return the floating-point operations of a replay in convolutions and linear layers; 2 a multiply-add."""
-        return flop(self)
+        return flop(self.code)
 
 
 def _same(now: dict[str, Any], before: dict[str, Any]) -> bool:

@@ -3,48 +3,54 @@
 import math
 from typing import Any
 
-from minicnn.compile.layout import Layout
-from minicnn.compile.lower import Block, Node, Region
+from minicnn.compile.encode import Code, Instructions
+from minicnn.compile.graph import Block, Node, Region
 from minicnn.compile.program import Call
 
 
-def listing(plan: Layout) -> str:
-    """Return the nodes of a plan, phase by phase, with what each reads and writes."""
-    scratch, memory = plan.room * 4 / 1024, plan.length * 4 / 2**20
+def listing(code: Code) -> str:
+    """Return the steps of a plan, phase by phase: what Python calls, and the instructions with their operands."""
+    allocation, graph = code.allocation, code.graph
     lines = [
-        f"plan: {plan.batch} images in {plan.count} blocks of {plan.lanes}, {flop(plan) / 1e6:,.1f} MFLOP, "
-        f"memory {memory:,.1f} MiB, of which {scratch:,.0f} KiB scratch a thread"
+        f"plan: {graph.program.batch} images in {graph.count} blocks of {allocation.lanes}, {flop(code) / 1e6:,.1f} "
+        f"MFLOP, memory {allocation.length * 4 / 2**20:,.1f} MiB, of which {allocation.room * 4 / 1024:,.0f} KiB "
+        "scratch a thread"
     ]
-    for phase in sorted({node.phase for node in plan.nodes}):
-        lines.append(f"phase {phase}: " + ("the machine, block by block" if phase % 2 else "calls from Python"))
-        for node in plan.nodes:
-            if node.phase == phase:
-                ends = (" ".join(map(_described, things)) for things in (node.reads, node.writes))
-                lines.append(f"  {_title(node):<20} {' -> '.join(ends)}")
+    for step in code.steps:
+        if isinstance(step, Instructions):
+            lines.append(f"the machine, over {step.images} images in blocks:")
+            lines += [f"  {code.machine.disassembled(row, code.numbers)}" for row in step.rows]
+        else:
+            ends = (" ".join(_described(code, thing) for thing in things) for things in (step.reads, step.writes))
+            lines.append(f"{_title(step):<20} {' -> '.join(ends)}")
     return "\n".join(lines)
 
 
-def graph(plan: Layout) -> str:
+def graph(code: Code) -> str:
     """Return a plan as a graph in the DOT language."""
     lines = ["digraph plan {", "  rankdir=TB; node [shape=box, fontname=monospace];"]
     made: dict[Any, int] = {}
     edges = []
-    phases: dict[int, list[str]] = {}
-    for index, node in enumerate(plan.nodes):
-        phases.setdefault(node.phase, []).append(f'n{index} [label="{_title(node)}"];')
-        edges += [f'  n{made[r]} -> n{index} [label="{_described(r)}"];' for r in node.reads if r in made]
-        made.update((w, index) for w in node.writes)
-    for phase, members in sorted(phases.items()):
-        lines.append(f'  subgraph cluster_{phase} {{ label="phase {phase}"; {" ".join(members)} }}')
+    index = 0
+    for phase, nodes in enumerate(code.phases):
+        members = []
+        for node in nodes:
+            members.append(f'n{index} [label="{_title(node)}"];')
+            reads = [code.graph.place_of(thing) for thing in node.reads]
+            edges += [f'  n{made[r]} -> n{index} [label="{_described(code, r)}"];' for r in reads if r in made]
+            made.update((code.graph.place_of(w), index) for w in node.writes)
+            index += 1
+        if members:
+            lines.append(f'  subgraph cluster_{phase} {{ label="phase {phase}"; {" ".join(members)} }}')
     return "\n".join([*lines, *edges, "}"])
 
 
-def flop(plan: Layout) -> int:
+def flop(code: Code) -> int:
     """Return the floating-point operations of a replay in convolutions and linear layers; 2 a multiply-add.
 
     Also where a transform needs fewer.
     """
-    return sum(map(_flop, plan.program.calls))
+    return sum(map(_flop, code.graph.program.calls))
 
 
 def _flop(call: Call) -> int:
@@ -60,13 +66,15 @@ def _flop(call: Call) -> int:
 
 
 def _title(node: Node) -> str:
-    return node.options["call"].kernel if node.kind == "call" else node.kind
+    return node.call.kernel if node.kind == "call" and node.call else node.kind
 
 
-def _described(thing: Any) -> str:
-    """A thing's shape, and where it lives: blocks in scratch or memory, a plain region, an array of its own."""
+def _described(code: Code, thing: Any) -> str:
+    """A thing's shape, and where it lives: blocks in scratch or memory, a region, an array of its own."""
     if isinstance(thing, Block):
-        halo = f"+{thing.halo[0]},{thing.halo[1]}" if any(thing.halo) else ""
+        halo = code.allocation.halos[thing]
+        around = f"+{halo[0]},{halo[1]}" if halo != (0, 0) else ""
         points = f" x {thing.points}" if thing.points > 1 else ""
-        return f"{'scratch' if thing.step < 0 else 'blocks'}{list(thing.size)}{halo}{points}"
-    return f"{'plain' if isinstance(thing, Region) else 'array'}{list(thing.shape)}"
+        where = "scratch" if code.allocation.places[thing].step < 0 else "blocks"
+        return f"{where}{list(thing.size)}{around}{points}"
+    return f"{'region' if isinstance(thing, Region) else 'array'}{list(thing.shape)}"

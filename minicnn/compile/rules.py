@@ -1,43 +1,28 @@
-"""The rules: how a call of a kernel becomes block instructions. Each takes one call, or leaves it by returning False.
+"""The rules: each lowers one call and returns True, or returns False to leave it a kernel call."""
 
-A rule may change an instruction that is there already: that is fusion (a ReLU becomes the floor of the convolution
-before it).
-"""
-
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from minicnn.compile.lower import Block, Lowering, Region
-from minicnn.compile.program import Call, Program
-
-
-def lower(program: Program, machine: Any, lanes: int) -> Lowering:
-    """Apply the rules to the calls of a program, for blocks of ``lanes`` images; what has no rule stays a call."""
-    low = Lowering(program, machine, lanes)
-    rules = RULES if lanes > 1 else SINGLE
-    if program.backend.name != "numpy":  # the machine stands for the kernels of the CPU
-        rules = {}
-    for call in program.calls:
-        rule = rules.get(call.kernel)
-        if rule is None or any(map(low.is_edited_with_others, call.outputs)) or not rule(low, call):
-            low.call(call)
-    for value in program.outputs:
-        low.plain(value)
-    return low
+from minicnn.compile.graph import Block, Layout, Region
+from minicnn.compile.lower import Lowering
+from minicnn.compile.program import Call
 
 
 def _conv2d(low: Lowering, call: Call) -> bool:
     x, weight, bias, stride, padding, dilation, groups = call.arguments
     if not low.is_batch(x) or groups != 1 or weight.call is not None:
         return False
-    narrow = call.outputs[0].shape[3] < low.machine.LANES or x.shape[2:] == (1, 1)
-    if low.lanes == 1 and (stride[1] != 1 or narrow):
-        return False
-    y = low.blocks[call.outputs[0]] = Block.of(call.outputs[0])
-    low.products(x, y, weight, bias, (weight.shape[2:], stride, padding, dilation), turned=False)
+    window = (weight.shape[2:], stride, padding, dilation)
+    low.products(x, low.new_block(call.outputs[0]), weight, bias, window, adjoint=False)
     return True
+
+
+def _conv2d_single(low: Lowering, call: Call) -> bool:
+    """Vectors run along the rows of the result, and begin at pixels that lie together."""
+    x, _, _, stride, *_ = call.arguments
+    narrow = call.outputs[0].shape[3] < low.machine.LANES or x.shape[2:] == (1, 1)
+    return stride[1] == 1 and not narrow and _conv2d(low, call)
 
 
 def _conv2d_grad_input(low: Lowering, call: Call) -> bool:
@@ -45,7 +30,7 @@ def _conv2d_grad_input(low: Lowering, call: Call) -> bool:
     if not low.is_batch(gy) or groups != 1:
         return False
     gx = low.blocks[call.outputs[0]] = Block(*shape[1:])
-    low.products(gy, gx, weight, None, (weight.shape[2:], stride, padding, dilation), turned=True)
+    low.products(gy, gx, weight, None, (weight.shape[2:], stride, padding, dilation), adjoint=True)
     return True
 
 
@@ -57,20 +42,18 @@ def _conv2d_grad_weight(low: Lowering, call: Call) -> bool:
     window = (shape[2:], stride, padding, dilation)
     if low.is_of_rows(window, g.width):
         low.gradient_of_rows(call.outputs[0], gy, x, window)
-        return True
-    source.halo = tuple(max(a, b) for a, b in zip(source.halo, padding, strict=True))
-    if low.is_winograd(window, source, g) and source.channels % low.machine.LANES == 0:
+    elif low.is_winograd(window, source, g) and source.channels % low.machine.LANES == 0:
         low.winograd_gradient(call.outputs[0], g, source)
-        return True
-    low.total(call.outputs[0], "weight_gradient", [g, source], gy=g, x=source, window=window)
+    else:
+        low.total(call.outputs[0], "weight_gradient", gy=g, x=source, window=window, halos={"x": padding})
     return True
 
 
-def _bias(low: Lowering, call: Call) -> bool:
+def _grad_bias(low: Lowering, call: Call) -> bool:
     if not low.is_batch(call.arguments[0]):
         return False
     g = low.block(call.arguments[0])
-    low.total(call.outputs[0], "channel_sums", [g], 2, x=g)  # of each part the sum, and what rounding lost
+    low.total(call.outputs[0], "channel_sums", 2, x=g, size=g.size)  # of each part the sum, and what rounding lost
     return True
 
 
@@ -78,8 +61,19 @@ def _linear(low: Lowering, call: Call) -> bool:
     x, weight, bias = call.arguments
     if not low.is_batch(x) or weight.call is not None:
         return False
-    y = low.blocks[call.outputs[0]] = Block(weight.shape[0], 1, 1)
-    low.products(x, y, weight, bias, None, turned=False)
+    low.products(x, low.new_block(call.outputs[0]), weight, bias, None, adjoint=False)
+    return True
+
+
+def _linear_single(low: Lowering, call: Call) -> bool:
+    x, weight, bias = call.arguments
+    if not low.is_batch(x) or weight.call is not None:
+        return False
+    source, offset = low.block(x), None if bias is None else low.copy(bias)
+    low.add(
+        "linear_single", x=source, inputs=source.channels, weight=low.copy(weight), bias=offset,
+        outputs=weight.shape[0], floor=-np.inf, y=low.new_block(call.outputs[0]),
+    )  # fmt: skip
     return True
 
 
@@ -87,8 +81,7 @@ def _linear_grad_input(low: Lowering, call: Call) -> bool:
     gy, weight = call.arguments
     if not low.is_batch(gy) or weight.call is not None:
         return False
-    gx = low.blocks[call.outputs[0]] = Block(weight.shape[1], 1, 1)
-    low.products(gy, gx, weight, None, None, turned=True)
+    low.products(gy, low.new_block(call.outputs[0]), weight, None, None, adjoint=True)
     return True
 
 
@@ -96,9 +89,8 @@ def _linear_grad_weight(low: Lowering, call: Call) -> bool:
     gy, x = call.arguments
     if not low.is_batch(gy) or not low.is_batch(x) or x.shape[1] < 8:
         return False
-    factors = [low.region(gy), low.region(x)]
-    region = low.regions[call.outputs[0]] = Region(call.outputs[0].shape)
-    low.add("matrix", factors, [region, call.outputs[0]], gy=factors[0], x=factors[1], region=region)
+    factors = low.region(gy), low.region(x)
+    low.step("matrix", "region", gy=factors[0], x=factors[1], region=low.new_region(call.outputs[0]))
     return True
 
 
@@ -107,43 +99,28 @@ def _reshape(low: Lowering, call: Call) -> bool:
     (y,) = call.outputs
     if x not in low.blocks or not low.is_batch(y):
         return False
-    before = low.blocks[x]
-    after = Block.of(y)
+    before, after = low.blocks[x], Block.of(y)
     if before.size == after.size:
-        low.alias(y, x)
-        return True
-    low.blocks[y] = after
-    low.origins[after] = low.origins.get(before, before)
-    via = Region(y.shape) if low.lanes == 1 else None  # a pixel of one image is no vector that could be copied
-    low.add("reshape", [before], [after] if via is None else [after, via], x=before, y=after, via=via)
+        low.blocks[y] = before
+    else:
+        low.blocks[y] = after
+        low.step("reshape", "y", x=before, y=after)
     return True
 
 
 def _relu(low: Lowering, call: Call) -> bool:
     (x,) = call.arguments
-    (y,) = call.outputs
     if x not in low.blocks:
         return False
-    if low.floor(x, 0.0):
-        low.blocks[y] = low.blocks[x]
-    elif low.lanes == 1:
-        return False
-    else:
-        low.pointwise("relu", y, low.in_place(x), low.blocks[x])
+    low.add("relu", a=low.blocks[x], y=low.new_block(call.outputs[0]))
     return True
 
 
 def _relu_grad(low: Lowering, call: Call) -> bool:
     gy, y = call.arguments
-    (gx,) = call.outputs
     if gy not in low.blocks or y not in low.blocks:
         return False
-    maker = low.makers[low.blocks[gy]]
-    if maker.kind == "max_pool_grad" and maker.options["x"] is low.blocks[y] and low.uses[gy] == 1:
-        maker.options["floor"] = 0.0
-        low.blocks[gx] = low.blocks[gy]
-    else:
-        low.pointwise("relu_grad", gx, low.in_place(gy), low.blocks[gy], low.blocks[y])
+    low.add("relu_grad", a=low.blocks[gy], b=low.blocks[y], y=low.new_block(call.outputs[0]))
     return True
 
 
@@ -152,13 +129,8 @@ def _elu(low: Lowering, call: Call) -> bool:
     (y,) = call.outputs
     if x not in low.blocks or alpha < 0:
         return False
-    later = [c for c in low.program.calls if c.kernel == "elu_grad" and c.arguments[1] is x]
-    source = low.blocks[x]
-    low.pointwise("elu", y, low.in_place(x, len(later)), source, number=alpha)
-    if low.blocks[y] is source:
-        del low.blocks[x]
+    low.add("elu", a=low.blocks[x], alpha=alpha, y=low.new_block(y))
     low.activated[x, alpha] = y
-    low.uses[y] += len(later)
     return True
 
 
@@ -166,8 +138,8 @@ def _elu_grad(low: Lowering, call: Call) -> bool:
     gy, x, alpha = call.arguments
     if low.activated.get((x, alpha)) not in low.blocks:
         return False
-    g, y = low.block(gy), low.blocks[low.activated[x, alpha]]  # x may be gone: no call could take over
-    low.pointwise("elu_grad", call.outputs[0], low.in_place(gy), g, y, number=alpha)
+    y = low.blocks[low.activated[x, alpha]]  # the sign of the output is that of the input
+    low.add("elu_grad", a=low.block(gy), b=y, alpha=alpha, y=low.new_block(call.outputs[0]))
     return True
 
 
@@ -175,11 +147,7 @@ def _add(low: Lowering, call: Call) -> bool:
     a, b = call.arguments
     if not (low.is_batch(a) and low.is_batch(b) and a.shape == b.shape) or not (a in low.blocks or b in low.blocks):
         return False
-    first, second = low.block(a), low.block(b)
-    y = low.in_place(a)
-    if y is not first:
-        y = low.in_place(b)
-    low.pointwise("add", call.outputs[0], y, first, second, floor=-np.inf)
+    low.add("add", a=low.block(a), b=low.block(b), floor=-np.inf, y=low.new_block(call.outputs[0]))
     return True
 
 
@@ -191,9 +159,10 @@ def _dropout(low: Lowering, call: Call) -> bool:
     x, key, p = call.arguments
     if x not in low.blocks:
         return False
-    y = low.in_place(x)
-    low.add("dropout", [low.blocks[x]], [y], x=low.blocks[x], y=y, key=key, p=p)
-    low.blocks[call.outputs[0]] = y
+    threshold, scale = round(p * 2**24), 1 / (1 - p)
+    block = low.blocks[x]
+    y = low.new_block(call.outputs[0])
+    low.add("dropout", x=block, size=block.size, key=key, threshold=threshold, scale=scale, y=y)
     return True
 
 
@@ -203,11 +172,9 @@ def _batch_norm_statistics(low: Lowering, call: Call) -> bool:
         return False
     block, (mean, var) = low.blocks[x], call.outputs
     partial = Region((2, block.channels), low.count)
-    low.add("moments", [block], [partial], x=block, partial=partial)
-    regions = low.regions[mean], low.regions[var] = Region(mean.shape), Region(var.shape)
-    low.add(
-        "statistics", [partial], [*regions, mean, var], partial=partial, out=regions, pixels=block.height * block.width
-    )
+    low.add("moments", x=block, partial=partial)
+    out = low.new_region(mean), low.new_region(var)
+    low.step("statistics", "out", partial=partial, out=out, pixels=block.height * block.width)
     return True
 
 
@@ -216,8 +183,8 @@ def _batch_norm(low: Lowering, call: Call) -> bool:
     if x not in low.blocks:
         return False
     terms = Region((2, x.shape[1]))
-    low.add("affine_terms", [v for v in values if v is not None], [terms], values=values, out=terms)
-    low.pointwise("affine", call.outputs[0], low.in_place(x), low.blocks[x], terms=terms, floor=-np.inf)
+    low.step("affine_terms", "out", values=values, out=terms)
+    low.add("affine", a=low.blocks[x], terms=terms, floor=-np.inf, y=low.new_block(call.outputs[0]))
     return True
 
 
@@ -226,18 +193,15 @@ def _batch_norm_grad(low: Lowering, call: Call) -> bool:
     if gy not in low.blocks or x not in low.blocks:
         return False
     g, source, channels = low.blocks[gy], low.blocks[x], x.shape[1]
-    means = low.regions.get(mean) or low.weight(mean)
+    means = low.regions.get(mean) or low.copy(mean)
     partial = Region((2, channels), 2 * low.parts)  # of each part the sum, and what rounding lost
-    low.add("norm_sums", [g, source, means], [partial], gy=g, x=source, means=means, partial=partial)
+    low.add("norm_sums", gy=g, x=source, means=means, partial=partial)
     gx, *sums = call.outputs
-    regions = [low.regions.setdefault(value, Region(value.shape)) for value in sums]
     terms = Region((3, channels))
-    values = [mean, inverse_std, weight]
-    low.add(
-        "norm_terms", [partial, *(v for v in values if v is not None)], [terms, *regions, *sums],
-        partial=partial, values=values, out=[terms, *regions], count=x.array.size // channels if training else None,
-    )  # fmt: skip
-    low.pointwise("norm_grad", gx, low.in_place(gy), g, source, terms=terms)
+    out = [terms, *(low.regions[v] if v in low.regions else low.new_region(v) for v in sums)]
+    count = x.array.size // channels if training else None
+    low.step("norm_terms", "out", partial=partial, values=[mean, inverse_std, weight], out=out, count=count)
+    low.add("norm_grad", a=g, b=source, terms=terms, y=low.new_block(gx))
     return True
 
 
@@ -249,9 +213,9 @@ def _max_pool2d(low: Lowering, call: Call) -> bool:
         return False
     if any(c.kernel != "max_pool2d_grad" for c in low.program.calls if taps in c.reads()):
         return False
-    block = low.blocks[y] = Block.of(y)
-    low.add("max_pool", [low.blocks[x]], [block], x=low.blocks[x], y=block, window=window, stride=stride, floor=-np.inf)
-    low.blocks[taps] = block
+    source, block = low.blocks[x], low.new_block(y)
+    low.add("max_pool", x=source, size=block.size, window=window, stride=stride, floor=-np.inf, y=block)
+    low.blocks[taps], low.pooled[block] = block, source
     return True
 
 
@@ -260,9 +224,10 @@ def _max_pool2d_grad(low: Lowering, call: Call) -> bool:
     if taps not in low.blocks:
         return False
     y = low.blocks[taps]
-    x, g, gx = low.makers[y].options["x"], low.block(gy), Block(*shape[1:])
+    g, gx = low.block(gy), Block(*shape[1:])
     low.blocks[call.outputs[0]] = gx
-    low.add("max_pool_grad", [g, x, y], [gx], gy=g, x=x, y=y, gx=gx, window=window, stride=stride, floor=-np.inf)
+    options = {"size": y.size, "x_size": gx.size, "window": window, "stride": stride, "floor": -np.inf}
+    low.add("max_pool_grad", gy=g, x=low.pooled[y], y=y, gx=gx, **options)
     return True
 
 
@@ -272,11 +237,12 @@ def _avg_pool2d(low: Lowering, call: Call) -> bool:
     (y,) = call.outputs
     if not low.is_batch(x) or (1, 1) not in (x.shape[2:], y.shape[2:]):
         return False
-    source, block = low.block(x), Block.of(y)
-    low.blocks[y] = block
-    factors = [low.weight(rows), low.weight(columns)]
-    kind = "avg_pool" if y.shape[2:] == (1, 1) else "avg_pool_grad"
-    low.add(kind, [source, *factors], [block], x=source, y=block, rows=factors[0], columns=factors[1])
+    source, block = low.block(x), low.new_block(y)
+    factors: dict[str, Any] = {"rows": low.copy(rows), "columns": low.copy(columns)}
+    if y.shape[2:] == (1, 1):
+        low.add("avg_pool", x=source, size=source.size, y=block, **factors)
+    else:
+        low.add("avg_pool_grad", gy=source, size=block.size, gx=block, **factors)
     return True
 
 
@@ -287,54 +253,64 @@ def _cross_entropy(low: Lowering, call: Call) -> bool:
     if not low.is_batch(logits) or weight is not None or labels is not low.labels:
         return False
     losses, probabilities = call.outputs
-    source, block = low.block(logits), Block(logits.shape[1], 1, 1)
-    low.blocks[probabilities] = block
-    region = low.regions[losses] = Region(losses.shape)
-    options = {"x": source, "y": block, "losses": region, "smoothing": smoothing}
-    low.add("cross_entropy", [source, labels], [block, region, losses], **options)
+    options: dict[str, Any] = {"classes": logits.shape[1], "smoothing": smoothing}
+    x, y = low.block(logits), low.new_block(probabilities)
+    low.add("cross_entropy", x=x, y=y, losses=low.new_region(losses), **options)
     return True
 
 
 def _cross_entropy_grad(low: Lowering, call: Call) -> bool:
-    glosses, probabilities, labels, weight, smoothing = call.arguments
+    glosses, probabilities, _, weight, smoothing = call.arguments
     if probabilities not in low.blocks or weight is not None:
         return False
-    block = low.blocks[call.outputs[0]] = Block(probabilities.shape[1], 1, 1)
-    source = low.blocks[probabilities]
     scale = Region(glosses.shape)
-    low.add("load", [low.plain(glosses)], [scale], source=glosses, region=scale)
-    low.add(
-        "cross_entropy_grad", [source, scale, labels], [block], x=source, y=block, glosses=scale, smoothing=smoothing
-    )
+    low.step("load", "region", source=low.contiguous(glosses), region=scale)
+    y = low.new_block(call.outputs[0])
+    options: dict[str, Any] = {"classes": y.channels, "smoothing": smoothing, "glosses": scale}
+    low.add("cross_entropy_grad", x=low.blocks[probabilities], y=y, **options)
     return True
 
 
-RULES: dict[str, Callable[[Lowering, Call], bool]] = {
-    "conv2d": _conv2d,
-    "conv2d_grad_input": _conv2d_grad_input,
-    "conv2d_grad_weight": _conv2d_grad_weight,
-    "conv2d_grad_bias": _bias,
-    "linear": _linear,
-    "linear_grad_input": _linear_grad_input,
-    "linear_grad_weight": _linear_grad_weight,
-    "linear_grad_bias": _bias,
-    "reshape": _reshape,
-    "relu": _relu,
-    "relu_grad": _relu_grad,
-    "elu": _elu,
-    "elu_grad": _elu_grad,
-    "add": _add,
-    "sum_to": _sum_to,
-    "dropout": _dropout,
-    "batch_norm_statistics": _batch_norm_statistics,
-    "batch_norm": _batch_norm,
-    "batch_norm_grad": _batch_norm_grad,
-    "max_pool2d": _max_pool2d,
-    "max_pool2d_grad": _max_pool2d_grad,
-    "avg_pool2d": _avg_pool2d,
-    "cross_entropy": _cross_entropy,
-    "cross_entropy_grad": _cross_entropy_grad,
-}
+def interleaved(lanes: int) -> Layout:
+    """Return the layout for many images: ``lanes`` of them a block, pixel by pixel."""
+    rules = {
+        "conv2d": _conv2d,
+        "conv2d_grad_input": _conv2d_grad_input,
+        "conv2d_grad_weight": _conv2d_grad_weight,
+        "conv2d_grad_bias": _grad_bias,
+        "linear": _linear,
+        "linear_grad_input": _linear_grad_input,
+        "linear_grad_weight": _linear_grad_weight,
+        "linear_grad_bias": _grad_bias,
+        "reshape": _reshape,
+        "relu": _relu,
+        "relu_grad": _relu_grad,
+        "elu": _elu,
+        "elu_grad": _elu_grad,
+        "add": _add,
+        "sum_to": _sum_to,
+        "dropout": _dropout,
+        "batch_norm_statistics": _batch_norm_statistics,
+        "batch_norm": _batch_norm,
+        "batch_norm_grad": _batch_norm_grad,
+        "max_pool2d": _max_pool2d,
+        "max_pool2d_grad": _max_pool2d_grad,
+        "avg_pool2d": _avg_pool2d,
+        "cross_entropy": _cross_entropy,
+        "cross_entropy_grad": _cross_entropy_grad,
+    }
+    return Layout(lanes, rules)
 
-SINGLE = {kernel: RULES[kernel] for kernel in ("conv2d", "linear", "reshape", "relu", "max_pool2d")}
-"""The rules for images one by one."""
+
+SINGLE = Layout(
+    1,
+    {"conv2d": _conv2d_single, "linear": _linear_single, "reshape": _reshape, "relu": _relu, "max_pool2d": _max_pool2d},
+    {
+        "feed": "feed_single",
+        "interleave": "read_single",
+        "deinterleave": "write_single",
+        "max_pool": "max_pool_single",
+        "relu": "relu_single",
+    },
+)
+"""The layout for few images: one by one, row by row."""

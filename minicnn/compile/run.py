@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.compile.encode import Encoding
-from minicnn.compile.lower import Node, Region
+from minicnn.compile.encode import Code, Instructions
+from minicnn.compile.graph import Node, Region
 from minicnn.compile.program import Action, Live, Value
 
 Environment = dict[Any, Any]
@@ -14,25 +14,27 @@ Environment = dict[Any, Any]
 
 
 class Run:
-    """The steps of a plan on ``memory``, float32 (plan.length,), aligned to 64 bytes; for one thread at a time."""
+    """The steps of a plan on ``memory``, float32, aligned to 64 bytes; for one thread at a time."""
 
-    def __init__(self, plan: Encoding, memory: np.ndarray) -> None:
+    def __init__(self, code: Code, memory: np.ndarray) -> None:
+        graph, program = code.graph, code.graph.program
         self._environment: Environment = {}
-        self._table = plan.table.copy() if plan.keys else plan.table
-        self._keys, self._before = plan.keys, plan.program.before
-        self._inputs, (self._images, self._labels) = plan.program.inputs, plan.direct
-        shapes = [None if value is None else value.shape for value in plan.direct]
-        self._context = plan.machine.Context(memory, plan.room, self._table, plan.numbers, *shapes)
-        self._memory, self._frames = memory, plan.frames
-        self._passing = plan.passing()
-        binding = _Binding(plan, memory, self._environment)
+        self._keys, self._before = code.dropout_keys, program.before
+        self._table = code.table.copy() if code.dropout_keys else code.table
+        self._inputs, self._images, self._labels = program.inputs, graph.images, graph.labels
+        shapes = [None if value is None else value.shape for value in (graph.images, graph.labels)]
+        self._context = code.machine.Context(memory, code.allocation.room, self._table, code.numbers, *shapes)
+        self._memory, self._frames = memory, code.allocation.frames
+        binding = _Binding(code, memory, self._environment)
         self._steps: list[tuple[Callable[[], None], Sequence[Value]]] = []  # each with what nobody reads after it
-        for step, dead in zip(plan.steps, plan.last_read(), strict=True):
-            if isinstance(step, Node):
-                run = getattr(binding, step.kind)(**step.options)
-            else:
+        for step, dead in zip(code.steps, _last_read(code), strict=True):
+            if isinstance(step, Instructions):
                 run = self._context.runner(step.rows, step.images)
+            else:
+                operands = {"call": step.call} if step.kind == "call" else step.operands
+                run = getattr(binding, step.kind)(**operands)
             self._steps.append((run, dead))
+        self._passing = [*self._inputs, *(v for step in code.steps for v in _results(code, step))]
 
     def clean(self) -> None:
         """Make the memory fit, after something else was there: zeros around the blocks that are read beyond."""
@@ -73,6 +75,21 @@ class Run:
                 environment.pop(value, None)
 
 
+def _results(code: Code, step: Instructions | Node) -> list[Value]:
+    """Return the arrays that a step makes outside of the plan's memory."""
+    made = step.call.outputs if isinstance(step, Node) and step.kind == "call" and step.call else ()
+    return [v for v in made if v.call is not None and v not in code.graph.regions]
+
+
+def _last_read(code: Code) -> list[list[Value]]:
+    """Return for each step the results of calls that nothing reads after it; results of the plan stay."""
+    steps, outputs = code.steps, code.graph.program.outputs
+    last = {v: i for i, step in enumerate(steps) for v in _results(code, step)}
+    for i, step in enumerate(steps):
+        last |= {v: i for v in (step.reads if isinstance(step, Node) else ()) if v in last}
+    return [[v for v, j in last.items() if j == i and v not in outputs] for i in range(len(steps))]
+
+
 def _array(environment: Environment, argument: Any) -> Any:
     """Return what an argument of a call is in this replay."""
     if isinstance(argument, Value):
@@ -88,21 +105,22 @@ class _Binding:
     The calls keep neither this nor the plan alive, so that both are freed as soon as they are dropped.
     """
 
-    def __init__(self, plan: Encoding, memory: np.ndarray, environment: Environment) -> None:
-        self.plan, self.memory, self.environment = plan, memory, environment
-        for value, region in plan.regions.items():
+    def __init__(self, code: Code, memory: np.ndarray, environment: Environment) -> None:
+        self.code, self.memory, self.environment = code, memory, environment
+        for value, region in code.graph.regions.items():
             environment[value] = self.view(region)
 
     def view(self, region: Region) -> np.ndarray:
         """Return the array that a region is."""
         shape = (region.parts, *region.shape) if region.parts else region.shape
-        return self.memory[region.at : region.at + region.size * max(region.parts, 1)].reshape(shape)
+        at = self.code.allocation.places[region].at
+        return self.memory[at : at + region.length].reshape(shape)
 
     def fixed(self, argument: Any) -> Any:
         """Return the array of a Value that has the same in every replay, else the argument as it is."""
-        if not isinstance(argument, Value) or argument in self.plan.program.inputs:
+        if not isinstance(argument, Value) or argument in self.code.graph.program.inputs:
             return argument
-        if argument in self.plan.regions:
+        if argument in self.code.graph.regions:
             return self.environment[argument]
         return argument.array if argument.call is None else argument
 
@@ -111,7 +129,7 @@ class _Binding:
         if call.kernel == "inspect":
             seen, action = call.arguments
             return lambda: action(_array(environment, seen))
-        kernel = getattr(self.plan.program.backend.kernels, call.kernel)
+        kernel = getattr(self.code.graph.program.backend.kernels, call.kernel)
         arguments = [self.fixed(argument) for argument in call.arguments]
         outputs = call.outputs
         late = [i for i, argument in enumerate(arguments) if isinstance(argument, Value | Live | list | tuple)]
@@ -127,13 +145,13 @@ class _Binding:
 
         return run
 
-    def sgd_steps(self, calls: list[Any]) -> Callable[[], None]:
+    def sgd_steps(self, calls: list[Any], **_: Any) -> Callable[[], None]:
         environment = self.environment
         arrays = [[self.fixed(value) for value in call.arguments[:3]] for call in calls]
         addresses = np.array([[0 if a is None else a.ctypes.data for a in row] for row in arrays], dtype=np.int64)
         sizes = np.array([row[0].size for row in arrays], dtype=np.int64)
         numbers = np.empty((len(calls), 5), dtype=np.float32)
-        take = self.plan.machine.sgd_steps(addresses, sizes, numbers, calls[0].arguments[-1])
+        take = self.code.machine.sgd_steps(addresses, sizes, numbers, calls[0].arguments[-1])
 
         options = [call.arguments[3:8] for call in calls]
         now = environment.get  # of a Live its number; of a number itself
@@ -166,8 +184,8 @@ class _Binding:
         return run
 
     def filters(self, source: Value, region: Region) -> Callable[[], None]:
-        points, environment, multiply = region.shape[0], self.environment, self.plan.machine.multiply
-        matrix, out = self.plan.machine.FILTERS[points], self.view(region).reshape(points, -1)
+        points, environment, multiply = region.shape[0], self.environment, self.code.machine.multiply
+        matrix, out = self.code.machine.FILTERS[points], self.view(region).reshape(points, -1)
 
         def run() -> None:
             weight = environment.get(source, source.array)
@@ -178,7 +196,8 @@ class _Binding:
     def statistics(self, partial: Region, out: tuple[Region, Region], pixels: int) -> Callable[[], None]:
         """Mean and variance of the batch from those of its blocks (Chan et al., 1979)."""
         parts, mean, var = self.view(partial), self.view(out[0]), self.view(out[1])
-        values = np.minimum(self.plan.lanes, self.plan.batch - np.arange(self.plan.count) * self.plan.lanes) * pixels
+        lanes, batch, count = self.code.allocation.lanes, self.code.graph.program.batch, self.code.graph.count
+        values = np.minimum(lanes, batch - np.arange(count) * lanes) * pixels
         shares = values / values.sum()
 
         def run() -> None:
@@ -224,8 +243,8 @@ class _Binding:
         """The gradient of a filter from that of its transform, summed over the parts."""
         parts, out = self.view(sums), self.view(region)
         points, outputs = sums.shape[0], out.shape[0]
-        matrix = self.plan.machine.FILTERS[points]
-        taps, divided, multiply = out.reshape(-1, matrix.shape[1]), sums.parts > 0, self.plan.machine.multiply
+        matrix = self.code.machine.FILTERS[points]
+        taps, divided, multiply = out.reshape(-1, matrix.shape[1]), sums.parts > 0, self.code.machine.multiply
 
         def run() -> None:
             total = parts.sum(axis=0) if divided else parts

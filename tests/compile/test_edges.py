@@ -1,11 +1,8 @@
 """What lies at the edges of compile: odd functions and dtypes, other plans, numbers that are none, many parts."""
 
-import runpy
-from operator import itemgetter
-from pathlib import Path
-
 import numpy as np
 import pytest
+from runs import NETWORKS, Run, agree, batches, eager, nodes_of, same
 
 import minicnn
 import minicnn.functional as F
@@ -15,10 +12,6 @@ from minicnn.models import LeNet
 from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
 
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-NETWORKS, Run, agree, batches, eager, kinds, same = itemgetter(
-    "NETWORKS", "Run", "agree", "batches", "eager", "kinds", "same"
-)(RUNS)
 COUNTS = [2, 9]  # one by one, and in lanes
 
 
@@ -121,7 +114,7 @@ def test_float64_predictions_are_calls(count):
         with backend.use("reference"):
             agree([y.numpy()], [run.model(Tensor(x)).numpy()], 1e-12)
     (plan,) = compiled.plans.values()
-    assert all(node.kind == "call" for node in plan.nodes)
+    assert all(node.kind == "call" for node in nodes_of(plan))
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -241,11 +234,14 @@ def test_products_read_inside_the_memory(padding, count):
     compiled = minicnn.compile(nn.Conv2d(3, 4, 1, padding=padding))
     compiled(batches(1, (count, 3, 10, 10))[0][0])
     (plan,) = compiled.plans.values()
-    rows = [r for program in plan.programs for r in program if plan.machine.OPERATIONS[r[0]] == "products"]
-    assert rows
-    for r in rows:
-        starts, taps = plan.table[r[13] : r[13] + r[17]], plan.table[r[15] : r[15] + r[16]]
-        assert r[5] + starts.min() + taps.min() >= 0, (r[5], starts.min())
+    declared, table, found = plan.code.machine.INSTRUCTIONS["products"], plan.code.table, 0
+    for row in (r for program in plan.programs for r in program if r[0] == declared.code):
+        words = dict(declared.words(row))
+        (x, _), (starts,), (taps,) = words["x"], words["x_columns"], words["x_steps"]
+        (columns,), (steps,) = words["columns"], words["steps"]
+        assert x + table[starts : starts + columns].min() + table[taps : taps + steps].min() >= 0
+        found += 1
+    assert found
 
 
 class Vectors(nn.Module):

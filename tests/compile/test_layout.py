@@ -1,27 +1,20 @@
 """Places in memory: nothing lies where something else is still needed, and the zeros around blocks stay zeros."""
 
-import runpy
 from itertools import combinations
-from operator import itemgetter
-from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import Run, agree, batches, chain, conv, eager, fc, kinds, nodes_of
 
 import minicnn
 import minicnn.functional as F
 from minicnn import nn
-from minicnn.compile.layout import _Packing
-from minicnn.compile.lower import Block, Region
-from minicnn.compile.program import Value
+from minicnn.compile.allocate import _Packing
+from minicnn.compile.graph import Block, Region
 from minicnn.models import LeNet
 from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
 
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-Run, agree, batches, chain, conv, eager, fc, kinds = itemgetter(
-    "Run", "agree", "batches", "chain", "conv", "eager", "fc", "kinds"
-)(RUNS)
 MODELS = {
     "lenet": (LeNet, 32),
     "vgg": (lambda: VGG(widths=(16, 24), dropout=(0.2, 0.3)), 32),
@@ -83,50 +76,54 @@ def plan_of(name, task, count=21):
 
 
 def things_of(plan):
-    """(thing, its place, its use in time, its use in nodes) of all blocks and regions; a "same" is one thing.
+    """(thing, its place, its use in time, its use in nodes) of all blocks and regions; reshapes are one thing.
 
     An odd phase is a program that does all at once; in an even one the calls have each a part of it, in their order.
     """
-    same = {}
-    for node in plan.nodes:
-        if node.kind == "same":
-            x, y = node.options["x"], node.options["y"]
-            assert (x.at, x.step) == (y.at, y.step)
-            same[y] = same.get(x, x)
+    code, places = plan.code, plan.code.allocation.places
     times, lines = {}, {}
-    for line, node in enumerate(plan.nodes):
-        begin, end = (line / len(plan.nodes), (line + 1) / len(plan.nodes)) if node.phase % 2 == 0 else (0, 1)
-        for thing in (*node.reads, *node.writes):
-            place = plan.regions.get(thing) if isinstance(thing, Value) else same.get(thing, thing)
-            if place is not None:
-                times.setdefault(place, []).extend((node.phase + begin, node.phase + end))
-                lines.setdefault(place, []).append(line)
-    end = max(node.phase for node in plan.nodes) + 2
+    line = 0
+    for phase, nodes in enumerate(code.phases):
+        for i, node in enumerate(nodes):
+            begin, end = (i / len(nodes), (i + 1) / len(nodes)) if phase % 2 == 0 else (0, 1)
+            for thing in map(code.graph.place_of, (*node.reads, *node.writes)):
+                thing = code.allocation.shared.get(thing, thing)
+                if thing in places:
+                    times.setdefault(thing, []).extend((phase + begin, phase + end))
+                    lines.setdefault(thing, []).append(line)
+            line += 1
     for value in plan.program.outputs:
-        if value in plan.regions:
-            times[plan.regions[value]].append(end)
+        if value in code.graph.regions:
+            times[code.graph.regions[value]].append(len(code.phases) + 1)
     for thing, used in times.items():
-        copies = 1 if isinstance(thing, Region) or thing.step < 0 else plan.count
-        room = thing.size * max(thing.parts, 1) if isinstance(thing, Region) else plan._size(thing) * copies
-        use = min(lines[thing]), max(lines[thing]) + 1
-        yield thing, (thing.at, thing.at + room), (min(used), max(used)), use
+        (at, step), size = places[thing], room_of(plan, thing)
+        copies = code.graph.count if step > 0 else 1
+        yield thing, (at, at + size * copies), (min(used), max(used)), (min(lines[thing]), max(lines[thing]) + 1)
+
+
+def room_of(plan, thing):
+    """Floats that a region, or a block of images, takes."""
+    if isinstance(thing, Region):
+        return thing.length
+    return thing.points * thing.channels * plan.code.allocation.plane(thing)
 
 
 @pytest.mark.parametrize("task", ["train", "predict"])
 @pytest.mark.parametrize("name", MODELS)
 def test_no_place_is_taken_twice_at_a_time(name, task):
-    things = list(things_of(plan_of(name, task)))
+    plan = plan_of(name, task)
+    things, halos, places = list(things_of(plan)), plan.code.allocation.halos, plan.code.allocation.places
     assert sum(isinstance(thing, Block) for thing, *_ in things) > 5
     shared = 0
     for (a, place, times, lines), (b, other_place, other_times, other_lines) in combinations(things, 2):
         if not meet(place, other_place):
             continue
         shared += 1
-        frames = [(t.size, t.halo) if isinstance(t, Block) and any(t.halo) else None for t in (a, b)]
+        frames = [(t.size, halos[t]) if isinstance(t, Block) and any(halos[t]) else None for t in (a, b)]
         assert frames[0] == frames[1], (a, b)
         if frames[0]:
             assert place[0] == other_place[0]
-        alone = [isinstance(t, Block) and t.step < 0 for t in (a, b)]
+        alone = [places[t].step < 0 for t in (a, b)]
         assert alone[0] == alone[1], (a, b)  # scratch is apart
         assert not meet(times, other_times) or (alone[0] and not meet(lines, other_lines)), (a, b)
     assert shared
@@ -137,28 +134,29 @@ def test_no_place_is_taken_twice_at_a_time(name, task):
 def test_halos_stay_zeros(name, task, count):
     """Also in a memory where something else was before: NaN, which would show in everything that reads it."""
     plan = plan_of(name, task, count)
-    size = MODELS[name][1]
-    memory = np.full(plan.length + 16, np.nan, dtype=np.float32)
-    memory = memory[-memory.ctypes.data % 64 // 4 :][: plan.length]
+    allocation, size = plan.code.allocation, MODELS[name][1]
+    memory = np.full(allocation.length + 16, np.nan, dtype=np.float32)
+    memory = memory[-memory.ctypes.data % 64 // 4 :][: allocation.length]
     run = plan.bind(memory)
     run.clean()
     for x, labels in batches(2, (count, 3, size, size)):
         for result in run([x, labels] if task == "train" else [x], plan.program.outputs):
             assert np.isfinite(result).all()
-    parts = min(plan.count, plan.machine.PARTS)
+    parts = min(plan.code.graph.count, plan.code.machine.PARTS)
     widest = 1
     framed = 0
-    for thing, (at, _), *_ in things_of(plan):
+    for thing, *_ in things_of(plan):
         if not isinstance(thing, Block):
             continue
         widest = max(widest, thing.channels)
-        step, copies = (plan.room, parts) if thing.step < 0 else (thing.step, plan.count)
-        (high, wide), (c, h, w) = thing.halo, thing.size
-        framed += any(thing.halo)
-        for copy in range(copies if any(thing.halo) else 0):
-            size = c * (h + 2 * high) * (w + 2 * wide) * plan.lanes
+        (at, step), halo = allocation.places[thing], allocation.halos[thing]
+        step, copies = (allocation.room, parts) if step < 0 else (step, plan.code.graph.count)
+        (high, wide), (c, h, w) = halo, thing.size
+        framed += any(halo)
+        for copy in range(copies if any(halo) else 0):
+            size = c * (h + 2 * high) * (w + 2 * wide) * allocation.lanes
             begin = at + copy * step
-            block = memory[begin : begin + size].reshape(c, h + 2 * high, w + 2 * wide, plan.lanes).copy()
+            block = memory[begin : begin + size].reshape(c, h + 2 * high, w + 2 * wide, allocation.lanes).copy()
             block[:, high : high + h, wide : wide + w] = 0
             assert not block.any(), thing
     assert framed or name == "lenet"  # which has no padding
@@ -209,12 +207,12 @@ def test_batch_norm_is_applied_again_where_it_is_needed_later(count):
     wide = [(images.astype(np.float64), labels) for images, labels in data]
     agree(run.train(data), eager(wide, MODELS["vgg"][0], dtype="float64"), 2e-4)
     (plan,) = run.step.plans.values()
-    made = [node for node in plan.nodes if node.kind == "affine"]
-    assert len(made) > 4 and len({node.options["y"] for node in made}) == len(made)
+    made = [node for node in nodes_of(plan) if node.kind == "affine"]
+    assert len(made) > 4 and len({node.operands["y"] for node in made}) == len(made)
     for node in made:
-        y = node.options["y"]
-        assert {n.phase for n in plan.nodes if y in n.reads} <= {node.phase} and y.step == -1
-        assert node.options["a"] in node.reads and node.options["terms"] in node.reads
+        y = node.operands["y"]
+        assert plan.code.allocation.places[y].step == -1  # its readers are in its phase
+        assert node.operands["a"] in node.reads and node.operands["terms"] in node.reads
 
 
 def norm(channels=5):
@@ -252,4 +250,4 @@ def test_how_often_batch_norm_is_applied(layers, left, count):
 
 def test_a_prediction_applies_each_batch_norm_once():
     plan = plan_of("vgg", "predict")
-    assert sum(node.kind == "affine" for node in plan.nodes) == 4
+    assert sum(node.kind == "affine" for node in nodes_of(plan)) == 4

@@ -1,18 +1,12 @@
 """Networks and functions, compiled, do what they do eagerly on the kernels of the specification."""
 
-import runpy
-from operator import itemgetter
-from pathlib import Path
-
 import numpy as np
 import pytest
+from runs import NETWORKS, Run, agree, batches, eager, nodes_of, same
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend
-
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-NETWORKS, Run, agree, batches, eager, same = itemgetter("NETWORKS", "Run", "agree", "batches", "eager", "same")(RUNS)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -28,7 +22,7 @@ def test_float64_is_plain_calls(name):
     data = batches(3, (9, *shape), dtype="float64")
     run = Run(build, dtype="float64")
     agree(run.train(data), eager(data, build, dtype="float64"), 1e-12)
-    assert all(n.kind == "call" for n in next(iter(run.step.plans.values())).nodes)
+    assert all(n.kind == "call" for n in nodes_of(next(iter(run.step.plans.values()))))
 
 
 def test_masks_differ_from_step_to_step_and_follow_the_seed():

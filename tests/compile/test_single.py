@@ -1,26 +1,19 @@
 """Predictions of one to four images, one by one, vectors along the rows; more images, or training, use the lanes."""
 
-import runpy
-from operator import itemgetter
-from pathlib import Path
-
 import numpy as np
 import pytest
+from runs import Run, agree, batches, chain, conv, eager, fc, kinds, pool, same
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn
 from minicnn.models import LeNet
 
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-Run, agree, batches, chain, conv, eager, fc, kinds, pool, same = itemgetter(
-    "Run", "agree", "batches", "chain", "conv", "eager", "fc", "kinds", "pool", "same"
-)(RUNS)
 ONE_BY_ONE = {"linear_single"}
 
 
 def lanes_of(compiled):
-    return [plan.lanes for plan in compiled.plans.values()]
+    return [plan.code.allocation.lanes for plan in compiled.plans.values()]
 
 
 def expect(model, x):

@@ -1,12 +1,10 @@
 """Narrow versions of the models: bits, threads, what is left to calls, how much is computed, what a failure leaves."""
 
-import runpy
 import sys
-from operator import itemgetter
-from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import Run, agree, batches, eager, kinds, nodes_of, same
 
 import minicnn
 import minicnn.functional as F
@@ -15,8 +13,6 @@ from minicnn.models import LeNet
 from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
 
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-Run, agree, batches, eager, kinds, same = itemgetter("Run", "agree", "batches", "eager", "kinds", "same")(RUNS)
 MEANS = ("copy", "sum", "mean", "divide", "broadcast_to")
 MODELS = {
     "vgg": (lambda: VGG(widths=(16, 24), dropout=(0.2, 0.3)), 32),
@@ -47,7 +43,7 @@ def test_what_is_left_to_calls(name):
     if name == "resnet":  # the factors of average pooling
         rest |= {"window_means()", "transpose()"}
     (plan,) = run.step.plans.values()
-    activations = [n.options["x"] for n in plan.nodes if n.kind == "deinterleave"]
+    activations = [n.operands["x"] for n in nodes_of(plan) if n.kind == "deinterleave"]
     smallest = 8 if name == "resnet" else 1  # what average pooling and the last layer see
     assert all(b.height <= smallest and b.width <= smallest for b in activations), activations
     left = {kind for kind in kinds(run.step) if kind.endswith("()")}

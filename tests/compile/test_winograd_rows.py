@@ -1,17 +1,14 @@
 """Convolutions by kernels of 5 columns, by Winograd's transform of the rows, and their gradients."""
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
+from runs import kinds, nodes_of
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn
 from minicnn.backend.cpu.winograd_rows import FILTER
 
-kinds = runpy.run_path(str(Path(__file__).with_name("runs.py")))["kinds"]
 POINTS = [0, 1, -1, 2, -2, 0.5, -0.5]
 ROWS = {"spread_rows", "spread_rows_grad", "gather_rows", "gather_rows_grad"}
 
@@ -133,9 +130,9 @@ def test_points_are_not_kept_between_phases():
             found, expected = found.numpy(), expected.numpy()
             np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * max(np.abs(expected).max(), 1e-2))
     (plan,) = compiled.plans.values()
-    points = [n.options["y"] for n in plan.nodes if n.kind in ("spread_rows", "gather_rows_grad")]
+    points = [n.operands["y"] for n in nodes_of(plan) if n.kind in ("spread_rows", "gather_rows_grad")]
     assert len(points) == 2 + 2 + 2  # of each convolution: the input twice, the gradient
-    assert all(block.step == -1 for block in points)  # scratch
+    assert all(plan.code.allocation.places[block].step == -1 for block in points)  # scratch
 
 
 def test_not_a_number_spreads_over_its_tiles_alone():

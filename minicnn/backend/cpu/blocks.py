@@ -1,12 +1,13 @@
 """Operations on one block of LANES images in the interleaved layout, all inside one float32 ``memory``.
 
-A block of a value is (C, H, W, LANES): channel c begins at ``at + c plane``, its row i at ``+ i row``, pixel j at
-``+ j LANES``. ``plane`` and ``row`` may be longer than the pixels need: the halo of zeros around them is what a padded
-convolution reads.
+A block of a value is (C, H, W, LANES). Of a View of it, channel c begins at ``at + c plane``, its row i at
+``+ i row``, pixel j at ``+ j LANES``. ``plane`` and ``row`` may be longer than the pixels need: the halo of zeros
+around them is what a padded convolution reads.
 """
 
 import numpy as np
 
+from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import (
     fill,
@@ -23,16 +24,16 @@ from minicnn.backend.cpu.tile import TILES, tile
 
 
 @helper
-def interleave(x, first, images, memory, at, plane, row, spacing):
+def interleave_images(x, first, images, memory, y, spacing):
     """Write x[first : first + images], (images, C, H, W), as a block with ``spacing - 1`` gaps; absent images are 0."""
     _, channels, height, width = x.shape
-    if plane == height * width * LANES and row == width * LANES and spacing[0] * spacing[1] == 1:
+    if y.plane == height * width * LANES and y.row == width * LANES and spacing[0] * spacing[1] == 1:
         channels, height, width = 1, 1, channels * height * width  # one long row
     flat, step, right = x.ravel(), x.shape[1] * x.shape[2] * x.shape[3], spacing[1] * LANES
     source = first * step
     for c in range(channels):
         for i in range(height):
-            start, j = at + c * plane + i * spacing[0] * row, 0
+            start, j = y.at + c * y.plane + i * spacing[0] * y.row, 0
             if images == LANES:
                 while j + LANES <= width:
                     transpose(flat, source + j, step, memory, start + j * right, right)
@@ -46,17 +47,32 @@ def interleave(x, first, images, memory, at, plane, row, spacing):
             source += width
 
 
+@instruction("size:size -> y:view")
 @helper
-def deinterleave(memory, at, plane, row, size, out, to, first, images):
+def feed(memory, images, first, images_in_block, size, y):
+    """Interleave what the plan was fed: the images of a block, each of ``size``."""
+    interleave_images(images, first, images_in_block, memory, y, (1, 1))
+
+
+@instruction("x:word size:size -> y:view")
+@helper
+def interleave(memory, count, first, images_in_block, x, size, y):
+    """Interleave a contiguous array of ``count`` images of ``size``."""
+    images = memory[x : x + count * size[0] * size[1] * size[2]].reshape(count, size[0], size[1], size[2])
+    interleave_images(images, first, images_in_block, memory, y, (1, 1))
+
+
+@helper
+def deinterleave_images(memory, x, size, out, to, first, images):
     """Write a block of ``size`` (C, H, W) to out[to:], image by image in C order, the first at place ``first``."""
     channels, height, width = size
     step = channels * height * width
-    if plane == height * width * LANES and row == width * LANES:
+    if x.plane == height * width * LANES and x.row == width * LANES:
         channels, height, width = 1, 1, step  # one long row
     target = to + first * step
     for c in range(channels):
         for i in range(height):
-            start, j = at + c * plane + i * row, 0
+            start, j = x.at + c * x.plane + i * x.row, 0
             if images == LANES:
                 while j + LANES <= width:
                     transpose(memory, start + j * LANES, LANES, out, target + j, step)
@@ -68,9 +84,23 @@ def deinterleave(memory, at, plane, row, size, out, to, first, images):
             target += width
 
 
+@instruction("x:view size:size -> y:word")
 @helper
-def products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x_k, steps, columns, rows, bias, floor):
-    """``rows`` x ``columns`` of out by tiles of TILES[shape]; see :func:`minicnn.backend.cpu.tile.tile`."""
+def deinterleave(memory, first, images_in_block, x, size, y):
+    """Write a block into a contiguous array of all images."""
+    deinterleave_images(memory, x, size, memory, y, first, images_in_block)
+
+
+@instruction(
+    "shape:word weight:place weight_row:word x:place y_columns:word x_columns:word weight_steps:word x_steps:word "
+    "steps:word columns:word rows:word bias:word floor:number y_row:word -> y:place"
+)
+@helper
+def products(
+    shape, memory, table, y, y_row, weight, weight_row, x, y_columns, x_columns, weight_steps, x_steps, steps, columns,
+    rows, bias, floor,
+):  # fmt: skip
+    """``rows`` x ``columns`` of y by tiles of TILES[shape]; see :func:`minicnn.backend.cpu.tile.tile`."""
     if shape == 0:
         high, wide = TILES[0]
     elif shape == 1:
@@ -78,28 +108,28 @@ def products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x
     else:
         high, wide = TILES[2]
     for i in range(0, rows, high):
-        y, w, b = out + i * out_row, a + i * a_row, bias + i
+        out, w, b = y + i * y_row, weight + i * weight_row, bias + i
         for j in range(0, columns, wide):
-            u, v = out_j + j, x_j + j
+            u, v = y_columns + j, x_columns + j
             if shape == 0:  # the tile wants a literal
                 tile(
-                    0, 0, memory, y, out_row, memory, w, a_row, memory, x, table, a_k, u, v, x_k, steps, memory, b,
-                    floor,
+                    0, 0, memory, out, y_row, memory, w, weight_row, memory, x, table, weight_steps, u, v, x_steps,
+                    steps, memory, b, floor,
                 )  # fmt: skip
             elif shape == 1:
                 tile(
-                    1, 0, memory, y, out_row, memory, w, a_row, memory, x, table, a_k, u, v, x_k, steps, memory, b,
-                    floor,
+                    1, 0, memory, out, y_row, memory, w, weight_row, memory, x, table, weight_steps, u, v, x_steps,
+                    steps, memory, b, floor,
                 )  # fmt: skip
             else:
                 tile(
-                    2, 0, memory, y, out_row, memory, w, a_row, memory, x, table, a_k, u, v, x_k, steps, memory, b,
-                    floor,
+                    2, 0, memory, out, y_row, memory, w, weight_row, memory, x, table, weight_steps, u, v, x_steps,
+                    steps, memory, b, floor,
                 )  # fmt: skip
 
 
 @helper
-def accumulate(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x_k, steps, columns, rows):
+def add_products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x_k, steps, columns, rows):
     """Add ``rows`` x ``columns`` products to out, whose rows and columns have room for whole tiles."""
     none = memory.dtype.type(-np.inf)
     if shape == 0:
@@ -120,13 +150,18 @@ def accumulate(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k,
                 )
 
 
+@instruction(
+    "shape:word gy:place gy_row:word x:place work:place work_columns:word x_columns:word gy_steps:word x_steps:word "
+    "steps:word columns:word rows:word zeros:word partial_row:word -> partial:part"
+)
 @helper
 def weight_gradient(
-    shape, memory, table, out, out_row, gy, gy_row, x, sums, sums_j, x_j, a_k, x_k, steps, columns, rows, zeros, again
-):
-    """out[i, j] = sum over pixels and lanes of gy[i] x[j], for ``rows`` x ``columns``, plus what is there if ``again``.
+    shape, memory, table, partial, partial_row, gy, gy_row, x, work, work_columns, x_columns, gy_steps, x_steps, steps,
+    columns, rows, zeros, accumulate,
+):  # fmt: skip
+    """partial[i, j] = sum over pixels and lanes of gy[i] x[j], for ``rows`` x ``columns``.
 
-    sums: room for a tile.
+    accumulate: whether it is added to what is there; work: room for a tile.
     """
     none = memory.dtype.type(-np.inf)
     if shape == 0:
@@ -137,67 +172,67 @@ def weight_gradient(
     for i in range(0, rows, high):
         g = gy + i * gy_row
         for j in range(0, columns, wide):
-            v = x_j + j
+            v = x_columns + j
             if shape == 0:
                 tile(
-                    0, 1, memory, sums, row, memory, g, gy_row, memory, x, table, a_k, sums_j, v, x_k, steps, memory,
-                    zeros, none,
+                    0, 1, memory, work, row, memory, g, gy_row, memory, x, table, gy_steps, work_columns, v, x_steps,
+                    steps, memory, zeros, none,
                 )  # fmt: skip
             else:
                 tile(
-                    1, 1, memory, sums, row, memory, g, gy_row, memory, x, table, a_k, sums_j, v, x_k, steps, memory,
-                    zeros, none,
+                    1, 1, memory, work, row, memory, g, gy_row, memory, x, table, gy_steps, work_columns, v, x_steps,
+                    steps, memory, zeros, none,
                 )  # fmt: skip
             for r in range(min(high, rows - i)):
-                place = out + (i + r) * out_row + j
+                place = partial + (i + r) * partial_row + j
                 for c in range(min(wide, columns - j)):
-                    before = memory[place + c] if again else memory.dtype.type(0)
-                    memory[place + c] = before + total(load(memory, sums + (r * wide + c) * LANES))
+                    before = memory[place + c] if accumulate else memory.dtype.type(0)
+                    memory[place + c] = before + total(load(memory, work + (r * wide + c) * LANES))
 
 
+@instruction("x:view size:size window:pair stride:pair floor:number -> y:view")
 @helper
-def max_pool(memory, x, x_plane, x_row, y, y_plane, y_row, size, window, stride, least):
-    """y = max(largest of each window, least); the windows lie inside x. size: of y."""
+def max_pool(memory, x, size, window, stride, floor, y):
+    """y = max(largest of each window, floor); the windows lie inside x. size: of y."""
     for c in range(size[0]):
         for i in range(size[1]):
-            line, out = x + c * x_plane + i * stride[0] * x_row, y + c * y_plane + i * y_row
+            line, out = x.at + c * x.plane + i * stride[0] * x.row, y.at + c * y.plane + i * y.row
             for j in range(size[2]):
-                best = fill(least)
+                best = fill(floor)
                 for u in range(window[0]):
                     for v in range(window[1]):
-                        best = maximum(best, load(memory, line + u * x_row + (j * stride[1] + v) * LANES))
+                        best = maximum(best, load(memory, line + u * x.row + (j * stride[1] + v) * LANES))
                 store(memory, out + j * LANES, best)
 
 
+@instruction("gy:view x:view y:view size:size x_size:size window:pair stride:pair floor:number -> gx:view")
 @helper
-def max_pool_grad(
-    memory, gy, gy_plane, gy_row, x, x_plane, x_row, y, y_plane, y_row, gx, gx_plane, gx_row, size, window, stride,
-    x_size, least,
-):  # fmt: skip
-    """gx = gy at the first pixel of its window that equals y, unless ``least`` won; summed where windows overlap."""
-    zero, threshold = fill(0.0), fill(least)
+def max_pool_grad(memory, gy, x, y, size, x_size, window, stride, floor, gx):
+    """gx = gy at the first pixel of its window that equals y, unless ``floor`` won; summed where windows overlap."""
+    zero, threshold = fill(0.0), fill(floor)
     for c in range(x_size[0]):
         for i in range(x_size[1]):
             for j in range(x_size[2]):
-                store(memory, gx + c * gx_plane + i * gx_row + j * LANES, zero)
+                store(memory, gx.at + c * gx.plane + i * gx.row + j * LANES, zero)
     for c in range(size[0]):
         for i in range(size[1]):
-            line, target = x + c * x_plane + i * stride[0] * x_row, gx + c * gx_plane + i * stride[0] * gx_row
+            line, target = x.at + c * x.plane + i * stride[0] * x.row, gx.at + c * gx.plane + i * stride[0] * gx.row
             for j in range(size[2]):
-                best = load(memory, y + c * y_plane + i * y_row + j * LANES)
-                left = load(memory, gy + c * gy_plane + i * gy_row + j * LANES)
-                if least > -np.inf:
+                best = load(memory, y.at + c * y.plane + i * y.row + j * LANES)
+                left = load(memory, gy.at + c * gy.plane + i * gy.row + j * LANES)
+                if floor > -np.inf:
                     left = where_greater(best, threshold, left, zero)
                 for u in range(window[0]):
                     for v in range(window[1]):
-                        value = load(memory, line + u * x_row + (j * stride[1] + v) * LANES)
-                        place = target + u * gx_row + (j * stride[1] + v) * LANES
+                        value = load(memory, line + u * x.row + (j * stride[1] + v) * LANES)
+                        place = target + u * gx.row + (j * stride[1] + v) * LANES
                         store(memory, place, load(memory, place) + where_equal(value, best, left, zero))
                         left = where_equal(value, best, zero, left)
 
 
+@instruction("x:view size:size rows:word columns:word -> y:view")
 @helper
-def avg_pool(memory, x, plane, row, size, rows, columns, y, y_plane):
+def avg_pool(memory, x, size, rows, columns, y):
     """y = the sum of the pixels, each times the factors of its row and its column, where these are not 0: one window.
 
     size: of x.
@@ -205,60 +240,63 @@ def avg_pool(memory, x, plane, row, size, rows, columns, y, y_plane):
     for c in range(size[0]):
         sums = fill(0.0)
         for i in range(size[1]):
-            start, line = x + c * plane + i * row, fill(0.0)
+            start, line = x.at + c * x.plane + i * x.row, fill(0.0)
             for j in range(size[2]):
                 if memory[columns + j] != 0:
                     line = multiply_add(load(memory, start + j * LANES), fill(memory[columns + j]), line)
             if memory[rows + i] != 0:
                 sums = multiply_add(line, fill(memory[rows + i]), sums)
-        store(memory, y + c * y_plane, sums)
+        store(memory, y.at + c * y.plane, sums)
 
 
+@instruction("gy:view size:size rows:word columns:word -> gx:view")
 @helper
-def avg_pool_grad(memory, gy, gy_plane, gx, plane, row, size, rows, columns):
+def avg_pool_grad(memory, gy, size, rows, columns, gx):
     """gx = gy times the factors of the row and the column, 0 where one of these is. size: of gx."""
     zero = fill(0.0)
     for c in range(size[0]):
-        gradient = load(memory, gy + c * gy_plane)
+        gradient = load(memory, gy.at + c * gy.plane)
         for i in range(size[1]):
-            start, line = gx + c * plane + i * row, gradient * fill(memory[rows + i])
+            start, line = gx.at + c * gx.plane + i * gx.row, gradient * fill(memory[rows + i])
             for j in range(size[2]):
                 inside = memory[rows + i] != 0 and memory[columns + j] != 0
                 store(memory, start + j * LANES, line * fill(memory[columns + j]) if inside else zero)
 
 
+@instruction("x:view classes:word smoothing:number -> y:view losses:word")
 @helper
-def cross_entropy(memory, logits, plane, classes, labels, first, images, smoothing, probabilities, step, losses):
-    """Losses of ``images`` pictures at losses + first, and their softmax as a block."""
+def cross_entropy(memory, labels, first, images_in_block, x, classes, smoothing, y, losses):
+    """The losses of a block's images, and their softmax y as a block. x: logits."""
     off = smoothing / np.float32(classes)
     for lane in range(LANES):
-        highest = memory[logits + lane]
+        highest = memory[x.at + lane]
         for k in range(1, classes):
-            highest = max(highest, memory[logits + k * plane + lane])
+            highest = max(highest, memory[x.at + k * x.plane + lane])
         total = np.float32(0)
         for k in range(classes):
-            e = np.exp(memory[logits + k * plane + lane] - highest)
-            memory[probabilities + k * step + lane] = e
+            e = np.exp(memory[x.at + k * x.plane + lane] - highest)
+            memory[y.at + k * y.plane + lane] = e
             total += e
-        if lane < images:
+        if lane < images_in_block:
             logarithm, loss = np.log(total), np.float32(0)
             for k in range(classes):
                 target = off + (np.float32(1) - smoothing if k == labels[first + lane] else np.float32(0))
                 if target != 0:  # the logit may be -infinity
-                    loss -= target * (memory[logits + k * plane + lane] - highest - logarithm)
+                    loss -= target * (memory[x.at + k * x.plane + lane] - highest - logarithm)
             memory[losses + first + lane] = loss
         for k in range(classes):
-            memory[probabilities + k * step + lane] /= total
+            memory[y.at + k * y.plane + lane] /= total
 
 
+@instruction("x:view classes:word smoothing:number glosses:word -> y:view")
 @helper
-def cross_entropy_grad(memory, probabilities, plane, classes, labels, first, images, smoothing, glosses, out, step):
-    """The gradient for the logits; absent images have none."""
+def cross_entropy_grad(memory, labels, first, images_in_block, x, classes, smoothing, glosses, y):
+    """y = the gradient for the logits, whose softmax is x; absent images have none."""
     off = smoothing / np.float32(classes)
     for k in range(classes):
-        for lane in range(images):
+        for lane in range(images_in_block):
             target = off + (np.float32(1) - smoothing if k == labels[first + lane] else np.float32(0))
-            value = memory[probabilities + k * plane + lane] - target
-            memory[out + k * step + lane] = value * memory[glosses + first + lane]
-        for lane in range(images, LANES):
-            memory[out + k * step + lane] = 0
+            value = memory[x.at + k * x.plane + lane] - target
+            memory[y.at + k * y.plane + lane] = value * memory[glosses + first + lane]
+        for lane in range(images_in_block, LANES):
+            memory[y.at + k * y.plane + lane] = 0

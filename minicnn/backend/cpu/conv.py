@@ -12,6 +12,7 @@ from minicnn.backend import reference
 from minicnn.backend.cpu import blocks
 from minicnn.backend.cpu.blas import one_thread
 from minicnn.backend.cpu.geometry import Window, padded, tile_for, up
+from minicnn.backend.cpu.instruction import View
 from minicnn.backend.cpu.jit import LANES, jit, plain
 from minicnn.backend.cpu.threads import get_num_threads
 
@@ -40,14 +41,14 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
 def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
     """See :func:`minicnn.backend.reference.conv2d_grad_input`.
 
-    It is a convolution too: of gy with ``stride - 1`` zeros between its pixels, with the filters turned by 180 degrees
+    It is a convolution too: of gy with ``stride - 1`` zeros between its pixels, with the filters rotated by 180 degrees
     and input and output channels exchanged.
     """
     if gy.shape[0] < LANES // 2:
         return _conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups)
     o, c, kh, kw = weight.shape
-    turned = weight[:, :, ::-1, ::-1].reshape(groups, o // groups, c, kh, kw).transpose(0, 2, 1, 3, 4)
-    turned = turned.reshape(groups * c, o // groups, kh, kw)
+    rotated = weight[:, :, ::-1, ::-1].reshape(groups, o // groups, c, kh, kw).transpose(0, 2, 1, 3, 4)
+    rotated = rotated.reshape(groups * c, o // groups, kh, kw)
     pads = tuple(d * (k - 1) - p for d, k, p in zip(dilation, (kh, kw), padding, strict=True))
     crop = tuple(-min(p, 0) for p in pads)  # a padding beyond the window: the outermost of gy saw zeros only
     if max(crop):
@@ -56,7 +57,7 @@ def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
         gy = gy[:, :, crop[0] : gy.shape[2] - crop[0], crop[1] : gy.shape[3] - crop[1]]
         pads = tuple(max(p, 0) for p in pads)
     bias = np.zeros(groups * c, dtype=gy.dtype)
-    return _correlate(gy, turned, bias, shape[2:], Window((kh, kw), (1, 1), pads, dilation), groups, stride)
+    return _correlate(gy, rotated, bias, shape[2:], Window((kh, kw), (1, 1), pads, dilation), groups, stride)
 
 
 def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
@@ -122,16 +123,15 @@ def _correlate_blocks(x, weight, bias, y, table, starts, taps, first, room, spac
         memory[bias_at : bias_at + bias.size] = bias
         for block in range(thread, (n + LANES - 1) // LANES, threads):
             images = min(LANES, n - block * LANES)
-            blocks.interleave(x, block * LANES, images, memory, first, room[0], room[1], spacing)
+            blocks.interleave_images(x, block * LANES, images, memory, View(first, room[0], room[1]), spacing)
             for group in range(groups):
                 blocks.products(
                     choice, memory, table, outputs_at + group * o * plane, plane, weights_at + group * o * taps, taps,
                     group * (c // groups) * room[0], starts[0], starts[1], starts[2], starts[3], taps, pixels, o,
                     bias_at + group * o, least,
                 )  # fmt: skip
-            size = (y.shape[1], y.shape[2], y.shape[3])
-            row = y.shape[3] * LANES
-            blocks.deinterleave(memory, outputs_at, plane, row, size, y.ravel(), 0, block * LANES, images)
+            made, size = View(outputs_at, plane, y.shape[3] * LANES), (y.shape[1], y.shape[2], y.shape[3])
+            blocks.deinterleave_images(memory, made, size, y.ravel(), 0, block * LANES, images)
 
 
 @jit(parallel=True)
@@ -149,8 +149,8 @@ def _grad_weight(gy, x, partial, table, starts, taps, pixels, first, room, choic
         for part in range(thread, parts, threads):
             for block in range(part, (n + LANES - 1) // LANES, parts):
                 images = min(LANES, n - block * LANES)
-                blocks.interleave(x, block * LANES, images, memory, first, room[0], room[1], (1, 1))
-                blocks.interleave(gy, block * LANES, images, memory, gradients_at, plane, row, (1, 1))
+                blocks.interleave_images(x, block * LANES, images, memory, View(first, room[0], room[1]), (1, 1))
+                blocks.interleave_images(gy, block * LANES, images, memory, View(gradients_at, plane, row), (1, 1))
                 for group in range(groups):
                     blocks.weight_gradient(
                         choice, memory, table, total_at + group * o * taps, taps, gradients_at + group * o * plane,

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 
 from minicnn.backend.cpu.jit import LANES, helper, jit, plain
-from minicnn.backend.cpu.lanes import fill, load_bytes, prefetch, store, turned
+from minicnn.backend.cpu.lanes import fill, load_bytes, prefetch, reversed_lanes, store
 
 _MODES = {"constant": 0, "reflect": 1, "replicate": 2}
 
@@ -63,7 +63,7 @@ def _gather(images, index, flip, dy, dx, scale, shift, mode, y):
                 for start in range(first, last, LANES):
                     j = min(start, last - LANES)  # the last vector may overlap
                     if flip[i]:
-                        value = turned(load_bytes(pixels, source + w - LANES - j - move))
+                        value = reversed_lanes(load_bytes(pixels, source + w - LANES - j - move))
                     else:
                         value = load_bytes(pixels, source + j + move)
                     store(out, target + j, value * factors - offsets)

@@ -140,7 +140,7 @@ def fill(typing, value):
 
 
 @intrinsic
-def turned(typing, vector):
+def reversed_lanes(typing, vector):
     """The lanes from last to first."""
 
     def codegen(context, builder, signature, arguments):

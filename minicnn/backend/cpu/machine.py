@@ -1,15 +1,18 @@
 """The machine that runs a plan: a list of block operations, interpreted by compiled code.
 
-A program is an int64 array, one instruction a row: an operation code and its operands. Each thread takes parts of the
-batch, and each block of LANES images of a part through the whole program, so that what lives inside a block stays in
-the thread's caches; the threads meet once, at the end. A part is a fixed set of blocks, and sums over images are kept a
-part, so the bits do not depend on the number of threads.
+Each thread takes parts of the batch, and each block of LANES images of a part through the whole program (see
+:mod:`minicnn.backend.cpu.instruction`), so that what lives inside a block stays in the thread's caches; the threads
+meet once, at the end. A part is a fixed set of blocks, and sums over images are kept a part, so the bits do not depend
+on the number of threads.
 
-An operand in memory is a pair (at, step): at + block * step, or at + thread * room for step -1: scratch of the thread.
-Other operands are sizes, strides, offsets into the table of offsets, and offsets into the numbers (float32).
+What an instruction may take beside its operands: ``memory``, float32; ``table``, int64, lists of offsets; ``images``
+and ``labels``, what the plan was fed; ``count``, the images; of this block its number ``block``, its ``first`` image
+and the number ``images_in_block``; the ``part`` that it belongs to, and ``accumulate``, whether the part has begun its
+sums.
 """
 
 import ctypes
+import textwrap
 from functools import cache
 
 import numba
@@ -21,34 +24,24 @@ from numba.extending import intrinsic
 from minicnn.backend.cpu import blocks, pointwise, single, winograd, winograd_rows
 from minicnn.backend.cpu.elementwise import sgd_step_flat
 from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, tile_for_matrix, up
+from minicnn.backend.cpu.instruction import INSTRUCTIONS, WIDTH, View, calls, disassembled, row
 from minicnn.backend.cpu.jit import LANES
 from minicnn.backend.cpu.matmul import multiply
 from minicnn.backend.cpu.objects import c_function
-from minicnn.backend.cpu.pointwise import POINTWISE
 from minicnn.backend.cpu.threads import NUMBER
 from minicnn.backend.cpu.tile import TILES
 from minicnn.backend.cpu.winograd_rows import OUTPUTS, POINTS
 
 __all__ = [
-    "FILTERS", "LANES", "ONE", "OPERATIONS", "OUTPUTS", "PARTS", "POINTS", "POINTWISE", "TILES", "WIDTH", "Context",
-    "Window", "multiply", "sgd_steps", "sweeps", "tile_for", "tile_for_matrix", "up",
+    "FILTERS", "INSTRUCTIONS", "LANES", "ONE", "OUTPUTS", "PARTS", "POINTS", "TILES", "WIDTH", "Context", "Window",
+    "blocks", "disassembled", "multiply", "pointwise", "row", "sgd_steps", "single", "sweeps", "tile_for",
+    "tile_for_matrix", "up",
 ]  # fmt: skip
 
-WIDTH = 32
-"""Length of an instruction."""
 PARTS = 8
 """Into how many parts a batch is divided, where there are as many blocks."""
-
-OPERATIONS = (
-    "interleave", "deinterleave", "products", "weight_gradient", "channel_sums", "max_pool", "max_pool_grad",
-    "cross_entropy", "cross_entropy_grad", "moments", "norm_sums", "dropout", "winograd",
-    "winograd_gradient", "winograd_operands", "fetch", "put", "max_pool_single", "linear_single", "avg_pool",
-    "avg_pool_grad", "spread_rows", "spread_rows_grad", "gather_rows", "gather_rows_grad", *POINTWISE,
-)  # fmt: skip
-"""Names of the operation codes."""
 FILTERS = {len(matrix): matrix for matrix in (winograd.FILTER, winograd_rows.FILTER)}
 """The transforms of filters, (points, taps), by the number of points."""
-_POINTWISE = len(OPERATIONS) - len(POINTWISE)
 
 
 def _pointer_to(kind):
@@ -141,19 +134,19 @@ def _launch(interpreter, program, length, context, count, parts):
 
 @cache
 def _interpreter():
-    """Address of :func:`_interpret` as machine code: called by the launcher, not linked, it is compiled only once."""
+    """Address of the interpreter as machine code: called by the launcher, not linked, it is compiled only once."""
     return ctypes.cast(c_function(_interpret), ctypes.c_void_p).value
 
 
+_SOURCE = """
 def _interpret(program, length, context, count, part, parts, thread):
-    """Run the program over the blocks of one part."""
     ends = carray(_integers(context), 14)
     rows, table = carray(_integers(program), (length, WIDTH)), carray(_integers(ends[2]), ends[3])
     memory, numbers = carray(_floats(ends[0]), ends[1]), carray(_floats(ends[4]), ends[5])
     labels, scratch = carray(_integers(ends[6]), ends[7]), thread * ends[8]
     images = carray(_floats(ends[9]), (ends[10], ends[11], ends[12], ends[13]))
     for block in range(part, (count + LANES - 1) // LANES, parts):
-        first, here, again = block * LANES, min(LANES, count - block * LANES), block >= parts
+        first, images_in_block, accumulate = block * LANES, min(LANES, count - block * LANES), block >= parts
         for i in range(length):
             r = rows[i]
             code = r[0]
@@ -161,104 +154,14 @@ def _interpret(program, length, context, count, part, parts, thread):
             b = r[3] + (scratch if r[4] < 0 else block * r[4])
             c = r[5] + (scratch if r[6] < 0 else block * r[6])
             d = r[7] + (scratch if r[8] < 0 else block * r[8])
-            if code >= _POINTWISE:
-                pointwise.pointwise(
-                    code - _POINTWISE, memory, a, r[9], r[10], b, r[11], r[12], c, r[13], r[14],
-                    (r[15], r[16], r[17]), r[18], numbers[r[19]], here,
-                )  # fmt: skip
-            elif code == 0:
-                if r[9] < 0:
-                    blocks.interleave(images, first, here, memory, a, r[10], r[11], (1, 1))
-                else:
-                    plain = memory[r[9] : r[9] + count * r[12] * r[13] * r[14]].reshape(count, r[12], r[13], r[14])
-                    blocks.interleave(plain, first, here, memory, a, r[10], r[11], (1, 1))
-            elif code == 1:
-                blocks.deinterleave(memory, a, r[9], r[10], (r[11], r[12], r[13]), memory, r[14], first, here)
-            elif code == 2:
-                blocks.products(
-                    r[9], memory, table, a, r[10], b, r[11], c, r[12], r[13], r[14], r[15], r[16], r[17], r[18], r[19],
-                    numbers[r[20]],
-                )  # fmt: skip
-            elif code == 3:
-                blocks.weight_gradient(
-                    r[9], memory, table, r[10] + part * r[11], r[12], a, r[13], b, c, r[14], r[15], r[16], r[17],
-                    r[18], r[19], r[20], r[21], again,
-                )  # fmt: skip
-            elif code == 4:
-                out = r[14] + part * r[15]
-                pointwise.channel_sums(
-                    memory, a, r[9], r[10], (r[11], r[12], r[13]), out, out + parts * r[15], again
-                )  # fmt: skip
-            elif code == 5:
-                blocks.max_pool(
-                    memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), (r[16], r[17]), (r[18], r[19]),
-                    numbers[r[20]],
-                )  # fmt: skip
-            elif code == 6:
-                blocks.max_pool_grad(
-                    memory, a, r[9], r[10], b, r[11], r[12], c, r[13], r[14], d, r[15], r[16], (r[17], r[18], r[19]),
-                    (r[20], r[21]), (r[22], r[23]), (r[17], r[24], r[25]), numbers[r[26]],
-                )  # fmt: skip
-            elif code == 7:
-                blocks.cross_entropy(memory, a, r[12], r[9], labels, first, here, numbers[r[10]], b, r[13], r[11])
-            elif code == 8:
-                blocks.cross_entropy_grad(memory, a, r[12], r[9], labels, first, here, numbers[r[10]], r[11], b, r[13])
-            elif code == 9:
-                pointwise.moments(memory, a, r[9], r[10], (r[11], r[12], r[13]), here, b)
-            elif code == 10:
-                out = r[17] + part * r[18]
-                pointwise.norm_sums(
-                    memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), r[16], out, out + parts * r[18],
-                    again,
-                )  # fmt: skip
-            elif code == 11:
-                pointwise.dropout(
-                    memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), first, table[r[16]],
-                    np.uint64(r[17]), numbers[r[18]],
-                )  # fmt: skip
-            elif code == 12:
-                winograd.convolution(
-                    r[9], memory, table, a, r[10], r[11], r[12], b, r[13], r[14], r[15], c, r[16], r[17], r[18], r[19],
-                    r[20], r[21], r[22], numbers[r[23]], d, r[24], r[25], r[26],
-                )  # fmt: skip
-            elif code == 13:
-                winograd.gradient(
-                    r[9], memory, table, a, r[10], r[11], r[12], b, r[13], r[14], r[15], r[16], r[17],
-                    r[18] + part * r[19], r[20], c, r[21], r[22], r[23], r[24], again,
-                )  # fmt: skip
-            elif code == 14:
-                place = first * r[17]
-                winograd.operands(
-                    memory, a, r[9], r[10], r[11], b, r[12], r[13], r[14], r[15], r[16], r[17], c,
-                    r[18] + place * r[11], r[19] + place, r[20],
-                )  # fmt: skip
-            elif code == 15:
-                size = r[11] * r[12] * r[13]
-                if r[14] < 0:
-                    single.fetch(images.ravel(), block * size, memory, a, r[9], r[10], (r[11], r[12], r[13]))
-                else:
-                    single.fetch(memory, r[14] + block * size, memory, a, r[9], r[10], (r[11], r[12], r[13]))
-            elif code == 16:
-                to = r[14] + block * r[11] * r[12] * r[13]
-                single.put(memory, a, r[9], r[10], (r[11], r[12], r[13]), to)
-            elif code == 17:
-                single.max_pool(
-                    memory, a, r[9], r[10], b, r[11], r[12], (r[13], r[14], r[15]), (r[16], r[17]), (r[18], r[19]),
-                    numbers[r[20]],
-                )  # fmt: skip
-            elif code == 18:
-                single.linear(memory, a, r[9], b, r[10], c, r[11], numbers[r[12]])
-            elif code == 19:
-                blocks.avg_pool(memory, a, r[9], r[10], (r[11], r[12], r[13]), r[14], r[15], b, r[16])
-            elif code == 20:
-                blocks.avg_pool_grad(memory, a, r[9], b, r[10], r[11], (r[12], r[13], r[14]), r[15], r[16])
-            elif code == 21:
-                winograd_rows.spread(memory, a, r[9], r[10], b, r[11], r[12], r[13], r[14], r[15], r[16], r[17])
-            elif code == 22:
-                winograd_rows.spread_grad(memory, a, r[9], r[10], b, r[11], r[12], r[13], r[14], r[15], r[16], r[17])
-            elif code == 23:
-                winograd_rows.gather(
-                    memory, a, r[9], r[10], b, r[11], r[12], r[13], r[14], r[15], r[16], r[17], numbers[r[18]]
-                )
-            elif code == 24:
-                winograd_rows.gather_grad(memory, a, r[9], r[10], b, r[11], r[12], r[13], r[14], r[15], r[16])
+"""
+
+
+def _interpret_function():
+    """Return the interpreter, which runs a program over the blocks of a part; INSTRUCTIONS give its calls."""
+    scope = globals() | {"View": View} | {name: declared.function for name, declared in INSTRUCTIONS.items()}
+    exec(compile(_SOURCE + textwrap.indent(calls(), " " * 12), __file__, "exec"), scope)
+    return scope["_interpret"]
+
+
+_interpret = _interpret_function()

@@ -1,7 +1,11 @@
-"""Operations on one block that treat every pixel alike, and the sums of batch norm; see blocks.py for the layout."""
+"""Instructions that treat every pixel of a block alike, and the sums of batch norm; see blocks.py for the layout.
+
+``terms``: where the numbers of the channels are, a list of all channels after the other.
+"""
 
 import numpy as np
 
+from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import (
     fill,
@@ -17,64 +21,107 @@ from minicnn.backend.cpu.lanes import (
 )
 
 _PIECE = 32  # vectors are added in pieces of this length, and so many pieces before their sum goes to a float64
-POINTWISE = ("copy", "relu", "relu_grad", "elu", "elu_grad", "add", "affine", "norm_grad")
-"""Names of the operations of :func:`pointwise`, by code."""
 
 
+@instruction("a:view size:pixels -> y:view")
 @helper
-def pointwise(code, memory, a, a_plane, a_row, b, b_plane, b_row, y, y_plane, y_row, size, terms, number, images):
-    """y = f(a, b) for every pixel of a block of ``size``; y may be a or b.
+def copy(memory, a, size, y):
+    """y = a."""
+    for c in range(size[0]):
+        for i in range(size[1]):
+            u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                store(memory, w + j, load(memory, u + j))
 
-    ====  =========  ================================================================================
-    code  name       f
-    ====  =========  ================================================================================
-    0     copy       a
-    1     relu       max(a, 0)
-    2     relu_grad  a where b > 0, else 0
-    3     elu        a where a > 0, else number (e^a - 1)
-    4     elu_grad   a where b > 0, else a (b + number): from the output b of ELU
-    5     add        max(a + b, number)
-    6     affine     max(p a + q, number), p and q of the channel: batch norm
-    7     norm_grad  p a + q b + r of the channel, 0 for absent images: the gradient of batch norm
-    ====  =========  ================================================================================
 
-    terms: where p, q and r are, one list of all channels after the other.
-    """
-    channels, height, width = size
-    zero, s, present = fill(0.0), fill(number), first(images)
+@instruction("a:view size:pixels -> y:view(a)")
+@helper
+def relu(memory, a, size, y):
+    """y = max(a, 0)."""
+    zero = fill(0.0)
+    for c in range(size[0]):
+        for i in range(size[1]):
+            u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                store(memory, w + j, maximum(load(memory, u + j), zero))
+
+
+@instruction("a:view b:view size:pixels -> y:view(a)")
+@helper
+def relu_grad(memory, a, b, size, y):
+    """y = a where b > 0, else 0; b: the output of ReLU."""
+    zero = fill(0.0)
+    for c in range(size[0]):
+        for i in range(size[1]):
+            u, v, w = a.at + c * a.plane + i * a.row, b.at + c * b.plane + i * b.row, y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                store(memory, w + j, where_greater(load(memory, v + j), zero, load(memory, u + j), zero))
+
+
+@instruction("a:view alpha:number size:pixels -> y:view(a)")
+@helper
+def elu(memory, a, alpha, size, y):
+    """y = a where a > 0, else alpha (e^a - 1)."""
+    zero, scale = fill(0.0), fill(alpha)
+    for c in range(size[0]):
+        for i in range(size[1]):
+            u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                value = load(memory, u + j)
+                store(memory, w + j, where_greater(value, zero, value, scale * _expm1(value)))
+
+
+@instruction("a:view b:view alpha:number size:pixels -> y:view(a)")
+@helper
+def elu_grad(memory, a, b, alpha, size, y):
+    """y = a where b > 0, else a (b + alpha); b: the output of ELU."""
+    zero, scale = fill(0.0), fill(alpha)
+    for c in range(size[0]):
+        for i in range(size[1]):
+            u, v, w = a.at + c * a.plane + i * a.row, b.at + c * b.plane + i * b.row, y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                gradient, output = load(memory, u + j), load(memory, v + j)
+                store(memory, w + j, where_greater(output, zero, gradient, gradient * (output + scale)))
+
+
+@instruction("a:view b:view floor:number size:pixels -> y:view(a,b)")
+@helper
+def add(memory, a, b, floor, size, y):
+    """y = max(a + b, floor)."""
+    least = fill(floor)
+    for c in range(size[0]):
+        for i in range(size[1]):
+            u, v, w = a.at + c * a.plane + i * a.row, b.at + c * b.plane + i * b.row, y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                store(memory, w + j, maximum(load(memory, u + j) + load(memory, v + j), least))
+
+
+@instruction("a:view terms:word floor:number size:pixels -> y:view(a)")
+@helper
+def affine(memory, a, terms, floor, size, y):
+    """y = max(p a + q, floor), terms p and q: batch norm."""
+    least = fill(floor)
+    for c in range(size[0]):
+        p, q = fill(memory[terms + c]), fill(memory[terms + size[0] + c])
+        for i in range(size[1]):
+            u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                store(memory, w + j, maximum(multiply_add(load(memory, u + j), p, q), least))
+
+
+@instruction("a:view b:view terms:word size:pixels -> y:view(a)")
+@helper
+def norm_grad(memory, images_in_block, a, b, terms, size, y):
+    """y = p a + q b + r, terms p, q and r, 0 for absent images: the gradient of batch norm."""
+    present, channels = first(images_in_block), size[0]
     for c in range(channels):
-        p, q, r = fill(memory[terms + c]), fill(memory[terms + channels + c]), zero
-        if code == 7:
-            p, q, r = p * present, q * present, fill(memory[terms + 2 * channels + c]) * present
-        for i in range(height):
-            u, v, w = a + c * a_plane + i * a_row, b + c * b_plane + i * b_row, y + c * y_plane + i * y_row
-            if code == 0:
-                for j in range(0, width * LANES, LANES):
-                    store(memory, w + j, load(memory, u + j))
-            elif code == 1:
-                for j in range(0, width * LANES, LANES):
-                    store(memory, w + j, maximum(load(memory, u + j), zero))
-            elif code == 2:
-                for j in range(0, width * LANES, LANES):
-                    store(memory, w + j, where_greater(load(memory, v + j), zero, load(memory, u + j), zero))
-            elif code == 3:
-                for j in range(0, width * LANES, LANES):
-                    value = load(memory, u + j)
-                    store(memory, w + j, where_greater(value, zero, value, s * _expm1(value)))
-            elif code == 4:
-                for j in range(0, width * LANES, LANES):
-                    gradient, output = load(memory, u + j), load(memory, v + j)
-                    store(memory, w + j, where_greater(output, zero, gradient, gradient * (output + s)))
-            elif code == 5:
-                for j in range(0, width * LANES, LANES):
-                    store(memory, w + j, maximum(load(memory, u + j) + load(memory, v + j), s))
-            elif code == 6:
-                for j in range(0, width * LANES, LANES):
-                    store(memory, w + j, maximum(multiply_add(load(memory, u + j), p, q), s))
-            else:
-                for j in range(0, width * LANES, LANES):
-                    value = multiply_add(load(memory, v + j), q, r)
-                    store(memory, w + j, multiply_add(load(memory, u + j), p, value))
+        p, q = fill(memory[terms + c]) * present, fill(memory[terms + channels + c]) * present
+        r = fill(memory[terms + 2 * channels + c]) * present
+        for i in range(size[1]):
+            u, v, w = a.at + c * a.plane + i * a.row, b.at + c * b.plane + i * b.row, y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                value = multiply_add(load(memory, v + j), q, r)
+                store(memory, w + j, multiply_add(load(memory, u + j), p, value))
 
 
 @helper
@@ -100,15 +147,16 @@ def _expm1(x):
     return multiply_add(power, rest, power - fill(1.0))
 
 
+@instruction("x:view size:pixels -> partial:place")
 @helper
-def moments(memory, x, plane, row, size, images, out):
-    """Mean of each channel over the pixels of ``images`` and the sum of squares about it: out[c], out[C + c]."""
+def moments(memory, images_in_block, x, size, partial):
+    """The mean of each channel over a block and the sum of squares about it, one list after the other."""
     channels, height, width = size
-    present, end = first(images), width * LANES
+    present, end = first(images_in_block), width * LANES
     for c in range(channels):
         whole, sums, lines = np.float64(0), fill(0.0), 0
         for i in range(height):
-            start = x + c * plane + i * row
+            start = x.at + c * x.plane + i * x.row
             for piece in range(0, end, _PIECE * LANES):
                 line = fill(0.0)
                 for j in range(piece, min(piece + _PIECE * LANES, end), LANES):
@@ -116,10 +164,10 @@ def moments(memory, x, plane, row, size, images, out):
                 sums, lines = sums + line, lines + 1
                 if lines % _PIECE == 0:
                     whole, sums = whole + total(sums * present), fill(0.0)
-        mean = memory.dtype.type((whole + total(sums * present)) / (images * height * width))
+        mean = memory.dtype.type((whole + total(sums * present)) / (images_in_block * height * width))
         middle, whole, sums, lines = fill(mean), np.float64(0), fill(0.0), 0
         for i in range(height):
-            start = x + c * plane + i * row
+            start = x.at + c * x.plane + i * x.row
             for piece in range(0, end, _PIECE * LANES):
                 line = fill(0.0)
                 for j in range(piece, min(piece + _PIECE * LANES, end), LANES):
@@ -128,42 +176,44 @@ def moments(memory, x, plane, row, size, images, out):
                 sums, lines = sums + line, lines + 1
                 if lines % _PIECE == 0:
                     whole, sums = whole + total(sums * present), fill(0.0)
-        memory[out + c] = mean
-        memory[out + channels + c] = whole + total(sums * present)
+        memory[partial + c] = mean
+        memory[partial + channels + c] = whole + total(sums * present)
 
 
+@instruction("gy:view x:view means:word size:pixels rest:part -> partial:part")
 @helper
-def norm_sums(memory, g, g_plane, g_row, x, x_plane, x_row, size, means, out, rest, again):
-    """Add, or write if not ``again``, the sums of g and of g (x - mean) of each channel: c and C + c of out, rest."""
+def norm_sums(memory, accumulate, gy, x, means, size, rest, partial):
+    """The sums of gy and of gy (x - mean) of each channel, and in ``rest`` what rounding lost of them."""
     channels, height, width = size
     end = width * LANES
     for c in range(channels):
         mean, lines = fill(memory[means + c]), 0
-        whole, whole_product, plain, weighted = np.float64(0), np.float64(0), fill(0.0), fill(0.0)
+        whole, whole_product, sums, products = np.float64(0), np.float64(0), fill(0.0), fill(0.0)
         for i in range(height):
-            u, v = g + c * g_plane + i * g_row, x + c * x_plane + i * x_row
+            u, v = gy.at + c * gy.plane + i * gy.row, x.at + c * x.plane + i * x.row
             for piece in range(0, end, _PIECE * LANES):
                 line, product = fill(0.0), fill(0.0)
                 for j in range(piece, min(piece + _PIECE * LANES, end), LANES):
                     gradient = load(memory, u + j)
                     line = line + gradient
                     product = multiply_add(gradient, load(memory, v + j) - mean, product)
-                plain, weighted, lines = plain + line, weighted + product, lines + 1
+                sums, products, lines = sums + line, products + product, lines + 1
                 if lines % _PIECE == 0:
-                    whole, plain = whole + total(plain), fill(0.0)
-                    whole_product, weighted = whole_product + total(weighted), fill(0.0)
-        _add(memory, out + c, rest + c, whole + total(plain), again)
-        _add(memory, out + channels + c, rest + channels + c, whole_product + total(weighted), again)
+                    whole, sums = whole + total(sums), fill(0.0)
+                    whole_product, products = whole_product + total(products), fill(0.0)
+        _add(memory, partial + c, rest + c, whole + total(sums), accumulate)
+        _add(memory, partial + channels + c, rest + channels + c, whole_product + total(products), accumulate)
 
 
+@instruction("x:view size:size rest:part -> partial:part")
 @helper
-def channel_sums(memory, x, plane, row, size, out, rest, again):
-    """Add, or write if not ``again``, the sum of each channel: out[c], rest[c]."""
+def channel_sums(memory, accumulate, x, size, rest, partial):
+    """The sum of each channel, and in ``rest`` what rounding lost of it."""
     end = size[2] * LANES
     for c in range(size[0]):
         whole, sums, lines = np.float64(0), fill(0.0), 0
         for i in range(size[1]):
-            start = x + c * plane + i * row
+            start = x.at + c * x.plane + i * x.row
             for piece in range(0, end, _PIECE * LANES):
                 line = fill(0.0)
                 for j in range(piece, min(piece + _PIECE * LANES, end), LANES):
@@ -171,30 +221,31 @@ def channel_sums(memory, x, plane, row, size, out, rest, again):
                 sums, lines = sums + line, lines + 1
                 if lines % _PIECE == 0:
                     whole, sums = whole + total(sums), fill(0.0)
-        _add(memory, out + c, rest + c, whole + total(sums), again)
+        _add(memory, partial + c, rest + c, whole + total(sums), accumulate)
 
 
 @helper
-def _add(memory, place, rest, value, again):
+def _add(memory, place, rest, value, accumulate):
     """Add to a sum over blocks, or begin it: float64, kept as two float32, what rounding loses beside the rounded."""
-    if again:
+    if accumulate:
         value += np.float64(memory[place]) + np.float64(memory[rest])
     memory[place] = value
     memory[rest] = value - np.float64(memory[place])
 
 
+@instruction("x:view size:size key:key threshold:word scale:number -> y:view(x)")
 @helper
-def dropout(memory, x, x_plane, x_row, y, y_plane, y_row, size, first_image, key, threshold, scale):
+def dropout(memory, first, x, size, key, threshold, scale, y):
     """y = scale x where the random bits of the element are at least ``threshold``; see the reference's dropout."""
     channels, height, width = size
     for c in range(channels):
         for i in range(height):
             for j in range(width):
-                u, v = x + c * x_plane + i * x_row + j * LANES, y + c * y_plane + i * y_row + j * LANES
+                u, v = x.at + c * x.plane + i * x.row + j * LANES, y.at + c * y.plane + i * y.row + j * LANES
                 for lane in range(LANES):
-                    element = (((first_image + lane) * channels + c) * height + i) * width + j
+                    element = (((first + lane) * channels + c) * height + i) * width + j
                     z = np.uint64(key) + np.uint64(element + 1) * np.uint64(0x9E3779B97F4A7C15)
                     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
                     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
                     z = (z ^ (z >> np.uint64(31))) >> np.uint64(40)
-                    memory[v + lane] = memory[u + lane] * scale if z >= threshold else np.float32(0)
+                    memory[v + lane] = memory[u + lane] * scale if z >= np.uint64(threshold) else np.float32(0)

@@ -10,7 +10,8 @@ the filter turns it around: G^T [sum over the 2 x 2 outputs of (A dY A^T) * (B^T
 
 import numpy as np
 
-from minicnn.backend.cpu.blocks import accumulate, products
+from minicnn.backend.cpu.blocks import add_products, products
+from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import fill, load, maximum, store, transpose
 
@@ -64,42 +65,47 @@ def _gathered_column(memory, at, step):
     )
 
 
+@instruction(
+    "shape:word x:view inputs:word weight:word weight_row:word weight_steps:word adjoint:word size:size bias:word "
+    "zeros:word floor:number work:place strip:word columns:word steps:word -> y:view"
+)
 @helper
-def convolution(
-    shape, memory, table, x, x_plane, x_row, inputs, filters, a_row, a_k, turned, y, y_plane, y_row, outputs, height,
-    width, bias, zeros, floor, work, strip, tiles_j, x_k,
+def winograd(
+    shape, memory, table, x, inputs, weight, weight_row, weight_steps, adjoint, size, bias, zeros, floor, work, strip,
+    columns, steps, y,
 ):  # fmt: skip
-    """y = max(3 x 3 convolution of x + bias, floor), (outputs, height, width), both even; x has a halo of 1.
+    """y = max(3 x 3 convolution of x + bias, floor) of ``size``, height and width even; x has a halo of 1.
 
-    filters: (16, outputs, inputs) of U, a_row and a_k as in :func:`~minicnn.backend.cpu.tile.tile`; ``turned``: filters
-    by 180 degrees, for which U only changes places. work: room for 16 (inputs + outputs) tiles of ``strip`` places;
-    tiles_j, x_k: tables of the places of a strip, and of the channels in it.
+    weight: (16, outputs, inputs) of U, its rows and steps as in :func:`~minicnn.backend.cpu.tile.tile`; ``adjoint``:
+    filters turned by 180 degrees, for which U only changes places. work: room for 16 (inputs + outputs) tiles of
+    ``strip`` places; columns, steps: tables of the places of a strip, and of the channels in it.
     """
+    outputs, height, width = size
     across, plane, number = width // 2, strip * LANES, height * width // 4
     into, out_of = inputs * plane, outputs * plane
     made = work + 16 * into
     floors = fill(floor)
     for start in range(0, number, strip):
-        here = min(strip, number - start)
+        tiles = min(strip, number - start)
         for c in range(inputs):
-            for t in range(here):
+            for t in range(tiles):
                 i, j = (start + t) // across, (start + t) % across
-                at = x + c * x_plane + (2 * i - 1) * x_row + (2 * j - 1) * LANES
-                spread_tile(memory, at, x_row, work + c * plane + t * LANES, into)
+                at = x.at + c * x.plane + (2 * i - 1) * x.row + (2 * j - 1) * LANES
+                spread_tile(memory, at, x.row, work + c * plane + t * LANES, into)
         for position in range(16):
             p, q = position // 4, position % 4
-            if turned:  # the first and the last change places
+            if adjoint:  # the first and the last change places
                 p, q = (3 - p if p % 3 == 0 else p), (3 - q if q % 3 == 0 else q)
             products(
-                shape, memory, table, made + position * out_of, plane, filters + (4 * p + q) * inputs * outputs, a_row,
-                work + position * into, tiles_j, tiles_j, a_k, x_k, inputs, here, outputs, zeros,
-                memory.dtype.type(-np.inf),
+                shape, memory, table, made + position * out_of, plane, weight + (4 * p + q) * inputs * outputs,
+                weight_row, work + position * into, columns, columns, weight_steps, steps, inputs, tiles, outputs,
+                zeros, memory.dtype.type(-np.inf),
             )  # fmt: skip
         for o in range(outputs):
             offset = fill(memory[bias + o])
-            for t in range(here):
+            for t in range(tiles):
                 i, j = (start + t) // across, (start + t) % across
-                at, to = made + o * plane + t * LANES, y + o * y_plane + 2 * i * y_row + 2 * j * LANES
+                at, to = made + o * plane + t * LANES, y.at + o * y.plane + 2 * i * y.row + 2 * j * LANES
                 a0, b0 = _gathered_column(memory, at, out_of)
                 a1, b1 = _gathered_column(memory, at + out_of, out_of)
                 a2, b2 = _gathered_column(memory, at + 2 * out_of, out_of)
@@ -107,61 +113,73 @@ def convolution(
                 upper, lower = _gathered(a0, a1, a2, a3), _gathered(b0, b1, b2, b3)
                 store(memory, to, maximum(upper[0] + offset, floors))
                 store(memory, to + LANES, maximum(upper[1] + offset, floors))
-                store(memory, to + y_row, maximum(lower[0] + offset, floors))
-                store(memory, to + y_row + LANES, maximum(lower[1] + offset, floors))
+                store(memory, to + y.row, maximum(lower[0] + offset, floors))
+                store(memory, to + y.row + LANES, maximum(lower[1] + offset, floors))
 
 
 @helper
-def operands(
-    memory, x, x_plane, x_row, inputs, gy, g_plane, g_row, outputs, width, start, here, work, seen, made, length
-):  # fmt: skip
-    """Both factors of the gradient for ``here`` outputs of 2 x 2 from ``start``, in the order of a matrix product.
+def _operands(memory, x, inputs, gy, outputs, width, start, tiles, work, x_points, gy_points, length):
+    """Both factors of the gradient for ``tiles`` outputs of 2 x 2 from ``start``, in the order of a matrix product.
 
-    B^T d B to seen, (16, length, inputs), A dY A^T to made, (16, outputs, length): places of an image, LANES images a
-    place, from those addresses on. work: room for 16 LANES vectors; inputs: a multiple of LANES.
+    B^T d B to x_points, (16, length, inputs), A dY A^T to gy_points, (16, outputs, length): places of an image, LANES
+    images a place, from those addresses on. work: room for 16 LANES vectors; inputs: a multiple of LANES.
     """
     across, zero = width // 2, fill(0.0)
-    for t in range(here):
+    for t in range(tiles):
         i, j = (start + t) // across, (start + t) % across
-        at, place = x + (2 * i - 1) * x_row + (2 * j - 1) * LANES, t * LANES
+        at, place = x.at + (2 * i - 1) * x.row + (2 * j - 1) * LANES, t * LANES
         for c in range(0, inputs, LANES):
             for k in range(LANES):
-                spread_tile(memory, at + (c + k) * x_plane, x_row, work + k * LANES, LANES * LANES)
+                spread_tile(memory, at + (c + k) * x.plane, x.row, work + k * LANES, LANES * LANES)
             for position in range(16):
-                to = seen + (position * length + place) * inputs + c
+                to = x_points + (position * length + place) * inputs + c
                 transpose(memory, work + position * LANES * LANES, LANES, memory, to, inputs)
-        at = gy + 2 * i * g_row + 2 * j * LANES
+        at = gy.at + 2 * i * gy.row + 2 * j * LANES
         for o in range(outputs):
-            a, b = load(memory, at + o * g_plane), load(memory, at + o * g_plane + LANES)
-            c, d = load(memory, at + o * g_plane + g_row), load(memory, at + o * g_plane + g_row + LANES)
-            to, step = made + o * length + place, outputs * length
+            a, b = load(memory, at + o * gy.plane), load(memory, at + o * gy.plane + LANES)
+            c, d = load(memory, at + o * gy.plane + gy.row), load(memory, at + o * gy.plane + gy.row + LANES)
+            to, step = gy_points + o * length + place, outputs * length
             for down, (left, right) in enumerate(((a, b), (a + c, b + d), (a - c, b - d), (zero - c, zero - d))):
                 _store_row(memory, to + 4 * down * step, step, (left, left + right, left - right, zero - right))
 
 
+@instruction(
+    "x:view inputs:word gy:view outputs:word width:word tiles:word work:place length:word "
+    "-> x_points:word gy_points:word"
+)
 @helper
-def gradient(
-    shape, memory, table, x, x_plane, x_row, inputs, gy, g_plane, g_row, outputs, height, width, out, rows, work, strip,
-    columns, places, steps, again,
-):  # fmt: skip
-    """Add, or write if not ``again``, the gradient for U of the filters to out, (16, rows, inputs) with whole tiles.
+def winograd_operands(memory, first, x, inputs, gy, outputs, width, tiles, work, length, x_points, gy_points):
+    """Both factors for all ``tiles`` outputs of a block, where the products of all blocks are made at once."""
+    place = first * tiles
+    _operands(
+        memory, x, inputs, gy, outputs, width, 0, tiles, work, x_points + place * inputs, gy_points + place, length
+    )
 
-    columns: table of the vectors of a row; places and steps: tables of a strip's length, by 1 and by ``inputs``.
+
+@instruction(
+    "shape:word x:view inputs:word gy:view size:size rows:word work:place strip:word columns:word gy_steps:word "
+    "x_steps:word -> partial:part"
+)
+@helper
+def winograd_gradient(
+    shape, memory, table, x, inputs, gy, size, partial, rows, work, strip, columns, gy_steps, x_steps, accumulate
+):
+    """The gradient for U of the filters as a partial sum, (16, rows, inputs) with whole tiles. size: of gy.
+
+    columns: table of the vectors of a row; gy_steps and x_steps: tables of a strip's length, by 1 and by ``inputs``.
     """
+    outputs, height, width = size
     length, number = strip * LANES, height * width // 4
-    seen = work + 16 * LANES * LANES
-    made = seen + 16 * length * inputs
-    if not again:
-        memory[out : out + 16 * rows * inputs] = 0
+    x_points = work + 16 * LANES * LANES
+    gy_points = x_points + 16 * length * inputs
+    if not accumulate:
+        memory[partial : partial + 16 * rows * inputs] = 0
     for start in range(0, number, strip):
-        here = min(strip, number - start)
-        operands(
-            memory, x, x_plane, x_row, inputs, gy, g_plane, g_row, outputs, width, start, here, work, seen, made,
-            length,
-        )  # fmt: skip
+        tiles = min(strip, number - start)
+        _operands(memory, x, inputs, gy, outputs, width, start, tiles, work, x_points, gy_points, length)
         for position in range(16):
-            accumulate(
-                shape, memory, table, out + position * rows * inputs, inputs, made + position * outputs * length,
-                length, seen + position * length * inputs, columns, columns, places, steps, here * LANES,
-                inputs // LANES, outputs,
+            add_products(
+                shape, memory, table, partial + position * rows * inputs, inputs,
+                gy_points + position * outputs * length, length, x_points + position * length * inputs, columns,
+                columns, gy_steps, x_steps, tiles * LANES, inputs // LANES, outputs,
             )  # fmt: skip

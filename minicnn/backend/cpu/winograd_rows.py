@@ -15,6 +15,7 @@ tests allow 4e-6 of the largest result.
 
 import numpy as np
 
+from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import fill, load, multiply_add, store, where_greater
 
@@ -71,12 +72,14 @@ def _sums(v):
     return v[1] + v[2], v[1] - v[2], v[3] + v[4], v[3] - v[4], v[5] + v[6], v[5] - v[6]
 
 
+@instruction("x:view size:size tiles:word padding:word -> y:view")
 @helper
-def spread(memory, x, x_plane, x_row, v, v_plane, v_row, channels, height, width, tiles, padding):
-    """v = B^T d for every tile of the rows of x, (channels, height, width)."""
+def spread_rows(memory, x, size, tiles, padding, y):
+    """y = B^T d for every tile of the rows of x, which is of ``size``."""
+    channels, height, width = size
     for c in range(channels):
         for i in range(height):
-            row, to = x + c * x_plane + i * x_row, v + c * v_plane + i * v_row
+            row, to = x.at + c * x.plane + i * x.row, y.at + c * y.plane + i * y.row
             for t in range(tiles):
                 j = OUTPUTS * t - padding
                 d0, d1 = _pixel(memory, row, j, width), _pixel(memory, row, j + 1, width)
@@ -91,19 +94,21 @@ def spread(memory, x, x_plane, x_row, v, v_plane, v_row, channels, height, width
                 first = multiply_add(fill(5.25), d4 - d2, d0 - d6)
                 last = multiply_add(fill(5.25), d3 - d5, d7 - d1)
                 points = first, a + b, a - b, e + f, e - f, g + h, g - h, last
-                _store_points(memory, to + t * LANES, channels * v_plane, points)
+                _store_points(memory, to + t * LANES, channels * y.plane, points)
 
 
+@instruction("x:view size:size tiles:word padding:word -> y:view")
 @helper
-def spread_grad(memory, gv, v_plane, v_row, gx, x_plane, x_row, channels, height, width, tiles, padding):
-    """gx = the sum of B gv over the tiles: the gradient of :func:`spread`."""
+def spread_rows_grad(memory, x, size, tiles, padding, y):
+    """y = the sum of B x over the tiles, of ``size``: the gradient of :func:`spread_rows`."""
+    channels, height, width = size
     for c in range(channels):
         for i in range(height):
-            at, row = gv + c * v_plane + i * v_row, gx + c * x_plane + i * x_row
+            at, row = x.at + c * x.plane + i * x.row, y.at + c * y.plane + i * y.row
             x0 = x1 = x2 = x3 = fill(0.0)  # what the tile before adds
             j = -padding
             for t in range(tiles):
-                v = _load_points(memory, at + t * LANES, channels * v_plane)
+                v = _load_points(memory, at + t * LANES, channels * x.plane)
                 s1, d1, s2, d2, s3, d3 = _sums(v)
                 outer, inner = fill(5.25) * v[0], fill(5.25) * v[7]
                 _put(memory, row, j, width, x0 + v[0])
@@ -123,16 +128,18 @@ def spread_grad(memory, gv, v_plane, v_row, gx, x_plane, x_row, channels, height
             _put(memory, row, j + 3, width, x3)
 
 
+@instruction("x:view size:size tiles:word bias:word floor:number -> y:view")
 @helper
-def gather(memory, v, v_plane, v_row, y, y_plane, y_row, channels, height, width, tiles, bias, floor):
-    """y = max(A^T v + bias, floor) for every tile of the rows of y, (channels, height, width); a NaN stays."""
+def gather_rows(memory, x, size, tiles, bias, floor, y):
+    """y = max(A^T x + bias, floor) for every tile of the rows of y, which is of ``size``; a NaN stays."""
+    channels, height, width = size
     floors = fill(floor)
     for c in range(channels):
         offset = fill(memory[bias + c])
         for i in range(height):
-            at, row = v + c * v_plane + i * v_row, y + c * y_plane + i * y_row
+            at, row = x.at + c * x.plane + i * x.row, y.at + c * y.plane + i * y.row
             for t in range(tiles):
-                m = _load_points(memory, at + t * LANES, channels * v_plane)
+                m = _load_points(memory, at + t * LANES, channels * x.plane)
                 s1, d1, s2, d2, s3, d3 = _sums(m)
                 s1, d1 = s1 + offset, d1 + offset
                 y0, y1 = m[0] + s1 + (s2 + s3), multiply_add(fill(2.0), d2, multiply_add(fill(0.5), d3, d1))
@@ -145,12 +152,14 @@ def gather(memory, v, v_plane, v_row, y, y_plane, y_row, channels, height, width
                 _put(memory, row, j + 3, width, where_greater(floors, y3, floors, y3))
 
 
+@instruction("x:view size:size tiles:word -> y:view")
 @helper
-def gather_grad(memory, gy, y_plane, y_row, gv, v_plane, v_row, channels, height, width, tiles):
-    """gv = A gy for every tile: the gradient of :func:`gather`."""
+def gather_rows_grad(memory, x, size, tiles, y):
+    """y = A x for every tile of x, which is of ``size``: the gradient of :func:`gather_rows`."""
+    channels, height, width = size
     for c in range(channels):
         for i in range(height):
-            row, to = gy + c * y_plane + i * y_row, gv + c * v_plane + i * v_row
+            row, to = x.at + c * x.plane + i * x.row, y.at + c * y.plane + i * y.row
             for t in range(tiles):
                 j = OUTPUTS * t
                 y0, y1 = _pixel(memory, row, j, width), _pixel(memory, row, j + 1, width)
@@ -159,4 +168,4 @@ def gather_grad(memory, gy, y_plane, y_row, gv, v_plane, v_row, channels, height
                 e, f = multiply_add(fill(4.0), y2, y0), multiply_add(fill(8.0), y3, fill(2.0) * y1)
                 g, h = multiply_add(fill(0.25), y2, y0), multiply_add(fill(0.125), y3, fill(0.5) * y1)
                 points = y0, a + b, a - b, e + f, e - f, g + h, g - h, y3
-                _store_points(memory, to + t * LANES, channels * v_plane, points)
+                _store_points(memory, to + t * LANES, channels * y.plane, points)

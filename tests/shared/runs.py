@@ -63,10 +63,15 @@ def same(found, expected):
         np.testing.assert_array_equal(a, b)
 
 
+def nodes_of(plan):
+    """The nodes of a plan, in order."""
+    return [node for nodes in plan.code.phases for node in nodes]
+
+
 def kinds(compiled):
     """How often each kind of node occurs in the last plan; calls as "kernel()"."""
     (*_, plan) = compiled.plans.values()
-    names = [n.options["call"].kernel + "()" if n.kind == "call" else n.kind for n in plan.nodes]
+    names = [n.call.kernel + "()" if n.kind == "call" else n.kind for n in nodes_of(plan)]
     return {name: names.count(name) for name in names}
 
 

@@ -1,0 +1,212 @@
+"""Allocate: give everything a place in one memory: what is not used at the same time may have the same.
+
+The memory begins with zeros, for absent biases; then come regions and the blocks that outlive a phase, then the scratch
+of each thread, for the blocks that do not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from minicnn.compile.graph import Block, Graph, Node, Region, Thing, halos
+from minicnn.compile.schedule import Schedule
+
+
+class Place(NamedTuple):
+    """Where a thing begins, and how far the next block of it is; step -1: in the scratch of each thread."""
+
+    at: int
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The places of all things, and what they need.
+
+    Attributes:
+        lanes: images a block.
+        shared: by the results of reshapes that move nothing, the blocks that they are.
+        halos: of blocks, the rows and columns of zeros around their channels; (0, 0) where there is none.
+        work: where the scratch of an instruction begins in that of its thread.
+        room: floats of scratch a thread.
+        length: floats in all.
+        frames: place and size of what holds zeros from the beginning.
+    """
+
+    lanes: int
+    places: Mapping[Thing, Place]
+    shared: Mapping[Block, Block]
+    halos: Mapping[Block, tuple[int, int]]
+    work: int
+    room: int
+    length: int
+    frames: tuple[tuple[int, int], ...]
+
+    def plane(self, block: Block) -> int:
+        """Return how far the channels of a block are apart."""
+        return (block.height + 2 * self.halos[block][0]) * self.row(block)
+
+    def row(self, block: Block) -> int:
+        """Return how far the rows of a block are apart."""
+        return (block.width + 2 * self.halos[block][1]) * self.lanes
+
+    def view(self, block: Block, size: tuple[int, int, int] | None = None) -> tuple[int, int, int, int]:
+        """Return first pixel, step, plane and row of a block, or of a block of ``size`` without halo in its place."""
+        at, step = self.places[block]
+        if size is not None:
+            return at, step, size[1] * size[2] * self.lanes, size[2] * self.lanes
+        high, wide = self.halos[block]
+        return at + high * self.row(block) + wide * self.lanes, step, self.plane(block), self.row(block)
+
+
+def strip(x: Block, y: Block) -> int:
+    """Return how many 2 x 2 outputs Winograd's convolution works on at a time: few enough for the cache."""
+    return 12 if x.height * x.width > 16 and x.channels + y.channels <= 512 else 4
+
+
+def allocate(phases: Schedule, graph: Graph, machine: Any) -> tuple[Schedule, Allocation]:
+    """Return the phases without reshapes, and where everything lies."""
+    allocation = Allocation(graph.layout.lanes, {}, {}, halos(node for nodes in phases for node in nodes), 0, 0, 0, ())
+    phases, shared = _placed_reshapes(phases, graph, allocation.halos)
+    users: dict[Thing, list[int]] = defaultdict(list)  # the moments at which a thing is used: calls have each their own
+    lines: dict[Thing, list[int]] = defaultdict(list)  # and at which nodes
+    moment = line = 0
+    for phase, nodes in enumerate(phases):
+        for node in nodes:
+            moment += phase % 2 == 0 or node is nodes[0]
+            line += 1
+            for thing in (*node.reads, *node.writes):
+                place = shared.get(thing, thing) if isinstance(thing, Block) else graph.place_of(thing)
+                users[place].append(moment)
+                lines[place].append(line)
+    outputs = [v for output in graph.program.outputs for v in (output, *graph.sees.get(output, ()))]
+    for value in outputs:
+        users[graph.place_of(value)].append(moment + 1)
+    blocks = [thing for thing in users if isinstance(thing, Block)]
+    regions = [thing for thing in users if isinstance(thing, Region)]
+    sizes = _sizes(phases, blocks, regions, allocation, machine)
+    start = machine.up(max((b.channels for b in blocks), default=0) + 64, 16)
+    main, scratch = _Packing(start), _Packing(0)
+    places: dict[Thing, Place] = {}
+    alone = {block for block in blocks if min(users[block]) == max(users[block])}
+    for thing in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        size, first, last = sizes[thing], min(users[thing]), max(users[thing])
+        if not isinstance(thing, Block):
+            places[thing] = Place(main.place(size, first, last))
+            continue
+        halo = allocation.halos[thing]
+        frame = (thing.size, halo, thing.points) if halo != (0, 0) else None
+        if thing in alone:
+            places[thing] = Place(scratch.place(size, min(lines[thing]), max(lines[thing]), frame), -1)
+        else:
+            places[thing] = Place(main.place(size * graph.count, first, last, frame), size)
+    for block in alone:
+        places[block] = Place(main.end + places[block].at, -1)
+    places |= {block: places[other] for block, other in shared.items()}
+    room = scratch.end + max([64 * machine.LANES, *_works(phases, machine.LANES)])
+    # a tile may read some rows past the end of a weight or of a block
+    margin = 16 * max([64, *(r.size // r.shape[0] for r in regions), *map(allocation.plane, blocks)])
+    threads = min(graph.count, machine.PARTS)
+    frames = [(0, start), *main.frames]
+    frames += [(main.end + t * room + at, size) for t in range(threads) for at, size in scratch.frames]
+    length = main.end + room * threads + margin
+    found = {"places": places, "shared": shared, "frames": tuple(frames), "length": length}
+    return phases, replace(allocation, work=main.end + scratch.end, room=room, **found)
+
+
+class _Packing:
+    """Places in one memory from ``start`` on.
+
+    frames: place and size of what holds zeros from the beginning.
+    """
+
+    def __init__(self, start: int) -> None:
+        self.start = self.end = start
+        self._taken: list[tuple[int, int, float, float]] = []
+        self._framed: dict[Any, list[tuple[int, list[tuple[int, int]]]]] = {}
+        self.frames: list[tuple[int, int]] = []
+
+    def place(self, size: int, first: int, last: int, frame: Any = None) -> int:
+        """Return where ``size`` elements lie that are used from ``first`` to ``last``.
+
+        frame: sizes of a block with zeros around it, which are written once and for all: its place is shared by blocks
+        with the same frame alone.
+        """
+        if frame is None:
+            return self._free(size, first, last)
+        places = self._framed.setdefault(frame, [])
+        for at, uses in places:
+            if all(last < since or until < first for since, until in uses):
+                uses.append((first, last))
+                return at
+        places.append((self._free(size, -math.inf, math.inf), [(first, last)]))
+        self.frames.append((places[-1][0], size))
+        return places[-1][0]
+
+    def _free(self, size: int, first: float, last: float) -> int:
+        at = self.start
+        for begin, end, since, until in sorted(self._taken):
+            if since <= last and first <= until:
+                if at + size <= begin:
+                    break
+                at = max(at, end)
+        self._taken.append((at, at + size, first, last))
+        self.end = max(self.end, at + size)
+        return at
+
+
+def _placed_reshapes(
+    phases: Schedule, graph: Graph, needs: Mapping[Block, tuple[int, int]]
+) -> tuple[Schedule, dict[Block, Block]]:
+    """Return the phases without reshapes, and by their results the blocks that they are.
+
+    A reshape between blocks without halos moves nothing; any other is a copy, or two where both have one.
+    """
+    shared: dict[Block, Block] = {}
+
+    def moves(node: Node) -> list[Node]:
+        if node.kind != "reshape":
+            return [node]
+        x, y = node.operands["x"], node.operands["y"]
+        if needs[x] == needs[y] == (0, 0):
+            shared[y] = shared.get(x, x)
+            return []
+        if "interleave" in graph.layout.instructions:  # rows of pixels: by way of a contiguous image
+            names, region = graph.layout.instructions, Region((graph.program.batch, *x.size))
+            put = replace(node, kind=names["deinterleave"], operands={"x": x, "size": x.size, "y": region})
+            return [put, replace(node, kind=names["interleave"], operands={"x": region, "size": y.size, "y": y})]
+        if needs[x] != (0, 0) and needs[y] != (0, 0):
+            middle = Block(*y.size)
+            return [*moves(node.exchanged(y, middle)), *moves(node.exchanged(x, middle))]
+        return [replace(node, kind="copy", operands={"a": x, "y": y})]
+
+    return tuple(tuple(moved for node in nodes for moved in moves(node)) for nodes in phases), shared
+
+
+def _sizes(
+    phases: Schedule, blocks: Iterable[Block], regions: Iterable[Region], allocation: Allocation, machine: Any
+) -> dict[Thing, int]:
+    """Return the room that each thing takes, a block of images each, with the rows that tiles write past its end."""
+    overshot = {node.operands["region"] for nodes in phases for node in nodes if node.kind == "matrix"}
+    sizes: dict[Thing, int] = {}
+    for region in regions:
+        rows = machine.TILES[0][0] * region.size // region.shape[0] if region in overshot else 0
+        sizes[region] = machine.up(region.length + rows, 16)
+    for block in blocks:
+        multiple = machine.tile_for(block.channels, single=block.height * block.width == 1)[1]
+        planes = (block.points - 1) * block.channels + machine.up(block.channels, multiple)
+        sizes[block] = machine.up(planes * allocation.plane(block), 16)
+    return sizes
+
+
+def _works(phases: Schedule, lanes: int) -> Iterable[int]:
+    """Yield the scratch that each node by Winograd's method needs beside its blocks."""
+    for nodes in phases:
+        for node in nodes:
+            if "winograd" in node.kind:
+                x, y = node.operands["x"], node.operands.get("y") or node.operands["gy"]
+                yield 16 * lanes * strip(x, y) * (x.channels + y.channels + 2 * lanes)

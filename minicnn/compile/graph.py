@@ -1,0 +1,159 @@
+"""Graph: what the passes hand on, nodes and the things that they read and write. Nothing in it changes.
+
+A pass is a function from one to the next; :func:`minicnn.compile.plan.plan` calls them in order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from minicnn.compile.program import Call, Program, Value
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A value in blocks of images, (channels, height, width) each.
+
+    points: how many of these there are, one after the other: the values of a transform.
+    """
+
+    channels: int
+    height: int
+    width: int
+    points: int = 1
+
+    @classmethod
+    def of(cls, value: Value) -> Block:
+        """Return a block for a value (N, C, H, W), or (N, F) as F channels of one pixel."""
+        channels, height, width = (*value.shape[1:], 1, 1)[:3]
+        return cls(channels, height, width)
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A contiguous float32 array in the plan's memory.
+
+    parts: how many partial results are kept there, one a part or a block of the batch; 0 for a single array.
+    """
+
+    shape: tuple[int, ...]
+    parts: int = 0
+
+    @property
+    def size(self) -> int:
+        """Elements of one array."""
+        return int(np.prod(self.shape))
+
+    @property
+    def length(self) -> int:
+        """Elements of all."""
+        return self.size * max(self.parts, 1)
+
+
+Thing = Block | Region | Value
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A step of a plan: a block instruction, a call of a kernel ("call"), or another call from Python.
+
+    Attributes:
+        kind: the name of the instruction, or of the method of :mod:`minicnn.compile.run` that makes the call.
+        operands: by name: things, lists of things, numbers and what else the step needs.
+        results: the names of the operands that are written.
+        call: the recorded call that the node is a part of.
+        halos: by the name of an operand the rows and columns of zeros around its channels that are read.
+        sees: Values that the operands are views of.
+    """
+
+    kind: str
+    operands: Mapping[str, Any]
+    results: tuple[str, ...]
+    call: Call | None = None
+    halos: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    sees: tuple[Value, ...] = ()
+
+    @property
+    def reads(self) -> list[Thing]:
+        """What the step reads."""
+        return [*_things(v for name, v in self.operands.items() if name not in self.results), *self.sees]
+
+    @property
+    def writes(self) -> list[Thing]:
+        """What the step writes."""
+        return _things(self.operands[name] for name in self.results)
+
+    def exchanged(self, thing: Thing, other: Thing, **operands: Any) -> Node:
+        """Return the node with ``other`` in place of ``thing``, and with these operands."""
+        now = {name: other if value is thing else value for name, value in self.operands.items()}
+        return replace(self, operands=now | operands)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a block holds images: ``lanes`` of them, pixel by pixel.
+
+    Attributes:
+        rules: by the name of a kernel, what lowers a call of it.
+        instructions: the names of those that stand for others in this layout.
+    """
+
+    lanes: int
+    rules: Mapping[str, Callable[..., bool]]
+    instructions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The nodes of a program.
+
+    Attributes:
+        regions: Values that lie in the plan's memory, and where.
+        sees: by Values that calls made as views, the Values that they show.
+        images, labels: the inputs that the machine reads where they are.
+    """
+
+    program: Program
+    layout: Layout
+    nodes: tuple[Node, ...]
+    regions: Mapping[Value, Region]
+    sees: Mapping[Value, tuple[Value, ...]]
+    images: Value | None
+    labels: Value | None
+
+    @property
+    def count(self) -> int:
+        """The number of blocks."""
+        return -(-self.program.batch // self.layout.lanes)
+
+    def place_of(self, thing: Thing) -> Thing:
+        """Return where a thing is: of a Value in the plan's memory, its region."""
+        return self.regions.get(thing, thing) if isinstance(thing, Value) else thing
+
+
+def halos(nodes: Iterable[Node]) -> dict[Block, tuple[int, int]]:
+    """Return the zeros that each block needs around its channels, for all that read it; (0, 0) for others."""
+    found: dict[Block, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    for node in nodes:
+        for name, needed in node.halos.items():
+            block = node.operands[name]
+            found[block] = max(found[block][0], needed[0]), max(found[block][1], needed[1])
+    return found
+
+
+def _things(operands: Iterable[Any]) -> list[Thing]:
+    found: list[Thing] = []
+    for operand in operands:
+        parts = operand if isinstance(operand, list | tuple) else (operand,)
+        found += [part for part in parts if isinstance(part, Block | Region | Value)]
+    return found

@@ -1,0 +1,111 @@
+"""Schedule: put the nodes into phases, and make anew what is cheaper to make than to keep.
+
+Even phases are calls from Python, one by one; odd ones are programs of the machine, each of which takes a block of
+images through all its nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from minicnn.compile.graph import Block, Graph, Node, Thing
+
+Schedule = tuple[tuple[Node, ...], ...]
+"""The nodes of each phase, in order."""
+
+_TRANSFORMS = ("spread_rows", "gather_rows_grad")
+"""Instructions that make more than they read."""
+
+
+def schedule(graph: Graph, machine: Any) -> Schedule:
+    """Put each node into the first phase in which what it needs is there."""
+    phases: dict[Node, int] = {}
+    ready: dict[Thing, int] = {}  # the phase that makes a thing, or last edits it
+    used: dict[Thing, int] = {}  # the last phase that reads it
+    for node in graph.nodes:
+        odd = node.kind in machine.INSTRUCTIONS or node.kind == "reshape"
+        reads, writes = ([graph.place_of(thing) for thing in things] for things in (node.reads, node.writes))
+        before = [ready[r] for r in reads if r in ready]
+        before += [max(ready.get(w, 0), used.get(w, 0)) for w in writes if w in ready or w in used]
+        phases[node] = max([int(odd), *(p if p % 2 == odd else p + 1 for p in before)])
+        used.update((r, max(used.get(r, 0), phases[node])) for r in reads)
+        ready.update((w, phases[node]) for w in writes)
+    nodes = _postponed(graph.nodes, phases)
+    ordered = [[n for n in nodes if phases[n] == phase] for phase in range(max(phases.values(), default=0) + 1)]
+    return tuple(tuple(_joined_steps(graph, members)) for members in ordered)
+
+
+def _postponed(nodes: Sequence[Node], phases: dict[Node, int]) -> list[Node]:
+    """Make the filters of a Winograd convolution just before it: they are larger than all weights."""
+    order = list(nodes)
+    for node in [n for n in nodes if n.kind == "filters"]:
+        (filters,), index = node.writes, order.index(node)
+        later = [n for n in order[index + 1 :] if filters in n.reads or any(w in n.writes for w in node.reads)]
+        phases[node] = min(phases[n] - (filters in n.reads) for n in later)
+        order.remove(node)
+        order.insert(order.index(later[0]), node)
+    return order
+
+
+def _joined_steps(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
+    """Make one call of the steps that SGD takes one after the other, where its gradients lie in the plan's memory."""
+    done: list[Node] = []
+    for node in nodes:
+        call = node.call
+        if node.kind == "call" and call is not None and call.kernel == "sgd_step":
+            states = [v.array for v in call.reads() if v.call is None]
+            flat = all(a.dtype == np.float32 and a.flags.c_contiguous for a in states)
+            if flat and call.arguments[1] in graph.regions:
+                node = replace(node, kind="sgd_steps", operands={**node.operands, "calls": [call]})
+                before = done[-1] if done else None
+                if before and before.kind == "sgd_steps" and _nesterov(before) == _nesterov(node):
+                    joined = {name: [*before.operands[name], *node.operands[name]] for name in node.operands}
+                    done[-1] = replace(before, operands=joined, sees=(*before.sees, *node.sees))
+                    continue
+        done.append(node)
+    return done
+
+
+def _nesterov(node: Node) -> bool:
+    return bool(node.operands["calls"][0].arguments[-1])
+
+
+def rematerialise(phases: Schedule) -> Schedule:
+    """Make anew, in every phase that needs it, what is cheaper to make than to keep.
+
+    Batch norm and what is added to it, if what they are made of is kept anyway; the points of a transform, which are
+    twice as many numbers as are transformed.
+    """
+    result = [list(nodes) for nodes in phases]
+    for y in [n.operands["y"] for nodes in phases for n in nodes if n.kind in ("affine", *_TRANSFORMS)]:
+        order = [(phase, n) for phase, nodes in enumerate(result) for n in nodes]
+        (home, first), *more = makers = [(phase, n) for phase, n in order if y in n.writes]
+        added = all(n.kind == "add" and phase == home for phase, n in more)
+        if first.kind not in ("affine", *_TRANSFORMS) or not added:
+            continue
+        sources = {thing for _, n in makers for thing in n.reads if isinstance(thing, Block) and thing is not y}
+        kept = min(max(phase for phase, n in order if source in n.reads) for source in sources)
+        later = sorted({phase for phase, n in order if y in n.reads} - {home})
+        if _are_edited(sources, makers, order) or (first.kind == "affine" and later and later[-1] > kept):
+            continue
+        for phase in later:
+            again = replace(y)
+            nodes = [n.exchanged(y, again) for n in result[phase]]
+            place = next(i for i, n in enumerate(nodes) if again in n.reads)
+            nodes[place:place] = [n.exchanged(y, again) for _, n in makers]
+            result[phase] = nodes
+    return tuple(map(tuple, result))
+
+
+def _are_edited(sources: set[Block], makers: Sequence[tuple[int, Node]], order: Sequence[tuple[int, Node]]) -> bool:
+    """Whether a node behind the first that reads them writes to sources of the makers."""
+    return any(
+        source in n.writes
+        for maker in makers
+        for source in sources.intersection(maker[1].reads)  # type: ignore[arg-type]
+        for _, n in order[order.index(maker) + 1 :]
+    )
