@@ -2,6 +2,7 @@
 
 import reprlib
 import unicodedata
+from collections.abc import Collection, Sequence
 
 _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate; separators of lines and paragraphs
 _JOINERS = "\u200c\u200d"  # of Persian, of the scripts of India, and of emoji
@@ -27,3 +28,12 @@ def brief(value: object, length: int = 100) -> str:
     except (ValueError, RecursionError):  # a number of thousands of digits
         text = type(value).__name__
     return " ".join(text.splitlines())
+
+
+def table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """Return rows as lines of aligned columns; ``right``: the columns that are aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(t.rjust(w) if i in right else t.ljust(w) for i, (t, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+        for row in rows
+    )

@@ -162,29 +162,34 @@ class _Packing:
 def _placed_reshapes(
     phases: Schedule, graph: Graph, needs: Mapping[Block, tuple[int, int]]
 ) -> tuple[Schedule, dict[Block, Block]]:
-    """Return the phases without reshapes, and by their results the blocks that they are.
-
-    A reshape between blocks without halos moves nothing; any other is a copy, or two where both have one.
-    """
+    """Return the phases without reshapes, and by results of those that move nothing the blocks that they are."""
     shared: dict[Block, Block] = {}
+    done: list[tuple[Node, ...]] = []
+    for nodes in phases:
+        moved: list[Node] = []
+        for node in nodes:
+            if node.kind != "reshape":
+                moved.append(node)
+            elif needs[node.operands["x"]] == needs[node.operands["y"]] == (0, 0):
+                x = node.operands["x"]
+                shared[node.operands["y"]] = shared.get(x, x)
+            else:
+                moved += _moves(node, graph, needs)
+        done.append(tuple(moved))
+    return tuple(done), shared
 
-    def moves(node: Node) -> list[Node]:
-        if node.kind != "reshape":
-            return [node]
-        x, y = node.operands["x"], node.operands["y"]
-        if needs[x] == needs[y] == (0, 0):
-            shared[y] = shared.get(x, x)
-            return []
-        if "interleave" in graph.layout.instructions:  # rows of pixels: by way of a contiguous image
-            names, region = graph.layout.instructions, Region((graph.program.batch, *x.size))
-            put = replace(node, kind=names["deinterleave"], operands={"x": x, "size": x.size, "y": region})
-            return [put, replace(node, kind=names["interleave"], operands={"x": region, "size": y.size, "y": y})]
-        if needs[x] != (0, 0) and needs[y] != (0, 0):
-            middle = Block(*y.size)
-            return [*moves(node.exchanged(y, middle)), *moves(node.exchanged(x, middle))]
-        return [replace(node, kind="copy", operands={"a": x, "y": y})]
 
-    return tuple(tuple(moved for node in nodes for moved in moves(node)) for nodes in phases), shared
+def _moves(node: Node, graph: Graph, needs: Mapping[Block, tuple[int, int]]) -> list[Node]:
+    """Return what a reshape is where a block has a halo: a copy, or two where both have one."""
+    x, y, names = node.operands["x"], node.operands["y"], graph.layout.instructions
+    if names:  # rows of one image: by way of a contiguous one
+        region = Region((graph.program.batch, *x.size))
+        put = replace(node, kind=names["deinterleave"], operands={"x": x, "size": x.size, "y": region})
+        return [put, replace(node, kind=names["interleave"], operands={"x": region, "size": y.size, "y": y})]
+    if needs[x] != (0, 0) and needs[y] != (0, 0):
+        middle = Block(*y.size)
+        return [replace(node, kind="copy", operands={"a": a, "y": b}) for a, b in ((x, middle), (middle, y))]
+    return [replace(node, kind="copy", operands={"a": x, "y": y})]
 
 
 def _sizes(

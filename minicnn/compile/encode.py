@@ -93,7 +93,8 @@ class _Encoder:
     def product(self, node: Node) -> Instructions:
         """Return a small program for a product of matrices, whose blocks are rows of the result."""
         operands, rows = _PRODUCTS[node.kind](self, **node.operands)
-        return _program([self.row("products", each) for each in operands], rows * self.machine.LANES, [node])
+        lines = [self.row("products", each) for each in operands]
+        return _program(lines, rows * self.machine.LANES, [node] * len(lines))
 
     def row(self, kind: str, operands: Operands) -> list[int]:
         """Return a row from the values of its operands."""

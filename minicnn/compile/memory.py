@@ -5,7 +5,7 @@ from collections.abc import Collection
 import numpy as np
 
 from minicnn.compile.plan import Plan
-from minicnn.compile.run import Run
+from minicnn.compile.run import Run, aligned
 
 
 class Memory:
@@ -22,8 +22,7 @@ class Memory:
         if run is None:
             if plan.code.allocation.length > self._array.size:
                 self._runs, self._last = {}, None
-                array = np.zeros(plan.code.allocation.length + 16, dtype=np.float32)
-                self._array = array[-array.ctypes.data % 64 // 4 :]
+                self._array = aligned(plan.code.allocation.length)
             run = self._runs[plan] = plan.bind(self._array[: plan.code.allocation.length])
         if run is not self._last:
             run.clean()

@@ -9,9 +9,10 @@ import numpy as np
 
 from minicnn.autograd import Node, is_grad_enabled
 from minicnn.compile.encode import Code, Instructions
+from minicnn.compile.profile import Profile, Stopwatch, profiled
 from minicnn.compile.program import Value, memory_of
 from minicnn.compile.report import flop, graph, listing
-from minicnn.compile.run import Run
+from minicnn.compile.run import Run, aligned
 from minicnn.nn.module import attributes, structure
 from minicnn.recording import Recorded
 from minicnn.tensor import Tensor
@@ -102,6 +103,34 @@ class Plan:
             elif now is not None:
                 gradient.tensor._accumulate(now._data, owned=True)
         return results[0] if program.single else tuple(results)
+
+    def profile(self, *inputs: Any, replays: int = 20) -> Profile:
+        """Replay on ``inputs`` and return where the time goes: ``print`` it for a table.
+
+        The replays are real: those of a training step train. No other thread may use the compiled function meanwhile.
+
+        Args:
+            inputs: tensors or arrays of the recorded shapes and dtypes.
+            replays: how many to time, after one that is not.
+
+        Raises:
+            ValueError: inputs of other shapes or dtypes.
+            RuntimeError: what the plan relies on has changed; call the compiled function, and profile its new plan.
+        """
+        arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
+        expected = [(v.shape, v.dtype) for v in self.program.inputs]
+        if (received := [(a.shape, a.dtype) for a in arrays]) != expected:
+            raise ValueError(f"profile: expected inputs {expected}, received {received}")
+        if not self.holds():
+            raise RuntimeError("profile: expected the plan that holds, received one of before a change; call anew")
+        stopwatch = Stopwatch(self.code)
+        run = Run(self.code, aligned(self.code.allocation.length), stopwatch)
+        run.clean()
+        self.replay(run, arrays)
+        stopwatch.reset()
+        for _ in range(replays):
+            self.replay(run, arrays)
+        return profiled(self.code, stopwatch, replays)
 
     def __repr__(self) -> str:
         return listing(self.code)

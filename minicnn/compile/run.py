@@ -7,16 +7,23 @@ import numpy as np
 
 from minicnn.compile.encode import Code, Instructions
 from minicnn.compile.graph import Node, Region
+from minicnn.compile.profile import Stopwatch
 from minicnn.compile.program import Action, Live, Value
 
 Environment = dict[Any, Any]
 """What Values (their arrays) and Lives (their numbers) are in this replay; of states it is their own array."""
 
 
+def aligned(length: int) -> np.ndarray:
+    """Return float32 (length,), zeros, from an address that 64 divides."""
+    array = np.zeros(length + 16, dtype=np.float32)
+    return array[-array.ctypes.data % 64 // 4 :][:length]
+
+
 class Run:
     """The steps of a plan on ``memory``, float32, aligned to 64 bytes; for one thread at a time."""
 
-    def __init__(self, code: Code, memory: np.ndarray) -> None:
+    def __init__(self, code: Code, memory: np.ndarray, stopwatch: Stopwatch | None = None) -> None:
         graph, program = code.graph, code.graph.program
         self._environment: Environment = {}
         self._keys, self._before = code.dropout_keys, program.before
@@ -27,13 +34,13 @@ class Run:
         self._memory, self._frames = memory, code.allocation.frames
         binding = _Binding(code, memory, self._environment)
         self._steps: list[tuple[Callable[[], None], Sequence[Value]]] = []  # each with what nobody reads after it
-        for step, dead in zip(code.steps, _last_read(code), strict=True):
+        for index, (step, dead) in enumerate(zip(code.steps, _last_read(code), strict=True)):
             if isinstance(step, Instructions):
-                run = self._context.runner(step.rows, step.images)
+                run = self._context.runner(step.rows, step.images, stopwatch.ticks[index] if stopwatch else 0)
             else:
                 operands = {"call": step.call} if step.kind == "call" else step.operands
                 run = getattr(binding, step.kind)(**operands)
-            self._steps.append((run, dead))
+            self._steps.append((stopwatch.timed(index, run) if stopwatch else run, dead))
         self._passing = [*self._inputs, *(v for step in code.steps for v in _results(code, step))]
 
     def clean(self) -> None:

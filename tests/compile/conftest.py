@@ -1,8 +1,37 @@
-"""The number of threads, put back after a test."""
+"""The number of threads, put back after a test, and a verifier of every plan that a test makes."""
 
 import pytest
+import verify
 
 from minicnn import backend
+from minicnn.compile import passes
+
+
+@pytest.fixture(autouse=True)
+def verified(monkeypatch):
+    """Check what each pass of the compiler returns."""
+    seen = {}
+
+    def fused(graph, _, machine):
+        seen["graph"] = graph
+        verify.graph(graph, machine, unique=False)
+
+    def watch(name, check):
+        run = getattr(passes, name)
+
+        def checked(*arguments):
+            result = run(*arguments)
+            check(result, *arguments)
+            return result
+
+        monkeypatch.setattr(passes, name, checked)
+
+    watch("lower", lambda graph, program, machine, layout: verify.graph(graph, machine))
+    watch("fuse", fused)
+    watch("schedule", verify.schedule)
+    watch("rematerialise", lambda phases, _: verify.schedule(phases, seen["graph"], backend.get("numpy").kernels.machine))
+    watch("allocate", lambda result, phases, graph, machine: verify.allocation(*result, graph))
+    watch("encode", lambda code, *_: verify.code(code))
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def test_recording_has_no_effect(name, monkeypatch):
         raise Recorded
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["minicnn.compile"], "Plan", stop)
+        patch.setattr(sys.modules["minicnn.compile"], "compiled", stop)
         with pytest.raises(Recorded):
             run.step(x, labels)
     same(run.state(), before)

@@ -19,6 +19,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import carray, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnn.backend.cpu import blocks, pointwise, single, winograd, winograd_rows
@@ -60,16 +61,27 @@ _floats, _integers = _pointer_to(types.float32), _pointer_to(types.int64)
 
 
 @intrinsic
-def _invoke(typing, address, program, length, context, count, part, parts, thread):
-    """Call the function at ``address`` with the seven integers."""
+def _now(typing):
+    """Return the processor's counter of ticks, which runs at one rate."""
+
+    def codegen(target, builder, signature, arguments):
+        kind = ir.FunctionType(ir.IntType(64), [])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.readcyclecounter"), [])
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def _invoke(typing, address, program, length, context, count, part, parts, thread, ticks):
+    """Call the function at ``address`` with the eight integers."""
 
     def codegen(target, builder, signature, arguments):
         integer = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [integer] * 7)
+        kind = ir.FunctionType(ir.VoidType(), [integer] * 8)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
         return target.get_dummy_value()
 
-    return types.void(address, program, length, context, count, part, parts, thread), codegen
+    return types.void(address, program, length, context, count, part, parts, thread, ticks), codegen
 
 
 class Context:
@@ -91,10 +103,13 @@ class Context:
         """Take these from now on, float32 (N, C, H, W) and contiguous; the caller keeps them alive."""
         self._entries[9] = images.ctypes.data
 
-    def runner(self, program, count):
-        """Return what runs ``program``, int64 (instructions, WIDTH), over ``count`` images."""
+    def runner(self, program, count, ticks=0):
+        """Return what runs ``program``, int64 (instructions, WIDTH), over ``count`` images.
+
+        ticks: int64 (PARTS, instructions), to which each thread adds the ticks that each instruction takes, or 0.
+        """
         launch, parts = c_function(_launch, parallel=True), min(-(-count // LANES), PARTS)
-        return _bound(launch, _interpreter(), program, program.shape[0], self._entries, count, parts)
+        return _bound(launch, _interpreter(), program, program.shape[0], self._entries, count, parts, ticks)
 
 
 def sgd_steps(addresses, sizes, numbers, nesterov):
@@ -125,11 +140,11 @@ def _steps_of_sgd(addresses, sizes, numbers, count, nesterov):
         )  # fmt: skip
 
 
-def _launch(interpreter, program, length, context, count, parts):
+def _launch(interpreter, program, length, context, count, parts, ticks):
     threads = min(parts, _number_of_threads())
     for thread in numba.prange(threads):
         for part in range(thread, parts, threads):
-            _invoke(interpreter, program, length, context, count, part, parts, thread)
+            _invoke(interpreter, program, length, context, count, part, parts, thread, ticks)
 
 
 @cache
@@ -139,28 +154,33 @@ def _interpreter():
 
 
 _SOURCE = """
-def _interpret(program, length, context, count, part, parts, thread):
+def _interpret(program, length, context, count, part, parts, thread, ticks):
     ends = carray(_integers(context), 14)
     rows, table = carray(_integers(program), (length, WIDTH)), carray(_integers(ends[2]), ends[3])
     memory, numbers = carray(_floats(ends[0]), ends[1]), carray(_floats(ends[4]), ends[5])
     labels, scratch = carray(_integers(ends[6]), ends[7]), thread * ends[8]
     images = carray(_floats(ends[9]), (ends[10], ends[11], ends[12], ends[13]))
+    times = carray(_integers(ticks), (PARTS, length))
     for block in range(part, (count + LANES - 1) // LANES, parts):
         first, images_in_block, accumulate = block * LANES, min(LANES, count - block * LANES), block >= parts
         for i in range(length):
+            start = _now() if ticks else 0
             r = rows[i]
             code = r[0]
             a = r[1] + (scratch if r[2] < 0 else block * r[2])
             b = r[3] + (scratch if r[4] < 0 else block * r[4])
             c = r[5] + (scratch if r[6] < 0 else block * r[6])
             d = r[7] + (scratch if r[8] < 0 else block * r[8])
+{calls}
+            if ticks:
+                times[thread, i] += _now() - start
 """
 
 
 def _interpret_function():
     """Return the interpreter, which runs a program over the blocks of a part; INSTRUCTIONS give its calls."""
     scope = globals() | {"View": View} | {name: declared.function for name, declared in INSTRUCTIONS.items()}
-    exec(compile(_SOURCE + textwrap.indent(calls(), " " * 12), __file__, "exec"), scope)
+    exec(compile(_SOURCE.format(calls=textwrap.indent(calls(), " " * 12)), __file__, "exec"), scope)
     return scope["_interpret"]
 
 

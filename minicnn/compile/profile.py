@@ -1,0 +1,138 @@
+"""Profile: where the time of a replay goes, by instruction, kernel and layer.
+
+Python's calls are timed by the clock. Inside a program of the machine each thread counts the ticks of the processor that
+each instruction takes, and the time of the program is shared out by them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from minicnn.compile.encode import Code, Instructions
+from minicnn.compile.graph import Node
+from minicnn.compile.program import Call
+from minicnn.text import table
+
+
+class Stopwatch:
+    """What the steps of a plan have taken.
+
+    Attributes:
+        seconds: of each step.
+        ticks: by the index of a program those of each instruction, int64 (PARTS, instructions), a row for each thread.
+    """
+
+    def __init__(self, code: Code) -> None:
+        self.seconds = np.zeros(len(code.steps))
+        self.ticks = {
+            index: np.zeros((code.machine.PARTS, len(step.rows)), dtype=np.int64)
+            for index, step in enumerate(code.steps)
+            if isinstance(step, Instructions)
+        }
+
+    def reset(self) -> None:
+        """Begin anew."""
+        for array in (self.seconds, *self.ticks.values()):
+            array[...] = 0
+
+    def timed(self, index: int, step: Callable[[], None]) -> Callable[[], None]:
+        """Return a step that adds up its time."""
+
+        def run() -> None:
+            start = perf_counter()
+            step()
+            self.seconds[index] += perf_counter() - start
+
+        return run
+
+    def shares(self, index: int) -> np.ndarray:
+        """Return the seconds of each instruction of a step, or of a call from Python as one."""
+        if index not in self.ticks:
+            return self.seconds[index : index + 1]
+        sums = self.ticks[index].sum(axis=0)
+        return self.seconds[index] * sums / max(sums.sum(), 1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one kernel of one layer takes in a replay.
+
+    Attributes:
+        layer: the name of the layer, "" outside of all; kernel: that of the recorded call.
+        instructions: the names of what the plan made of it.
+        milliseconds: of a replay; share: of all its time, from 0 to 1.
+        gflops: 10^9 floating-point operations a second, 2 a multiply-add, None where the kernel states none.
+        gbs: 10^9 bytes a second of arguments and results, each counted once.
+    """
+
+    layer: str
+    kernel: str
+    instructions: tuple[str, ...]
+    milliseconds: float
+    share: float
+    gflops: float | None
+    gbs: float
+
+
+class Profile:
+    """A table of a plan's kernels, in the order of the plan.
+
+    Attributes:
+        rows: a :class:`Row` for each kernel of each layer.
+        milliseconds: mean of a replay.
+    """
+
+    def __init__(self, rows: Sequence[Row], replays: int) -> None:
+        self.rows, self.replays = tuple(rows), replays
+        self.milliseconds = sum(row.milliseconds for row in rows)
+
+    def layers(self) -> dict[str, float]:
+        """Return the milliseconds of each layer, forward and backward; "" for what belongs to none."""
+        found: dict[str, float] = {}
+        for row in self.rows:
+            found[row.layer] = found.get(row.layer, 0.0) + row.milliseconds
+        return found
+
+    def __str__(self) -> str:
+        lines = [("layer", "kernel", "ms", "share", "GFLOP/s", "GB/s", "instructions")]
+        for row in self.rows:
+            gflops = "" if row.gflops is None else f"{row.gflops:.1f}"
+            numbers = f"{row.milliseconds:.3f}", f"{row.share:.1%}", gflops, f"{row.gbs:.1f}"
+            lines.append((row.layer, row.kernel, *numbers, " ".join(row.instructions)))
+        return f"{table(lines, right=range(2, 6))}\n{self.milliseconds:.3f} ms, mean of {self.replays} replays"
+
+
+def profiled(code: Code, stopwatch: Stopwatch, replays: int) -> Profile:
+    """Return the table of what a stopwatch has seen in so many replays."""
+    times: dict[tuple[str, str], float] = {}
+    calls: dict[tuple[str, str], dict[Call, None]] = {}
+    names: dict[tuple[str, str], dict[str, None]] = {}
+    for index, step in enumerate(code.steps):
+        nodes = step.nodes if isinstance(step, Instructions) else (step,)
+        shares = stopwatch.shares(index)
+        for node, seconds in zip(nodes, shares, strict=True):
+            for call, part in _calls(node):
+                key = call.layer, call.kernel
+                times[key] = times.get(key, 0.0) + seconds * part
+                calls.setdefault(key, {})[call] = None
+                names.setdefault(key, {})["python" if node.kind == "call" else node.kind] = None
+    whole = sum(times.values()) or 1.0
+    rows = []
+    for key, seconds in times.items():
+        once = seconds / replays
+        flop = [call.flop() for call in calls[key]]
+        rate = None if None in flop or not once else sum(filter(None, flop)) / once / 1e9
+        moved = sum(call.bytes() for call in calls[key])
+        rows.append(Row(*key, tuple(names[key]), 1e3 * once, seconds / whole, rate, moved / once / 1e9 if once else 0.0))
+    return Profile(rows, replays)
+
+
+def _calls(node: Node) -> Iterable[tuple[Call, float]]:
+    """Yield the recorded calls that a node does, with their parts of its time."""
+    calls: Sequence[Any] = node.operands.get("calls", [node.call])
+    size = sum(call.arguments[0].array.size if len(calls) > 1 else 1 for call in calls)
+    for call in calls:
+        yield call, (call.arguments[0].array.size if len(calls) > 1 else 1) / size
