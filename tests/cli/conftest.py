@@ -1,6 +1,7 @@
 """The commands, in this process and as scripts, and one trained run that the tests share."""
 
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -28,6 +29,16 @@ def environment(**variables):
 def complaints(err):
     """What a command wrote to stderr, but for the word that kernels compile, which depends on what ran before."""
     return err.replace(NEWS, "")
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Heed the signals that tests send: in the background or under nohup, pytest inherits ignored ones."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
