@@ -213,7 +213,7 @@ import minicnn
 print(time.process_time() - start)
 print(*sorted(m for m in sys.modules if m in set(sys.argv[1:])))
 """
-HEAVY = ["numba", "cupy", "matplotlib", "sklearn", "PIL", "typer", "rich", "pooch", "scipy", "torch", "h5py"]
+HEAVY = ["numba", "cupy", "matplotlib", "sklearn", "PIL", "typer", "rich", "requests", "scipy", "torch", "h5py"]
 
 
 def test_importing_minicnn_is_quick_and_imports_nothing_large():

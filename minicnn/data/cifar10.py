@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import pooch
+import platformdirs
 
 from minicnn import files
 from minicnn.data import pickles
@@ -81,7 +81,7 @@ def folder(data_dir: str | os.PathLike | None = None) -> Path:
     if named := data_dir or os.environ.get("MINICNN_DATA"):
         return files.expand_user(named)
     with suppress(RuntimeError):  # of newer versions; older ones leave the "~"
-        if (cache := pooch.os_cache("minicnn")).is_absolute():
+        if (cache := platformdirs.user_cache_path("minicnn")).is_absolute():
             return cache
     raise DatasetUnavailable("CIFAR-10: there is no home folder to look in; name one by --data-dir or MINICNN_DATA")
 
