@@ -5,7 +5,6 @@ E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 199
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from minicnn.data.dataset import Dataset, Splits, channel_statistics
 from minicnn.data.split import TEST_SEED, stratified_split, stratified_subset
@@ -13,6 +12,8 @@ from minicnn.data.split import TEST_SEED, stratified_split, stratified_subset
 
 def load(*, seed: int = 0, validation: int | float = 0.1, train_size: int | None = None) -> Splits:
     """A fifth of the digits is the test set, whatever the seed; `validation` and `train_size` as for CIFAR-10."""
+    from sklearn.datasets import load_digits
+
     pixels, labels = load_digits(return_X_y=True)  # float64 (1797, 64) of 0..16, int (1797,)
     grey = np.rint(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     large = np.stack([np.asarray(Image.fromarray(digit).resize((32, 32), Image.Resampling.BILINEAR)) for digit in grey])

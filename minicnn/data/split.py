@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from minicnn.data.dataset import Dataset
 
@@ -31,6 +30,8 @@ def stratified_subset(dataset: Dataset, size: int, seed: int) -> Dataset:
 
 def _take(dataset: Dataset, wanted: int | float, seed: int, left: int) -> np.ndarray:
     """Indices of `wanted` records, ascending: of every class one at least, and `left` or more are not taken."""
+    from sklearn.model_selection import train_test_split
+
     labels = dataset.labels
     classes, counts = np.unique(labels, return_counts=True)
     what = f"cannot split {wanted} of the {len(dataset)} records of {dataset.name!r} by class"
