@@ -20,6 +20,7 @@ LEVELS = {  # of a file or folder below minicnn/
     "files": 0,
     "progress": 0,
     "text": 0,
+    "expected": 0.5,  # shows values
     "reading": 1.5,  # what a tensor is made of
     "comparisons": 1.5,
     "reductions": 1.5,
