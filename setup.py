@@ -20,11 +20,12 @@ setup(
     packages=find_packages(include=["minicnn", "minicnn.*"]),
     package_data={"minicnn": ["weights/*", "training/recipes/*.toml", "backend/cuda/*.cu", "py.typed"]},
     install_requires=[
+        "filelock>=3.12",
         "numpy>=2.0",
         "numba>=0.61",
         "matplotlib>=3.8",
         "pillow>=10.3",
-        "pooch>=1.8",
+        "platformdirs>=4.0",
         "requests>=2.31",
         "rich>=13.7",
         "safetensors>=0.5",

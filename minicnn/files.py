@@ -8,15 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: run folders are then not locked
-    fcntl = None  # type: ignore[assignment]
+from filelock import FileLock, Timeout
 
 _TEMPORARY = ".minicnn-{}.tmp"
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP}
 
 
 def expand_user(path: str | os.PathLike[str]) -> Path:
@@ -101,32 +98,23 @@ def lock_run_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     removed here.
     """
     folder = Path(folder)
+    lock = FileLock(folder / ".lock")
     try:
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise _explained(error, f"cannot lock the folder {folder}") from error
-    try:
-        _lock(descriptor, folder)
-        for stale in folder.glob(_TEMPORARY.format("*")):
-            stale.unlink(missing_ok=True)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        lock.acquire(timeout=0)
+    except Timeout as error:
         raise BlockingIOError(
             f"the folder {folder} is in use by another run: wait for its end or choose another folder"
         ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise _explained(error, f"cannot lock the folder {folder}") from error
-        warnings.warn(f"the file system of {folder} has no locks: start no second run there", stacklevel=4)
+        warnings.warn(f"the file system of {folder} has no locks: start no second run there", stacklevel=3)
+    try:
+        for stale in folder.glob(_TEMPORARY.format("*")):
+            stale.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from minicnn.nn import Conv2d, Linear, Module, MultiheadAttention, init
 from minicnn.nn.module import detached
 from minicnn.tensor import Tensor
+from minicnn.text import aligned
 
 
 def summary(model: Module, input_shape: Sequence[int]) -> str:
@@ -28,11 +29,7 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
     cells = [("layer", "type", "output shape", "parameters", "MACs")]
     cells += [(name or "-", kind, str(shape), f"{count:,}", f"{each:,}") for name, kind, shape, count, each in rows]
     cells.append(("total", type(model).__name__, str(output.shape[1:]), f"{parameters:,}", f"{work:,}"))
-    widths = [max(len(row[i]) for row in cells) for i in range(5)]
-    lines = []
-    for row in cells:
-        aligned = (c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        lines.append("  ".join(aligned))
+    lines = aligned(cells, (3, 4))
     rule = "-" * len(lines[0])
     text = "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
     print(text)

@@ -2,7 +2,9 @@
 
 import reprlib
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
 
 _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate; separators of lines and paragraphs
 _JOINERS = "\u200c\u200d"  # of Persian, of the scripts of India, and of emoji
@@ -30,10 +32,14 @@ def brief(value: object, length: int = 100) -> str:
     return " ".join(text.splitlines())
 
 
-def table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """Return rows as lines of aligned columns; ``right``: the columns that are aligned to the right."""
+def nearest(value: object, words: Iterable[str]) -> str:
+    """Return a question after the one of the words that ``value`` may have been meant to be, "" where none is near."""
+    close = get_close_matches(value, list(words), 1) if isinstance(value, str) else []
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int]) -> list[str]:
+    """Return rows of as many cells each as lines: the columns numbered in ``right`` are flush right, others left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(t.rjust(w) if i in right else t.ljust(w) for i, (t, w) in enumerate(zip(row, widths, strict=True))).rstrip()
-        for row in rows
-    )
+    sides: list[Any] = [str.rjust if column in right else str.ljust for column in range(len(widths))]
+    return ["  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=True)).rstrip() for row in rows]

@@ -20,6 +20,7 @@ LEVELS = {  # of a file or folder below minicnn/
     "files": 0,
     "progress": 0,
     "text": 0,
+    "expected": 0.5,  # shows values
     "reading": 1.5,  # what a tensor is made of
     "comparisons": 1.5,
     "reductions": 1.5,
@@ -40,8 +41,9 @@ LEVELS = {  # of a file or folder below minicnn/
     "__init__": 7,
     "cli": 8,
 }
-OPTIONAL = {  # the room that knows it
-    "cupy": "backend", "cupyx": "backend", "numba": "backend", "scipy": "backend", "h5py": "training",
+LAZY = {  # packages that may be missing, or take a second to load: the rooms that import them, where they are used
+    "cupy": {"backend"}, "cupyx": {"backend"}, "numba": {"backend"}, "scipy": {"backend"}, "h5py": {"training"},
+    "sklearn": {"data", "training"},
 }  # fmt: skip
 WITHOUT_NUMPY = {"functional", "nn", "models"}
 
@@ -129,11 +131,11 @@ def test_there_are_no_cycles():
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
-def test_imports_stand_at_the_top_except_of_optional_packages(path):
+def test_imports_stand_at_the_top_except_of_lazy_packages(path):
     for module, line, inside_function in imports(path):
         package = module.split(".")[0]
-        assert not inside_function or package in OPTIONAL, f"{name(path)}:{line} imports {module} inside a function"
-        assert room(path) == OPTIONAL.get(package, room(path)), f"{name(path)}:{line} names {package}"
+        assert not inside_function or package in LAZY, f"{name(path)}:{line} imports {module} inside a function"
+        assert room(path) in LAZY.get(package, {room(path)}), f"{name(path)}:{line} names {package}"
         assert package != "numpy" or room(path) not in WITHOUT_NUMPY, f"{name(path)}:{line} imports numpy"
         own = module.startswith("minicnn.plots")
         assert package != "minicnn" or own or room(path) != "plots", f"{name(path)}:{line}: plots draws plain arrays"
@@ -213,7 +215,7 @@ import minicnn
 print(time.process_time() - start)
 print(*sorted(m for m in sys.modules if m in set(sys.argv[1:])))
 """
-HEAVY = ["numba", "cupy", "matplotlib", "sklearn", "PIL", "typer", "rich", "pooch", "scipy", "torch", "h5py"]
+HEAVY = ["numba", "cupy", "matplotlib", "sklearn", "PIL", "typer", "rich", "requests", "scipy", "torch", "h5py"]
 
 
 def test_importing_minicnn_is_quick_and_imports_nothing_large():
@@ -224,3 +226,19 @@ def test_importing_minicnn_is_quick_and_imports_nothing_large():
         assert loaded == []
         runs.append(float(seconds))
     assert min(runs) < 1, runs  # 0.2 s on a machine that does much else
+
+
+PREDICT = """
+import sys
+from minicnn.cli.main import main
+try:
+    main(["--backend", "numpy", sys.argv[1]], "predict")
+except SystemExit as end:
+    print(end.code, "sklearn" in sys.modules)
+"""
+
+
+def test_a_prediction_does_without_scikit_learn():
+    picture = Path(__file__).parent / "pictures" / "cat.png"
+    run = subprocess.run([sys.executable, "-c", PREDICT, picture], capture_output=True, text=True, check=True)
+    assert run.stdout.endswith("\n0 False\n")

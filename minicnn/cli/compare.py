@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from minicnn import files, plots
-from minicnn.cli.folders import held_for
+from minicnn.cli.folders import check_png, held_for
 from minicnn.cli.options import Debug, UsageError
-from minicnn.text import shown
-from minicnn.training.stored import Maybe, Number, check, read_json
+from minicnn.expected import Maybe, Number, check
+from minicnn.text import aligned, shown
+from minicnn.training.stored import read_json
 
 Row = dict[str, Any]
 
@@ -69,8 +70,7 @@ def compare(
     """
     if not runs:
         raise UsageError("expected folders of runs: compare.py RUN [RUN ...]")
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"--out: expected a .png file, received {out}")
+    check_png(out)
     rows, histories = read_runs(runs)
     with held_for(out):
         drawn = draw(histories, out)
@@ -119,9 +119,7 @@ def table(rows: Sequence[Row], markdown: bool = False) -> str:
         lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells]
         lines.insert(1, "|" + "---|" * words + "---:|" * (len(columns) - words))
         return "\n".join(lines)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    aligned = [[*map(str.ljust, line[:words], widths), *map(str.rjust, line[words:], widths[words:])] for line in cells]
-    return "\n".join("  ".join(line).rstrip() for line in aligned)
+    return "\n".join(aligned(cells, range(words, len(columns))))
 
 
 def draw(histories: Mapping[str, dict[str, list[float]]], path: Path) -> bool:

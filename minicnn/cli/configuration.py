@@ -10,12 +10,14 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
 from minicnn import data
-from minicnn.cli.options import UsageError
+from minicnn.cli.options import UsageError, usage_errors
+from minicnn.text import shown
 from minicnn.training import Config, checkpoint, recipe
 from minicnn.training.trainer import stored_config
 
@@ -61,10 +63,8 @@ def choose(source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.
         [named] if named else {"auto": ["lenet", "digits"], "digits": ["digits"]}.get(source["dataset"], ["lenet"])
     )
     base = stored_config(stored.metadata, stored.arrays) if stored is not None else None
-    try:
+    with usage_errors():
         return {name: base.override(**given) if base else recipe(name, **given) for name in recipes}
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def load(source: Mapping[str, str], configs: Mapping[str, Config]) -> tuple[data.Splits, str]:
@@ -80,6 +80,17 @@ def load(source: Mapping[str, str], configs: Mapping[str, Config]) -> tuple[data
     return splits, name
 
 
+def prepare(
+    given: dict[str, Any], recipe_name: str, dataset: str, data_dir: Path | None
+) -> tuple[data.Splits, Config, str]:
+    """Choose a recipe and load its data, of which a line is printed. -> them, its configuration and its name."""
+    source = {"recipe": recipe_name, "dataset": dataset or "auto", "data_dir": str(data_dir or "")}
+    configs = choose(source, given, None)  # checked before any data loads
+    splits, name = load(source, configs)
+    print(f"data: {shown(splits.note)}")
+    return splits, configs[name], name
+
+
 def _in_panel(parameter: inspect.Parameter) -> tuple[str, inspect.Parameter]:
     kind, option = get_args(parameter.annotation)
     option, panel = copy.copy(option), _OWN_PANELS.get(parameter.name, "Run")
@@ -89,7 +100,7 @@ def _in_panel(parameter: inspect.Parameter) -> tuple[str, inspect.Parameter]:
 
 def _option(field: Field[Any]) -> tuple[str, inspect.Parameter]:
     """The option for a field, None where it is not given."""
-    panel, kind = field.metadata.get("panel", "Augmentation"), field.type
+    panel, kind = field.metadata["panel"], field.type
     names: list[str] = []
     if get_origin(kind) is Mapping:
         kind, names = list[str], ["--" + field.name.removesuffix("s").replace("_", "-")]

@@ -23,8 +23,10 @@ from minicnn.cli.options import (
     Weights,
     choose_backend,
     naming_memory,
+    usage_errors,
 )
 from minicnn.cli.reports import test_reports
+from minicnn.expected import OneOf, check
 from minicnn.text import shown
 from minicnn.training import pretrained
 from minicnn.training.progress import Output
@@ -46,8 +48,8 @@ def evaluate(
     debug: Debug = False,
 ) -> int:
     """Measure trained weights on a data set: without --dataset, on that of the training, from where it was."""
-    if split not in ("test", "validation", "train"):
-        raise UsageError(f"--split: expected test, validation or train, received {split!r}")
+    with usage_errors():
+        check(split, OneOf(("test", "validation", "train")), "--split")
     if out is not None:
         check_holds_no_run(out)
     chosen = choose_backend(backend, threads)

@@ -1,6 +1,5 @@
 """explain: where a trained network looks on pictures of yours, and what it sees there."""
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +8,22 @@ import typer
 
 from minicnn import plots
 from minicnn.cli.folders import check_holds_no_run, held
-from minicnn.cli.options import BackendName, Debug, Threads, UsageError, Weights, choose_backend, naming_memory
+from minicnn.cli.options import (
+    BackendName,
+    Debug,
+    Images,
+    Paths,
+    Threads,
+    UsageError,
+    Weights,
+    choose_backend,
+    naming_memory,
+    usage_errors,
+)
 from minicnn.cli.predict import read_pictures
 from minicnn.cli.reports import check_finite, explanations, write_pictures
 from minicnn.data import ImageError
+from minicnn.expected import OneOf, check
 from minicnn.tensor import Tensor
 from minicnn.text import shown
 from minicnn.training import pretrained
@@ -23,8 +34,8 @@ _MOST = 24  # pictures on one sheet
 
 
 def explain(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH...", help="Pictures, or folders of them.")] = None,
-    image: Annotated[list[Path] | None, typer.Option("-image", "--image", help="The same, by option.")] = None,
+    paths: Paths = None,
+    image: Images = None,
     weights: Weights = "lenet-cifar10",
     layer: Annotated[
         str, typer.Option(help="Layer to show (default: feature maps of the first convolution, Grad-CAM of the last).")
@@ -50,10 +61,9 @@ def explain(
     check_holds_no_run(out)
     chosen = choose_backend(backend, threads)
     trained = pretrained.load(weights, chosen)
-    if class_name and class_name not in trained.classes:
-        close = get_close_matches(class_name, trained.classes, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UsageError(f"--class: expected one of {', '.join(trained.classes)}, received {class_name!r}{hint}")
+    if class_name:
+        with usage_errors():
+            check(class_name, OneOf(trained.classes), "--class")
     read = list(read_pictures(given))
     readable = [(path, picture) for path, picture in read if not isinstance(picture, ImageError)]
     if not readable:
@@ -63,10 +73,8 @@ def explain(
     images = np.stack([picture for _, picture in readable])
     inputs = Tensor(trained.normalize(images, chosen))
     if layer:
-        try:
+        with usage_errors("--"):
             check_layer(trained.model, inputs, layer)
-        except ValueError as error:
-            raise UsageError(f"--{error}") from error
     with naming_memory(chosen, len(images)):
         rows = predict(trained.model, inputs.data)
     check_finite(rows)

@@ -1,16 +1,14 @@
 """find-lr: the learning rate to start with."""
 
-import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from minicnn import files, plots
-from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
-from minicnn.cli.folders import check_holds_no_run, held
-from minicnn.cli.options import BackendName, DataDir, Debug, Threads, choose_backend, naming_memory
+from minicnn.cli.configuration import Dataset, RecipeName, prepare, with_config
+from minicnn.cli.folders import check_holds_no_run, held, new_folder
+from minicnn.cli.options import BackendName, DataDir, Debug, Out, Threads, choose_backend, naming_memory
 from minicnn.text import shown
 from minicnn.training import Trainer
 from minicnn.training.lr_finder import learning_rate_test, smoothed, suggestion
@@ -24,7 +22,7 @@ def find_lr(
     data_dir: DataDir = None,
     backend: BackendName = "auto",
     threads: Threads = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results (default: a new one in runs/).")] = None,
+    out: Out = None,
     steps: Annotated[int, typer.Option(min=10, help="Batches to train on at most.")] = 200,
     debug: Debug = False,
 ) -> int:
@@ -33,18 +31,12 @@ def find_lr(
     The suggestion is where the loss falls the most steeply; find_lr.png and find_lr.csv show the whole course.
     Options that are not given are those of the recipe.
     """
-    source = {"recipe": recipe_name, "dataset": dataset or "auto", "data_dir": str(data_dir or "")}
     if out is not None:
         check_holds_no_run(out)
-    configs = choose(source, given, None)
     chosen = choose_backend(backend, threads)
-    splits, name = load(source, configs)
-    config = configs[name]
+    splits, config, _ = prepare(given, recipe_name, dataset, data_dir)
     whole = replace(config, batch_size=config.batch_size * config.accumulate, accumulate=1)  # a step of the same images
-    print(f"data: {shown(splits.note)}")
-    folder = out or files.new_run_folder(
-        "runs", f"find-lr-{splits.name}-{config.model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    )
+    folder = out or new_folder("find-lr", splits.name, config.model)
     with held(folder), naming_memory(chosen, config.batch_size):
         rates, losses = learning_rate_test(Trainer(whole, splits, chosen), steps)
         best = suggestion(rates, losses)

@@ -1,5 +1,6 @@
 """Where commands write: a folder is held by one of them at a time, and a run in it is never written over."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,17 @@ def held(folder: Path, resume: bool = False) -> Iterator[None]:
         if not resume:
             check_holds_no_run(folder)
         yield
+
+
+def new_folder(*words: str) -> Path:
+    """Make a folder in runs/, named by words and the time."""
+    return files.new_run_folder("runs", "-".join([*words, time.strftime("%Y%m%d-%H%M%S")]))
+
+
+def check_png(out: Path) -> None:
+    """Raise UsageError for a path of a picture that has another suffix."""
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"--out: expected a .png file, received {out}")
 
 
 @contextmanager

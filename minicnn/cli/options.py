@@ -19,6 +19,9 @@ SkipDamaged = Annotated[
     bool, typer.Option("--skip-damaged", help="Go on without the pictures of a folder that cannot be read.")
 ]
 BackendName = Annotated[str, typer.Option("--backend", help="auto (a GPU if there is one), numpy or cupy.")]
+Paths = Annotated[list[Path] | None, typer.Argument(metavar="PATH...", help="Pictures, or folders of them.")]
+Images = Annotated[list[Path] | None, typer.Option("-image", "--image", help="The same, by option.")]
+Out = Annotated[Path | None, typer.Option(help="Folder of the results (default: a new one in runs/).")]
 Weights = Annotated[str, typer.Option("--weights", help="A .safetensors or .h5 file, or the name of shipped weights.")]
 Tta = Annotated[bool, typer.Option("--tta", help="Answer with the mean for a picture and its mirror image.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads (0: all). Results do not depend on it.")]
@@ -30,23 +33,30 @@ class UsageError(ValueError):
     """A wrong option or argument, exit code 2."""
 
 
+@contextmanager
+def usage_errors(prefix: str = "") -> Iterator[None]:
+    """Look at words of the command line in a ``with`` block: a ValueError is their fault."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{prefix}{error}") from error
+
+
 class OutOfMemory(RuntimeError):
     """The images of a batch do not fit into the memory of the device; the message says what is used, and the remedy."""
 
 
 def choose_backend(name: str, threads: int) -> Backend:
     """Make a backend the default, with so many threads; warn where "auto" passes over a CuPy that is installed."""
-    try:
+    with usage_errors():
         chosen = backend.set_default(backend.get(name).name)
-        if name == "auto" and chosen.name == "numpy" and importlib.util.find_spec("cupy"):
-            try:
-                backend.get("cupy")
-            except BackendUnavailable as error:
-                warnings.warn(f"NumPy is used; {error}", stacklevel=2)
         if threads:
             backend.set_num_threads(threads)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    if name == "auto" and chosen.name == "numpy" and importlib.util.find_spec("cupy"):
+        try:
+            backend.get("cupy")
+        except BackendUnavailable as error:
+            warnings.warn(f"NumPy is used; {error}", stacklevel=2)
     return chosen
 
 

@@ -10,7 +10,18 @@ import numpy as np
 import typer
 from rich.text import Text
 
-from minicnn.cli.options import BackendName, Debug, Threads, Tta, UsageError, Weights, choose_backend, naming_memory
+from minicnn.cli.options import (
+    BackendName,
+    Debug,
+    Images,
+    Paths,
+    Threads,
+    Tta,
+    UsageError,
+    Weights,
+    choose_backend,
+    naming_memory,
+)
 from minicnn.data import ImageError, find_images, load_image
 from minicnn.text import shown
 from minicnn.training import pretrained
@@ -22,8 +33,8 @@ _BAR = 30
 
 
 def predict(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH...", help="Pictures, or folders of them.")] = None,
-    image: Annotated[list[Path] | None, typer.Option("-image", "--image", help="The same, by option.")] = None,
+    paths: Paths = None,
+    image: Images = None,
     weights: Weights = "lenet-cifar10",
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,

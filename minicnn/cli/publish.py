@@ -11,8 +11,9 @@ import typer
 from minicnn import backend, data
 from minicnn.cli.folders import METRICS, WEIGHTS, held_for
 from minicnn.cli.options import Debug, UsageError
+from minicnn.expected import Number, check
 from minicnn.training import checkpoint, pretrained
-from minicnn.training.stored import Number, check, read_json, write_json
+from minicnn.training.stored import read_json, write_json
 
 _SHARE, _COUNT = Number(most=1), Number(1, 10**13, whole=True)
 _METRICS = {

@@ -9,8 +9,8 @@ import typer
 
 from minicnn import files, plots
 from minicnn.backend import to_numpy
-from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
-from minicnn.cli.folders import held_for
+from minicnn.cli.configuration import Dataset, RecipeName, prepare, with_config
+from minicnn.cli.folders import check_png, held_for
 from minicnn.cli.options import BackendName, DataDir, Debug, SkipDamaged, UsageError, choose_backend
 from minicnn.data import Augment, Loader
 from minicnn.text import shown
@@ -34,14 +34,10 @@ def show(
 
     Options that are not given are those of the recipe.
     """
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"--out: expected a .png file, received {out}")
-    source = {"recipe": recipe_name, "dataset": dataset or "auto", "data_dir": str(data_dir or "")}
+    check_png(out)
     given |= {"skip_damaged": skip_damaged} | ({} if seed is None else {"seed": seed})
-    configs = choose(source, given, None)  # checked before any data loads
     chosen = choose_backend(backend, 0)
-    splits, name = load(source, configs)
-    config = configs[name]
+    splits, config, name = prepare(given, recipe_name, dataset, data_dir)
     mean, std = config.scaling(splits)
     scaling: dict[str, Any] = {"mean": mean, "std": std}
     loader = Loader(
@@ -55,7 +51,6 @@ def show(
     figure = plots.before_after(_bytes(before, **scaling), _bytes(after, **scaling), captions)
     with held_for(out):
         files.atomic_write(out, plots.to_png(figure))
-    print(f"data: {shown(splits.note)}")
     print(f"wrote {shown(out)}: {len(before)} pictures of {shown(splits.name)}, recipe {name}")
     return 0
 

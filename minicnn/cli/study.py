@@ -9,7 +9,7 @@ from minicnn import data, files
 from minicnn.cli.compare import draw, read_runs, table
 from minicnn.cli.configuration import Dataset, with_config
 from minicnn.cli.folders import METRICS, STATE, WEIGHTS, held
-from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError
+from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError, usage_errors
 from minicnn.cli.train import train
 from minicnn.text import shown
 from minicnn.training import checkpoint, recipe
@@ -38,11 +38,9 @@ def study(
     The options of train are for all recipes alike.
     """
     names = list(dict.fromkeys(recipes or _DEFAULT))
-    try:
+    with usage_errors():
         for name in names:  # all of them, before the first is trained
             recipe(name, **given)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
     with held(out):
         for number, name in enumerate(names, 1):
             folder = out / name

@@ -2,7 +2,6 @@
 
 import platform
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,13 +16,15 @@ from rich.table import Table
 import minicnn
 from minicnn import files
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
-from minicnn.cli.folders import METRICS, STATE, WEIGHTS, check_holds_no_run, held
-from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError, choose_backend, naming_memory
+from minicnn.cli.folders import METRICS, STATE, WEIGHTS, check_holds_no_run, held, new_folder
+from minicnn.cli.options import BackendName, DataDir, Debug, Out, Threads, UsageError, choose_backend, naming_memory
 from minicnn.cli.reports import test_reports, write_curves
+from minicnn.expected import Maybe, check
 from minicnn.summary import macs
+from minicnn.text import aligned
 from minicnn.training import Config, Trainer, checkpoint, recipe_card, recipe_names
 from minicnn.training.progress import Output, Progress
-from minicnn.training.stored import Maybe, check, write_json
+from minicnn.training.stored import write_json
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 if hasattr(signal, "SIGHUP"):  # the terminal is closed
@@ -38,7 +39,7 @@ def train(
     data_dir: DataDir = None,
     backend: BackendName = "auto",
     threads: Threads = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run (default: a new one in runs/).")] = None,
+    out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its options.")] = False,
     stop_after: Annotated[int, typer.Option(min=0, help="Stop, to resume later, after so many epochs (0: no).")] = 0,
     eager: Annotated[
@@ -69,7 +70,7 @@ def train(
     config = configs[source["recipe"]]
     output = Output()
     output.say(f"data: {splits.note}")
-    folder = out or files.new_run_folder("runs", f"{splits.name}-{config.model}-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = out or new_folder(splits.name, config.model)
     with held(folder, resume), naming_memory(chosen, config.batch_size):
         trainer = Trainer(config, splits, chosen, eager)
         if resume:
@@ -108,12 +109,8 @@ def _list_recipes() -> None:
             column.justify = "right"
         output.print(table)
         return
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (
-            cell.rjust(w) if 2 <= i < 5 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        output.say("  ".join(cells).rstrip())
+    for line in aligned(rows, range(2, 5)):
+        output.say(line)
 
 
 def _run_in(folder: Path | None) -> checkpoint.Checkpoint:

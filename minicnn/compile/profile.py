@@ -14,7 +14,7 @@ import numpy as np
 from minicnn.compile.encode import Code, Instructions
 from minicnn.compile.graph import Node
 from minicnn.compile.program import Call
-from minicnn.text import table
+from minicnn.text import aligned
 
 
 class Stopwatch:
@@ -102,7 +102,8 @@ class Profile:
             gflops = "" if row.gflops is None else f"{row.gflops:.1f}"
             numbers = f"{row.milliseconds:.3f}", f"{row.share:.1%}", gflops, f"{row.gbs:.1f}"
             lines.append((row.layer, row.kernel, *numbers, " ".join(row.instructions)))
-        return f"{table(lines, right=range(2, 6))}\n{self.milliseconds:.3f} ms, mean of {self.replays} replays"
+        total = f"{self.milliseconds:.3f} ms a replay, the mean of {self.replays}"
+        return "\n".join([*aligned(lines, range(2, 6)), total])
 
 
 def profiled(code: Code, stopwatch: Stopwatch, replays: int) -> Profile:

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 from minicnn import files
@@ -13,6 +12,7 @@ from minicnn.data.dataset import Dataset, Splits, identity_differences
 from minicnn.data.images import ImageError, find_images, load_image
 from minicnn.data.loader import Loader
 from minicnn.data.split import stratified_split, stratified_subset
+from minicnn.text import nearest
 
 NAMES = ("auto", "cifar10", "digits")
 
@@ -56,9 +56,8 @@ def load(
         return folder.load(root, skip_damaged=skip_damaged, **options)
     if root.is_absolute():
         raise UnknownDataset(f"no folder {root}; where it was moved, name its new place by --dataset")
-    nearest = get_close_matches(name, NAMES, 1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    raise UnknownDataset(f"unknown data set {name!r}, expected {', '.join(NAMES)} or an existing folder{hint}")
+    words = f"{', '.join(NAMES)} or an existing folder"
+    raise UnknownDataset(f"data set: expected {words}, received {name!r}{nearest(name, NAMES)}")
 
 
 __all__ = [

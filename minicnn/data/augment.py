@@ -1,34 +1,21 @@
 """Random changes of training pictures: what may happen, and the draws; the pixels are the backend's affair."""
 
 import math
-import sys
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
+from minicnn.expected import Number, OneOf, check
+
 _ERASED, _RATIO, _TRIES = (0.02, 0.33), (0.3, 3.3), 10  # of torchvision's RandomErasing: area, aspect, attempts
-_LARGEST = sys.float_info.max
-_LIMITS: dict[str, tuple[Any, float, str]] = {  # field: type, largest value, words for the error
-    "flip": (int | float, 1, "a probability"),
-    "shift": (int, math.inf, "a number of pixels, 0 or more"),
-    "rotation": (int | float, 180, "a number of degrees, from 0 to 180"),
-    "translate": (int | float, 1, "a share of the size, from 0 to 1"),
-    "shear": (int | float, 80, "a number of degrees, from 0 to 80"),
-    "zoom": (int | float, 0.9, "a change of scale, from 0 to 0.9"),
-    "brightness": (int | float, math.inf, "a number, 0 or more"),
-    "contrast": (int | float, math.inf, "a number, 0 or more"),
-    "saturation": (int | float, math.inf, "a number, 0 or more"),
-    "sharpness": (int | float, math.inf, "a factor, 0 or more"),
-    "erasing": (int | float, 1, "a probability"),
-    "cutout": (int, 4096, "a number of pixels, from 0 to 4096"),
-    "mixup": (int | float, math.inf, "a number, 0 or more"),
-    "cutmix": (int | float, math.inf, "a number, 0 or more"),
-}
+_AMOUNT, _SHARE = Number(), Number(most=1)
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def option(default: Any, help: str, expected: Any, panel: str = "Augmentation") -> Any:
+    """Return a field: a sentence with its unit and what turns it off, what it may be, and where it is listed."""
+    made: dict[str, Any] = {"default_factory" if default is dict else "default": default}
+    return field(**made, metadata={"help": help, "expected": expected, "panel": panel})
 
 
 @dataclass(frozen=True)
@@ -43,33 +30,29 @@ class Augment:
     Raises ValueError for a value out of range.
     """
 
-    flip: float = _option(0.0, "Probability of a mirrored picture.")
-    shift: int = _option(0, "Largest random shift, pixels.")
-    padding_mode: Literal["reflect", "constant", "replicate"] = _option(
-        "reflect", "What a move uncovers: reflect, constant (black) or replicate (the edge)."
+    flip: float = option(0.0, "Probability of a mirrored picture.", _SHARE)
+    shift: int = option(0, "Largest random shift, pixels.", Number(whole=True))
+    padding_mode: str = option(
+        "reflect",
+        "What a move uncovers: reflect, constant (black) or replicate (the edge).",
+        OneOf(("reflect", "constant", "replicate")),
     )
-    rotation: float = _option(0.0, "Largest random rotation, degrees.")
-    translate: float = _option(0.0, "Largest random shift, share of the size.")
-    shear: float = _option(0.0, "Largest random shear, degrees.")
-    zoom: float = _option(0.0, "Largest random change of scale: 0.2 is 80% to 120%.")
-    brightness: float = _option(0.0, "Largest random change of brightness: 0.2 is 80% to 120%.")
-    contrast: float = _option(0.0, "Largest random change of contrast: 0.2 is 80% to 120%.")
-    saturation: float = _option(0.0, "Largest random change of saturation: 0.2 is 80% to 120%.")
-    sharpness: float = _option(1.0, "Sharpness of half of the pictures: 0 blurred, 1 off, 2 sharper.")
-    erasing: float = _option(0.0, "Probability of an erased rectangle.")
-    cutout: int = _option(0, "Side of an erased square, pixels.")
-    mixup: float = _option(0.0, "Alpha of mixup, pictures blended in pairs.")
-    cutmix: float = _option(0.0, "Alpha of cutmix, rectangles exchanged in pairs.")
+    rotation: float = option(0.0, "Largest random rotation, degrees.", Number(most=180))
+    translate: float = option(0.0, "Largest random shift, share of the size.", _SHARE)
+    shear: float = option(0.0, "Largest random shear, degrees.", Number(most=80))
+    zoom: float = option(0.0, "Largest random change of scale: 0.2 is 80% to 120%.", Number(most=0.9))
+    brightness: float = option(0.0, "Largest random change of brightness: 0.2 is 80% to 120%.", _AMOUNT)
+    contrast: float = option(0.0, "Largest random change of contrast: 0.2 is 80% to 120%.", _AMOUNT)
+    saturation: float = option(0.0, "Largest random change of saturation: 0.2 is 80% to 120%.", _AMOUNT)
+    sharpness: float = option(1.0, "Sharpness of half of the pictures: 0 blurred, 1 off, 2 sharper.", _AMOUNT)
+    erasing: float = option(0.0, "Probability of an erased rectangle.", _SHARE)
+    cutout: int = option(0, "Side of an erased square, pixels.", Number(most=4096, whole=True))
+    mixup: float = option(0.0, "Alpha of mixup, pictures blended in pairs.", _AMOUNT)
+    cutmix: float = option(0.0, "Alpha of cutmix, rectangles exchanged in pairs.", _AMOUNT)
 
-    def __post_init__(self):
-        for name, (kind, most, words) in _LIMITS.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind) or not 0 <= value <= min(most, _LARGEST):
-                raise ValueError(f"Augment: {name} must be {words}. Received: {value!r}")
-        if self.padding_mode not in ("reflect", "constant", "replicate"):
-            raise ValueError(
-                f"Augment: padding_mode must be 'reflect', 'constant' or 'replicate'. Received: {self.padding_mode!r}"
-            )
+    def __post_init__(self) -> None:
+        for each in fields(self):  # those of Config too
+            check(getattr(self, each.name), each.metadata["expected"], each.name)
 
     @property
     def warps(self) -> bool:

@@ -10,15 +10,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
-import pooch
+import platformdirs
 
 from minicnn import files
 from minicnn.data import pickles
 from minicnn.data.dataset import Dataset, Splits, check_labels
 from minicnn.data.download import fetch, verify
-from minicnn.data.split import stratified_split, stratified_subset
+from minicnn.data.split import split
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -37,21 +38,15 @@ class DatasetUnavailable(RuntimeError):
 
 
 def load(
-    data_dir: str | os.PathLike | None = None,
-    *,
-    seed: int = 0,
-    validation: int | float = 5_000,
-    train_size: int | None = None,
-    download: bool = True,
+    data_dir: str | os.PathLike | None = None, *, validation: int | float = 5_000, download: bool = True, **how: Any
 ) -> Splits:
     """CIFAR-10 from `folder(data_dir)`, downloaded into it where it is not there yet and `download` allows.
 
     Looked for there, in this order: the folders cifar-10-batches-bin and cifar-10-batches-py (or the files of one of
     them directly), the archives cifar-10-binary.tar.gz and cifar-10-python.tar.gz; `data_dir` may also name such an
     archive. An archive is checked by its SHA-256 and read in place, nothing is unpacked to disk.
-    The validation set is split off the 50,000 training records, and `train_size` records of the rest are kept; both by
-    class and by `seed`. Raises DatasetUnavailable, FileNotFoundError for an incomplete folder, ValueError for damaged
-    data.
+    The validation set is split off the 50,000 training records, as :func:`minicnn.data.split.split` says.
+    Raises DatasetUnavailable, FileNotFoundError for an incomplete folder, ValueError for damaged data.
     """
     where = folder(data_dir)
     read = _find(where)
@@ -67,10 +62,8 @@ def load(
     parts = read(TRAIN + TEST)
     train = Dataset(*_concatenate(parts[name] for name in TRAIN), CLASSES, "cifar10")
     test = Dataset(*_concatenate(parts[name] for name in TEST), CLASSES, "cifar10")
-    train, held_out = stratified_split(train, validation, seed)
-    if train_size is not None:
-        train = stratified_subset(train, train_size, seed)
-    return Splits(train, held_out, test, "cifar10", MEAN, STD, note=f"CIFAR-10 from {where}", origin="cifar10")
+    note = f"CIFAR-10 from {where}"
+    return split(train, None, test, validation, **how, scaling=(MEAN, STD), note=note, origin="cifar10")
 
 
 def folder(data_dir: str | os.PathLike | None = None) -> Path:
@@ -81,7 +74,7 @@ def folder(data_dir: str | os.PathLike | None = None) -> Path:
     if named := data_dir or os.environ.get("MINICNN_DATA"):
         return files.expand_user(named)
     with suppress(RuntimeError):  # of newer versions; older ones leave the "~"
-        if (cache := pooch.os_cache("minicnn")).is_absolute():
+        if (cache := platformdirs.user_cache_path("minicnn")).is_absolute():
             return cache
     raise DatasetUnavailable("CIFAR-10: there is no home folder to look in; name one by --data-dir or MINICNN_DATA")
 

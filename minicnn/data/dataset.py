@@ -10,6 +10,7 @@ import numpy as np
 
 from minicnn.text import brief
 
+Scaling = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and deviation of the channels
 _PARTS = ("train", "validation", "test")
 _STEP = 61  # of the 3,072 bytes of a picture, every 61st makes its fingerprint: from all rows and channels
 
@@ -136,7 +137,7 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str):
         )
 
 
-def channel_statistics(images: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def channel_statistics(images: np.ndarray) -> Scaling:
     """Mean and deviation of each channel of uint8 (N, 3, H, W), in units where white is 1."""
     total, squares = np.zeros(3), np.zeros(3)
     for start in range(0, len(images), 256):  # in blocks: the squares of a whole data set would not fit beside it

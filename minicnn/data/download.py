@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -12,13 +11,11 @@ from threading import Thread
 from typing import BinaryIO
 
 import requests
+from filelock import FileLock
 from requests.adapters import HTTPAdapter
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from urllib3 import Retry
-
-if sys.platform != "win32":
-    import fcntl
 
 PATIENCE = 8.0  # seconds to wait for an answer, and for each further piece of it
 ATTEMPTS = 5  # transfers that may break off before the download is given up
@@ -34,7 +31,7 @@ def fetch(url: str, path: Path, *, size: int, sha256: str):
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
-    with _turn(path.with_name(f".{path.name}.lock")):
+    with FileLock(path.with_name(f".{path.name}.lock")):
         if path.exists():
             return
         console.print(f"Downloading {url} ({size / 2**20:.0f} MiB)", highlight=False, soft_wrap=True)
@@ -128,12 +125,3 @@ def _reason(error: OSError) -> str:
         return f"no answer within {PATIENCE:.0f} s"
     inner = getattr(error.args[0], "reason", error) if error.args else error
     return re.sub(r"^\w+\(host=.*?\): ", "", str(inner)) or type(error).__name__
-
-
-@contextmanager
-def _turn(lock: Path) -> Iterator[None]:
-    """Hold `lock` against other processes; the system frees it when its holder dies. No lock on Windows."""
-    with lock.open("wb") as file:
-        if sys.platform != "win32":
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from minicnn.data.dataset import Dataset, Splits, channel_statistics, check_classes
+from minicnn.data.dataset import Dataset, Splits, check_classes
 from minicnn.data.images import ImageError, load_image, not_read, scan_folder
-from minicnn.data.split import TEST_SEED, stratified_split, stratified_subset
+from minicnn.data.split import split
 
 PARTS = ("train", "val", "test")
 _LIKE_PARTS = frozenset((*PARTS, "training", "valid", "validation", "dev", "testing", "eval"))
@@ -46,14 +47,7 @@ class _Report:
         return f"{what} cannot be used: {shown}{more}: remove or mend what is listed, or leave it out by --skip-damaged"
 
 
-def load(
-    root: str | os.PathLike,
-    *,
-    seed: int = 0,
-    validation: int | float = 0.1,
-    train_size: int | None = None,
-    skip_damaged: bool = False,
-) -> Splits:
+def load(root: str | os.PathLike, *, validation: int | float = 0.1, skip_damaged: bool = False, **how: Any) -> Splits:
     """Pictures of `root`/train/CLASS, `root`/val/CLASS and `root`/test/CLASS, or of `root`/CLASS.
 
     Those in subfolders of a class are of that class. Classes are numbered in the order of their names. Where there is
@@ -77,7 +71,9 @@ def load(
     for part, dataset in parts.items():
         if empty := set(dataset.classes) - {dataset.classes[label] for label in np.unique(dataset.labels)}:
             raise ValueError(f"{root}, {part}: no pictures in {_listed(empty)} but damaged ones")
-    return _split(root, parts, seed, validation, train_size, report.note(root))
+    train, held_out, test = parts["train"], parts.get("val"), parts.get("test")
+    _check_counts(root, train, (("to validate on", held_out), ("to test on", test)))
+    return split(train, held_out, test, validation, **how, note=report.note(root), origin=str(root.resolve()))
 
 
 def _layout(root: Path, report: _Report) -> dict[str, Classes]:
@@ -101,16 +97,9 @@ def _layout(root: Path, report: _Report) -> dict[str, Classes]:
     return found
 
 
-def _split(
-    root: Path,
-    parts: dict[str, Dataset],
-    seed: int,
-    validation: int | float,
-    train_size: int | None,
-    note: str,
-) -> Splits:
-    train = parts["train"]
-    wanted = [use for use, part in (("to validate on", "val"), ("to test on", "test")) if part not in parts]
+def _check_counts(root: Path, train: Dataset, others: Iterable[tuple[str, Dataset | None]]) -> None:
+    """Raise ValueError unless each class has a picture for each part that is to be split off."""
+    wanted = [use for use, part in others if part is None]
     counts = dict(zip(train.classes, np.bincount(train.labels), strict=True))
     if few := [f"{name} has {count}" for name, count in counts.items() if count <= len(wanted)]:
         uses = " and ".join(["one to train on", *wanted])
@@ -118,18 +107,6 @@ def _split(
             f"{root}: each class needs {len(wanted) + 1} pictures, {uses}; {', '.join(few[:5])}"
             f"{', …' * (len(few) > 5)}: add pictures, or give the folders train, val and test"
         )
-    if "test" in parts:
-        test = parts["test"]
-    else:
-        train, test = stratified_split(train, 0.2, TEST_SEED)
-    if "val" in parts:
-        held_out = parts["val"]
-    else:
-        train, held_out = stratified_split(train, validation, seed)
-    if train_size is not None:
-        train = stratified_subset(train, train_size, seed)
-    scaling = channel_statistics(train.images)
-    return Splits(train, held_out, test, train.name, *scaling, note=note, origin=str(root.resolve()))
 
 
 def _find(root: Path, report: _Report) -> Classes:

@@ -3,11 +3,8 @@
 import math
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
-from minicnn.data.dataset import Dataset
-
-TEST_SEED = 0  # of the test split of a data set that ships without one: the same test pictures whatever the run's seed
+from minicnn.data.dataset import Dataset, Scaling, Splits, channel_statistics
 
 
 def stratified_split(dataset: Dataset, validation: int | float, seed: int) -> tuple[Dataset, Dataset]:
@@ -29,8 +26,35 @@ def stratified_subset(dataset: Dataset, size: int, seed: int) -> Dataset:
     return dataset if size == len(dataset) else dataset.subset(_take(dataset, size, seed, left=0))
 
 
+def split(
+    train: Dataset,
+    held_out: Dataset | None,
+    test: Dataset | None,
+    validation: int | float,
+    seed: int = 0,
+    train_size: int | None = None,
+    scaling: Scaling | None = None,
+    note: str = "",
+    origin: str = "",
+) -> Splits:
+    """Take out of `train` what is not given: a fifth to test on, whatever the seed, and `validation` of the rest.
+
+    train_size: how many records to keep then, None for all; seed: of the validation set and of these. scaling, note,
+    origin: of the Splits (default: mean and std of what is kept).
+    """
+    if test is None:
+        train, test = stratified_split(train, 0.2, seed=0)
+    if held_out is None:
+        train, held_out = stratified_split(train, validation, seed)
+    if train_size is not None:
+        train = stratified_subset(train, train_size, seed)
+    return Splits(train, held_out, test, train.name, *(scaling or channel_statistics(train.images)), note, origin)
+
+
 def _take(dataset: Dataset, wanted: int | float, seed: int, left: int) -> np.ndarray:
     """Indices of `wanted` records, ascending: of every class one at least, and `left` or more are not taken."""
+    from sklearn.model_selection import train_test_split
+
     labels = dataset.labels
     classes, counts = np.unique(labels, return_counts=True)
     what = f"cannot split {wanted} of the {len(dataset)} records of {dataset.name!r} by class"

@@ -1,15 +1,12 @@
 """What a network has learnt and where it looks: filters, feature maps, heat maps over pictures."""
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from minicnn.plots.style import GREEN, GRID, INK, RED, WIDTH, draw_picture, fonts, short
+from minicnn.plots.style import GREEN, INK, RED, WIDTH, Sheet, draw_picture, frame, short
 
 _HEAT = LinearSegmentedColormap.from_list("heat", [(0.3, 0.0, 0.4, 0.0), (0.85, 0.2, 0.1, 0.45), (1.0, 0.9, 0.2, 0.85)])
 
@@ -48,54 +45,31 @@ def overlays(images: np.ndarray, heat: np.ndarray, captions: Sequence[str], titl
             f"overlays expects heat (n, h, w) and n captions for {len(images)} images. "
             f"Received: {heat.shape} and {len(captions)}"
         )
-    columns = min(4, len(images))
-    rows = math.ceil(len(images) / columns)
-    cell = WIDTH / 4
-    side, gap, head, text = 1.06, 0.04, 0.42 if title else 0.08, 0.32  # inches
-    width, height = max(cell * columns, 2 * cell if title else cell), head + rows * (side + text)
-    figure = Figure(figsize=(width, height), facecolor="white")
-    figure.text(0.5, 1 - head / 2 / height, title, fontsize=11, color=INK, ha="center", va="center", parse_math=False)
-    for index, (image, map_, caption) in enumerate(zip(images, heat, captions, strict=True)):
-        row, column = divmod(index, columns)
-        x = (width - columns * cell + cell - 2 * side - gap) / 2 + column * cell
-        y = height - head - row * (side + text) - side
-        grey = image.mean(axis=0, keepdims=True)  # so that all colour under the heat map is its own
-        for place, picture in enumerate((image, grey)):
-            axes = figure.add_axes(((x + place * (side + gap)) / width, y / height, side / width, side / height))
-            draw_picture(axes, picture)
+    side, gap = 1.06, 0.04
+    sheet = Sheet(len(images), 4, (WIDTH / 4, side + 0.32), title, width=WIDTH / 2 if title else 0)
+    for (x, y), image, map_, caption in zip(sheet.middles, images, heat, captions, strict=True):
+        draw_picture(sheet.axes(x - side - gap / 2, y, side), image)
+        axes = sheet.axes(x + gap / 2, y, side)
+        draw_picture(axes, image.mean(axis=0, keepdims=True))  # grey, so that all colour under the heat map is its own
         high, wide = image.shape[1:]
         extent = (-0.5, wide - 0.5, high - 0.5, -0.5)
         axes.imshow(map_, cmap=_HEAT, vmin=0, vmax=1, interpolation="bilinear", extent=extent)
-        colour = {"✓": GREEN, "✗": RED}.get(caption[:1], INK)
-        font: dict[str, Any] = {"fontsize": 8, "color": colour, "parse_math": False, "fontfamily": fonts()}
-        figure.text((x + side) / width, (y - 0.05) / height, short(caption, 34), ha="center", va="top", **font)
-    return figure
+        sheet.text(x, y + side + 0.05, short(caption, 34), 8, {"✓": GREEN, "✗": RED}.get(caption[:1], INK))
+    return sheet.figure
 
 
 def _grid(title: str, tiles: np.ndarray) -> Figure:
     """Tiles (n, H, W) in grey or (n, H, W, 3) in colour, each scaled to the whole range."""
-    columns = min(len(tiles), 8) if len(tiles) <= 32 else 16
-    rows = math.ceil(len(tiles) / columns)
-    head, cell = 0.4, min(WIDTH / columns, 1.1)
-    side = 0.92 * cell
-    width, height = max(columns * cell, 5.0), head + rows * cell
-    figure = Figure(figsize=(width, height), facecolor="white")
-    figure.text(0.5, 1 - head / 2 / height, title, fontsize=10, color=INK, ha="center", va="center", parse_math=False)
-    for index, tile in enumerate(tiles):
-        row, column = divmod(index, columns)
-        x = (width - columns * cell + cell - side) / 2 + column * cell
-        y = height - head - row * cell - side
-        _tile(figure.add_axes((x / width, y / height, side / width, side / height)), tile)
-    return figure
-
-
-def _tile(axes: Axes, tile: np.ndarray) -> None:
-    low, high = tile.min(), tile.max()
-    scaled = (tile - low) / (high - low) if high > low else np.full_like(tile, 0.5, np.float64)
-    axes.imshow(scaled, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_color(GRID)
+    columns = 8 if len(tiles) <= 32 else 16
+    cell = min(WIDTH / min(columns, len(tiles)), 1.1)
+    side, sheet = 0.92 * cell, Sheet(len(tiles), columns, (cell, cell), title, width=5.6)
+    for (x, y), tile in zip(sheet.middles, tiles, strict=True):
+        axes = sheet.axes(x - side / 2, y, side)
+        low, high = tile.min(), tile.max()
+        scaled = (tile - low) / (high - low) if high > low else np.full_like(tile, 0.5, np.float64)
+        axes.imshow(scaled, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        frame(axes)
+    return sheet.figure
 
 
 def _check(name: str, expected: str, array: np.ndarray, ndim: int) -> None:

@@ -1,13 +1,12 @@
 """Pictures with what a model says of them, and with what augmentation makes of them."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from minicnn.plots.style import BLUE, FAINT, GREEN, INK, RED, WIDTH, draw_picture, fonts, new_figure, short
+from minicnn.plots.style import BLUE, FAINT, GREEN, INK, RED, WIDTH, Sheet, draw_picture, fonts, new_figure, short
 
 
 def samples(
@@ -83,25 +82,15 @@ def before_after(before: np.ndarray, after: np.ndarray, captions: Sequence[str])
             "before_after expects two batches (n, C, H, W) of one shape with n > 0, and n captions. "
             f"Received: {before.shape}, {after.shape}, {len(captions)}"
         )
-    columns = min(8, len(before))
-    rows = math.ceil(len(before) / columns)
-    side, gap, left, text = 1.0, 0.06, 0.7, 0.34  # inches: a picture, its distance, the words left, the caption below
-    width, height = left + columns * (side + gap) + gap, rows * (2 * (side + gap) + text)
-    figure = Figure(figsize=(width, height), facecolor="white")
-    for index, (pair, caption) in enumerate(zip(zip(before, after, strict=True), captions, strict=True)):
-        row, column = divmod(index, columns)
-        x = left + column * (side + gap)
-        top = height - row * (2 * (side + gap) + text) - gap
-        for place, (image, word) in enumerate(zip(pair, ("before", "after"), strict=True)):
-            y = top - side - place * (side + gap)
-            draw_picture(figure.add_axes((x / width, y / height, side / width, side / height)), image)
-            if column == 0:
-                figure.text(
-                    0.62 / width, (y + side / 2) / height, word, fontsize=9, color=FAINT, ha="right", va="center"
-                )
-        font: dict[str, Any] = {"fontsize": 8, "color": INK, "parse_math": False, "fontfamily": fonts()}
-        figure.text((x + side / 2) / width, (y - 0.06) / height, short(caption, 15), ha="center", va="top", **font)
-    return figure
+    side, gap, left = 1.0, 0.06, 0.7
+    sheet = Sheet(len(before), 8, (side + gap, 2 * (side + gap) + 0.34), left=left)
+    for index, (x, y) in enumerate(sheet.middles):
+        for top, images, word in ((y, before, "before"), (y + side + gap, after, "after")):
+            draw_picture(sheet.axes(x - side / 2, top, side), images[index])
+            if index % 8 == 0:
+                sheet.text(left - 0.08, top + side / 2, word, 9, FAINT, ha="right", va="center")
+        sheet.text(x, y + 2 * (side + gap), short(captions[index], 15), 8)
+    return sheet.figure
 
 
 def _check(images: np.ndarray, labels: Any, predictions: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -123,26 +112,15 @@ def _gallery(
     classes: Sequence[str],
     probabilities: np.ndarray | None,
 ) -> Figure:
-    columns = min(8, len(shown))
-    rows = math.ceil(len(shown) / columns)
-    cell, side, head, text = WIDTH / 8, 1.05, 0.45, 0.4  # inches: a column, its picture, the title, two lines
-    width, height = cell * max(columns, 5), head + (side + text) * rows
-    figure = Figure(figsize=(width, height), facecolor="white")
-    figure.text(0.5, 1 - head / 2 / height, title, fontsize=11, color=INK, ha="center", va="center")
-    for place, index in enumerate(shown):
-        row, column = divmod(place, columns)
-        x = (width - cell * columns + cell - side) / 2 + column * cell
-        y = height - head - row * (side + text) - side
-        axes = figure.add_axes((x / width, y / height, side / width, side / height))
+    cell, side = WIDTH / 8, 1.05
+    sheet = Sheet(len(shown), 8, (cell, side + 0.4), title, width=5 * cell)
+    for (x, y), index in zip(sheet.middles, shown, strict=True):
         truth, guess = labels[index], predictions[index]
-        colour = GREEN if truth == guess else RED
-        draw_picture(axes, images[index], colour)
+        mark, colour = ("✓", GREEN) if truth == guess else ("✗", RED)
+        draw_picture(sheet.axes(x - side / 2, y, side), images[index], colour)
         notes = [] if probabilities is None else [f"{probabilities[index][guess]:.0%}"]
         if truth != guess:
             notes.append(f"is {short(classes[truth], 10)}")
-        verdict = f"{'✓' if truth == guess else '✗'} {short(classes[guess], 11)}"
-        font: dict[str, Any] = {"ha": "center", "va": "top", "parse_math": False, "fontfamily": fonts()}
-        middle = (x + side / 2) / width
-        figure.text(middle, (y - 0.04) / height, verdict, color=colour, fontweight="bold", fontsize=8.5, **font)
-        figure.text(middle, (y - 0.19) / height, ", ".join(notes), color=INK, fontsize=7.6, **font)
-    return figure
+        sheet.text(x, y + side + 0.04, f"{mark} {short(classes[guess], 11)}", 8.5, colour, fontweight="bold")
+        sheet.text(x, y + side + 0.19, ", ".join(notes), 7.6)
+    return sheet.figure

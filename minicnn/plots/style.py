@@ -5,7 +5,9 @@ right and wrong differ by a mark as well.
 """
 
 import io
+import math
 import unicodedata
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,16 +35,50 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=layout, facecolor="white")
 
 
-def draw_picture(axes: Axes, image: np.ndarray, frame: str = GRID) -> None:
-    axes.set_axis_on()
+class Sheet:
+    """A figure of cells in rows, each with pictures and text, under a title; measures are inches, from the top left.
+
+    ``middles``: of each cell the middle of its upper edge, (x, y). ``width``: of the page, at least.
+    """
+
+    def __init__(
+        self, number: int, columns: int, cell: tuple[float, float], title: str = "", left: float = 0, width: float = 0
+    ) -> None:
+        columns, head = min(columns, number), 0.42 if title else 0.06
+        self.size = max(left + columns * cell[0], width), head + math.ceil(number / columns) * cell[1]
+        self.figure = Figure(figsize=self.size, facecolor="white")
+        start = (self.size[0] + left - (columns - 1) * cell[0]) / 2
+        places = (divmod(index, columns) for index in range(number))
+        self.middles = [(start + column * cell[0], head + row * cell[1]) for row, column in places]
+        if title:
+            self.text(self.size[0] / 2, head / 2, title, 11, va="center")
+
+    def axes(self, x: float, y: float, side: float) -> Axes:
+        """Return axes in a square whose upper left corner is (x, y)."""
+        width, height = self.size
+        return self.figure.add_axes((x / width, 1 - (y + side) / height, side / width, side / height))
+
+    def text(self, x: float, y: float, words: str, size: float, color: str = INK, **looks: Any) -> None:
+        """Write words below the point (x, y)."""
+        style: dict[str, Any] = {"ha": "center", "va": "top", "parse_math": False, "fontfamily": fonts()}
+        at = x / self.size[0], 1 - y / self.size[1]
+        self.figure.text(*at, words, fontsize=size, color=color, **(style | looks))
+
+
+def frame(axes: Axes, color: str = GRID) -> None:
+    """A line around a picture, without ticks."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color(color)
+    axes.spines[:].set_linewidth(2 if color != GRID else 1)
+
+
+def draw_picture(axes: Axes, image: np.ndarray, color: str = GRID) -> None:
     if len(image) == 1:
         axes.imshow(image[0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     else:
         axes.imshow(np.moveaxis(image, 0, -1), interpolation="nearest")  # (3, H, W) -> (H, W, 3)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_color(frame)
-    axes.spines[:].set_linewidth(2 if frame != GRID else 1)
+    frame(axes, color)
 
 
 def short(name: str, limit: int) -> str:

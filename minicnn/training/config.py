@@ -4,11 +4,10 @@ A recipe is a TOML file in ``recipes/`` whose keys are fields of :class:`Config`
 a table ``[measured]`` of what a run of it gave (test_accuracy, seconds, parameters, …), which change nothing.
 """
 
-import math
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,102 +15,76 @@ import numpy as np
 
 from minicnn import models, optim, random
 from minicnn.data import Augment, Splits
+from minicnn.data.augment import option
+from minicnn.expected import Number, OneOf, check
 from minicnn.optim import schedules
 from minicnn.tensor import Tensor
 from minicnn.text import brief
-from minicnn.training.stored import LARGEST, Number
 
 _RECIPES = Path(__file__).parent / "recipes"
-_CHOICES = {
-    "optimizer": ("sgd", "adam", "adamw"),
-    "schedule": ("constant", "step", "multi-step", "cosine", "one-cycle", "plateau"),
-    "normalize": ("mean-std", "unit"),
-}
-
-
-def _option(default: Any, panel: str, help: str) -> Any:
-    """A field with what the command line says of it: a sentence with the unit and what turns it off, and a heading."""
-    return field(default=default, metadata={"help": help, "panel": panel})
+_OPTIMIZERS = OneOf(("sgd", "adam", "adamw"))
+_SCHEDULES = OneOf(("constant", "step", "multi-step", "cosine", "one-cycle", "plateau"))
+_COUNT, _FROM_0, _AMOUNT, _SHARE = Number(1, whole=True), Number(whole=True), Number(), Number(most=1)
+_optimisation = partial(option, panel="Optimisation")
 
 
 @dataclass(frozen=True)
 class Config(Augment):
     """What determines the weights that a run ends with: these fields, and those of the augmentation.
 
-    ``field.metadata`` has the "help" of each and, but for the augmentation, the "panel" under which it is listed.
+    ``field.metadata`` has of each the "help", what is "expected", and the "panel" under which it is listed.
     """
 
-    model: str = _option("lenet", "Model", f"{', '.join(models.names())}.")
-    model_options: Mapping[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "An option of the model, as depth=20; may be given several times.", "panel": "Model"},
+    model: str = option("lenet", f"{', '.join(models.names())}.", OneOf(models.names()), "Model")
+    model_options: Mapping[str, Any] = option(
+        dict, "An option of the model, as depth=20; may be given several times.", dict, "Model"
     )
-    epochs: int = _option(60, "Optimisation", "Times that every training image is seen.")
-    batch_size: int = _option(128, "Optimisation", "Images of one batch.")
-    accumulate: int = _option(1, "Optimisation", "Batches whose gradients make one step (1: each its own).")
-    optimizer: str = _option("sgd", "Optimisation", f"{', '.join(_CHOICES['optimizer'])}.")
-    lr: float = _option(0.05, "Optimisation", "Learning rate (the highest of its schedule).")
-    momentum: float = _option(0.9, "Optimisation", "Share of the past steps in a step of sgd (0: none).")
-    nesterov: bool = _option(False, "Optimisation", "Nesterov's momentum.")
-    weight_decay: float = _option(0.0, "Optimisation", "Pull of the weights towards 0 (0: off).")
-    decay_bias_and_norm: bool = _option(True, "Optimisation", "Weight decay of tensors with one axis too.")
-    schedule: str = _option("constant", "Optimisation", f"{', '.join(_CHOICES['schedule'])}.")
-    warmup: int = _option(0, "Optimisation", "Epochs of linear warm-up (0: none).")
-    step_size: int = _option(10, "Optimisation", "Epochs between the steps of 'step'.")
-    gamma: float = _option(0.1, "Optimisation", "Factor of 'step', 'multi-step' and 'plateau'.")
-    milestones: tuple[int, ...] = _option((), "Optimisation", "Epochs of 'multi-step', as 30,45.")
-    patience: int = _option(10, "Optimisation", "Epochs that 'plateau' waits.")
-    label_smoothing: float = _option(0.0, "Optimisation", "Share of the target spread over all classes (0: off).")
-    clip_norm: float = _option(0.0, "Optimisation", "Largest norm of the gradient (0: off).")
-    clip_value: float = _option(0.0, "Optimisation", "Largest element of the gradient (0: off).")
-    ema: float = _option(0.0, "Optimisation", "Decay a step of the averaged weights, which are then used (0: off).")
-    early_stop: int = _option(0, "Optimisation", "Stop after so many epochs without a best (0: off).")
-    augment_from: int = _option(0, "Augmentation", "First epoch, counted from 1, with augmentation (0: all).")
-    normalize: str = _option("mean-std", "Data", "mean-std, or unit for [0, 1].")
-    validation: int = _option(0, "Data", "Images to validate on (0: the data set's own).")
-    train_size: int = _option(0, "Data", "Images to train on (0: all others).")
-    skip_damaged: bool = _option(False, "Data", "Go on without the pictures of a folder that cannot be read.")
-    tta: bool = _option(False, "Run", "Validate and test on the mean answer to a picture and its mirror image.")
-    seed: int = _option(0, "Run", "Of initial weights, data order, changes and split.")
-    limit_batches: int = _option(0, "Run", "Batches of an epoch, and of a validation, for a trial (0: all).")
-    overfit_batch: bool = _option(False, "Run", "Train on the first batch alone, unchanged: its loss must reach 0.")
+    epochs: int = _optimisation(60, "Times that every training image is seen.", _COUNT)
+    batch_size: int = _optimisation(128, "Images of one batch.", _COUNT)
+    accumulate: int = _optimisation(1, "Batches whose gradients make one step (1: each its own).", _COUNT)
+    optimizer: str = _optimisation("sgd", f"{', '.join(_OPTIMIZERS)}.", _OPTIMIZERS)
+    lr: float = _optimisation(0.05, "Learning rate (the highest of its schedule).", Number(above=True))
+    momentum: float = _optimisation(0.9, "Share of the past steps in a step of sgd (0: none).", _AMOUNT)
+    nesterov: bool = _optimisation(False, "Nesterov's momentum.", bool)
+    weight_decay: float = _optimisation(0.0, "Pull of the weights towards 0 (0: off).", _AMOUNT)
+    decay_bias_and_norm: bool = _optimisation(True, "Weight decay of tensors with one axis too.", bool)
+    schedule: str = _optimisation("constant", f"{', '.join(_SCHEDULES)}.", _SCHEDULES)
+    warmup: int = _optimisation(0, "Epochs of linear warm-up (0: none).", _FROM_0)
+    step_size: int = _optimisation(10, "Epochs between the steps of 'step'.", _COUNT)
+    gamma: float = _optimisation(0.1, "Factor of 'step', 'multi-step' and 'plateau'.", _SHARE)
+    milestones: tuple[int, ...] = _optimisation((), "Epochs of 'multi-step', as 30,45.", [_COUNT])
+    patience: int = _optimisation(10, "Epochs that 'plateau' waits.", _FROM_0)
+    label_smoothing: float = _optimisation(0.0, "Share of the target spread over all classes (0: off).", _SHARE)
+    clip_norm: float = _optimisation(0.0, "Largest norm of the gradient (0: off).", _AMOUNT)
+    clip_value: float = _optimisation(0.0, "Largest element of the gradient (0: off).", _AMOUNT)
+    ema: float = _optimisation(
+        0.0, "Decay a step of the averaged weights, which are then used (0: off).", Number(most=1, below=True)
+    )
+    early_stop: int = _optimisation(0, "Stop after so many epochs without a best (0: off).", _FROM_0)
+    augment_from: int = option(0, "First epoch, counted from 1, with augmentation (0: all).", _FROM_0)
+    normalize: str = option("mean-std", "mean-std, or unit for [0, 1].", OneOf(("mean-std", "unit")), "Data")
+    validation: int = option(0, "Images to validate on (0: the data set's own).", _FROM_0, "Data")
+    train_size: int = option(0, "Images to train on (0: all others).", _FROM_0, "Data")
+    skip_damaged: bool = option(False, "Go on without the pictures of a folder that cannot be read.", bool, "Data")
+    tta: bool = option(False, "Validate and test on the mean answer to a picture and its mirror image.", bool, "Run")
+    seed: int = option(0, "Of initial weights, data order, changes and split.", _FROM_0, "Run")
+    limit_batches: int = option(0, "Batches of an epoch, and of a validation, for a trial (0: all).", _FROM_0, "Run")
+    overfit_batch: bool = option(
+        False, "Train on the first batch alone, unchanged: its loss must reach 0.", bool, "Run"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("model", self.model, models.names())
-        for name, choices in _CHOICES.items():
-            _one_of(name, getattr(self, name), choices)
-        for name in ("epochs", "batch_size", "step_size", "accumulate"):
-            _check(name, getattr(self, name), int, 1)
-        for name in ("warmup", "patience", "early_stop", "augment_from", "validation", "train_size", "seed"):
-            _check(name, getattr(self, name), int)
-        _check("limit_batches", self.limit_batches, int)
-        _check("shift", self.shift, int, 0, 31)  # pictures are 32 x 32
-        for name in ("clip_norm", "clip_value"):
-            _check(name, getattr(self, name), int | float)
-        for name in ("label_smoothing", "gamma"):
-            _check(name, getattr(self, name), int | float, 0, 1)
-        for name in ("nesterov", "decay_bias_and_norm", "skip_damaged", "tta", "overfit_batch"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}: expected true or false, received {brief(getattr(self, name))}")
-        if not isinstance(self.milestones, list | tuple):
-            raise ValueError(f"milestones: expected a list of whole numbers, received {brief(self.milestones)}")
-        object.__setattr__(self, "milestones", tuple(self.milestones))  # TOML and JSON have lists
-        for milestone in self.milestones:
-            _check("milestones", milestone, int, 1)
-        if self.lr not in Number() or self.lr == 0:
-            raise ValueError(f"lr: expected a number above 0, received {brief(self.lr)}")
-        if self.ema not in Number(most=1) or self.ema == 1:
-            raise ValueError(f"ema: expected a number from 0 to less than 1, received {brief(self.ema)}")
+        check(self.shift, Number(most=31, whole=True), "shift")  # pictures are 32 x 32
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup: expected fewer than the {self.epochs} epochs, received {self.warmup}")
-        if not isinstance(self.model_options, Mapping) or "num_classes" in self.model_options:
+        if "num_classes" in self.model_options:
             raise ValueError(
-                "model_options: expected names and values, without num_classes, which the data set has; "
-                f"received {brief(self.model_options)}"
+                f"model_options: expected none that the data set has, received {brief(self.model_options)}"
             )
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in self.model_options.items()}
         object.__setattr__(self, "model_options", plain)  # as TOML and JSON have them
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # these have lists
         self.make_optimizer([Tensor(np.zeros(1, np.float32))])  # these know their other limits
         self.make_schedule(1)
         if self.model_options:
@@ -200,7 +173,7 @@ def recipe_names() -> tuple[str, ...]:
 
 def recipe_card(name: str) -> RecipeCard:
     """Return everything in the recipe ``name``; ValueError for an unknown name or a value out of range."""
-    _one_of("recipe", name, recipe_names())
+    check(name, OneOf(recipe_names()), "recipe")
     values = tomllib.loads((_RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
     description, measured = values.pop("description", ""), values.pop("measured", {})
     unknown = set(values) - {f.name for f in fields(Config)}
@@ -216,17 +189,3 @@ def recipe(name: str, **overrides: Any) -> Config:
         ValueError: an unknown name or a value out of range.
     """
     return recipe_card(name).config.override(**overrides)
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        close = get_close_matches(str(value), choices, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, received {brief(value)}{hint}")
-
-
-def _check(name: str, value: Any, kind: Any, least: float = 0, most: float = math.inf) -> None:
-    if value not in Number(least, min(most, LARGEST), kind is int):
-        number = "a whole number" if kind is int else "a number"
-        limit = f"from {least:g} to {most:g}" if math.isfinite(most) else f"from {least:g}"
-        raise ValueError(f"{name}: expected {number} {limit}, received {brief(value)}")

@@ -1,7 +1,6 @@
 """Where a network looks, and what its layers make of a picture."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from minicnn.nn import Conv2d, Module
 from minicnn.nn.module import detached
 from minicnn.tensor import Tensor
+from minicnn.text import nearest
 
 
 def feature_maps(model: Module, images: Tensor) -> dict[str, np.ndarray]:
@@ -41,11 +41,9 @@ def check_layer(model: Module, images: Tensor, layer: str) -> None:
     """Raise ValueError, with the names that would do, where `layer` is none whose output is (N, C, H, W)."""
     fitting = list(feature_maps(model, images[:1]))
     if layer not in fitting:
-        close = get_close_matches(layer, fitting, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(
             f"layer: expected one with an output (N, C, H, W): {', '.join(fitting) or 'there is none'}; "
-            f"received {layer!r}{hint}"
+            f"received {layer!r}{nearest(layer, fitting)}"
         )
 
 

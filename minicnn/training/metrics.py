@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
 
 def classification_report(
@@ -33,6 +32,8 @@ def classification_report(
                 f"classification_report expects {name} from 0 to {len(classes) - 1}. "
                 f"Received: {values.min()} to {values.max()}"
             )
+    from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+
     indices = range(len(classes))
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predictions, labels=indices, zero_division=0
@@ -56,6 +57,8 @@ def classification_report(
 
 
 def _loss(labels: np.ndarray, probabilities: np.ndarray, classes: int) -> float:
+    from sklearn.metrics import log_loss
+
     if probabilities.shape != (len(labels), classes):
         raise ValueError(
             f"classification_report expects probabilities of shape {(len(labels), classes)}. "

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import numpy as np
 
 from minicnn import models
 from minicnn.backend import Backend
+from minicnn.expected import Maybe, Number, Only, check
 from minicnn.nn import Module
+from minicnn.text import nearest
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import CheckpointError
-from minicnn.training.stored import Maybe, Number, Only, check
 
 FOLDER = Path(__file__).parent.parent / "weights"
 """Where the shipped weights lie: NAME.safetensors, and the card NAME.json."""
@@ -80,8 +80,7 @@ def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
         if hashlib.sha256(path.read_bytes()).hexdigest() != card(str(name_or_path))["sha256"]:
             raise CheckpointError(f"{path}: the SHA-256 is not that of its card; install minicnn again")
     elif not path.exists():
-        close = get_close_matches(str(name_or_path), names(), 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = nearest(str(name_or_path), names())
         raise FileNotFoundError(f"weights: no file and no shipped weights {str(name_or_path)!r} ({_listed()}){hint}")
     stored = checkpoint.load(path)
     arrays, metadata = dict(stored.arrays), stored.metadata

@@ -15,6 +15,7 @@ from minicnn.autograd import no_grad
 from minicnn.backend import Backend
 from minicnn.compile import compile
 from minicnn.data import Loader, Splits, identity_differences
+from minicnn.expected import LARGEST, Maybe, Number, OneOf, check, like
 from minicnn.nn import Module
 from minicnn.optim.schedules import ReduceOnPlateau
 from minicnn.tensor import Tensor
@@ -22,13 +23,12 @@ from minicnn.text import brief
 from minicnn.training.checkpoint import CheckpointError, bounded_by, compare_keys
 from minicnn.training.config import Config
 from minicnn.training.evaluation import evaluate
-from minicnn.training.stored import LARGEST, Maybe, Number, check, like
 from minicnn.training.update import Update
 
 _EVALUATION_BATCH = 500
 _RANDOM = {  # what minicnn.random.get_state returns
     "host": {
-        "bit_generator": {"PCG64"},
+        "bit_generator": OneOf(["PCG64"]),
         "state": {name: Number(most=2**128 - 1, whole=True) for name in ("state", "inc")},
         "has_uint32": Number(most=1, whole=True),
         "uinteger": Number(most=2**32 - 1, whole=True),

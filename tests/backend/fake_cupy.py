@@ -1,7 +1,7 @@
 """CuPy as far as minicnn uses it, on the CPU: a module to stand in sys.modules["cupy"] during a test.
 
 Arrays are strict, as CuPy's are: they mix with NumPy arrays nowhere, and have only functions, methods and attributes
-that CuPy 14 has. ``RawModule`` compiles CUDA C with g++ over cuda_on_cpu.h, and checks every launch: element types,
+that CuPy 14 has. ``RawModule`` and ``ElementwiseKernel`` compile CUDA C with g++ and check every launch: element types,
 sizes of scalars, contiguity, and that nothing is written beside an array. Undefined memory is full of NaN.
 """
 
@@ -155,15 +155,13 @@ cuda = SimpleNamespace(
 
 
 @functools.cache
-def _library(code):
-    """The kernels of ``code`` for the CPU."""
-    names = re.findall(r"^KERNEL (\w+)", code, re.MULTILINE)
-    exports = "".join(f"EXPORT({name})\n" for name in names)
+def _library(code, *options):
+    """The functions of ``code`` for the CPU."""
     with tempfile.TemporaryDirectory() as folder:
         unit, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
-        unit.write_text(code + exports, encoding="utf-8")
-        options = ["-std=c++20", "-O1", "-w", "-ffp-contract=off", "-shared", "-fPIC"]
-        subprocess.run(["g++", *options, "-include", str(HEADER), str(unit), "-o", str(library)], check=True)
+        unit.write_text(code, encoding="utf-8")
+        options += ("-std=c++20", "-O1", "-w", "-ffp-contract=off", "-shared", "-fPIC")
+        subprocess.run(["g++", *options, str(unit), "-o", str(library)], check=True)
         return ctypes.CDLL(str(library))
 
 
@@ -171,7 +169,8 @@ class RawModule:
     """Kernels from CUDA C."""
 
     def __init__(self, *, code, options):
-        self._library = _library(code)
+        names = re.findall(r"^KERNEL (\w+)", code, re.MULTILINE)
+        self._library = _library(code + "".join(f"EXPORT({name})\n" for name in names), "-include", str(HEADER))
 
     def get_function(self, name):
         types, run = getattr(self._library, f"types_{name}"), getattr(self._library, f"run_{name}")
@@ -208,3 +207,59 @@ def _launch(name, types, run, grid, block, arguments):
                 array[...] = copy[256:-256].view(array.dtype).reshape(array.shape)
             else:
                 assert copy[256:-256].tobytes() == array.tobytes(), f"{name} writes to a read-only array"
+
+
+class ElementwiseKernel:
+    """An operation in a loop over the elements of its arguments, which are broadcast but for raw ones."""
+
+    def __init__(self, in_params, out_params, operation, name, *, options):
+        self._inputs, self._outputs = ([param.split() for param in p.split(", ")] for p in (in_params, out_params))
+        self._operation, self._name = operation, name
+
+    def __call__(self, *args, size=None):
+        params = self._inputs + self._outputs
+        values = [_inner(a) for a in args]
+        given = list(zip(params, values, strict=False))
+        (real,) = {v.dtype for p, v in given if p[-2] == "T" and isinstance(v, np.ndarray)}
+        types = [real if p[-2] == "T" else np.dtype(p[-2]) for p in params]
+        shape = np.broadcast_shapes(*(np.shape(v) for p, v in given if p[0] != "raw")) if size is None else (size,)
+        values += [np.full(shape, np.nan, dtype) for dtype in types[len(values) :]]
+        buffers, pointers = [], (ctypes.c_void_p * len(params))()
+        for k, (param, value, dtype) in enumerate(zip(params, values, types, strict=True)):
+            assert not isinstance(value, np.ndarray | np.generic) or value.dtype == dtype, f"{self._name}: {param}"
+            whole = np.asarray(value, dtype) if param[0] == "raw" else np.broadcast_to(np.asarray(value, dtype), shape)
+            buffers.append(np.frombuffer(b"\xa5" * 256 + whole.tobytes() + b"\xa5" * 256, np.uint8).copy())
+            pointers[k] = buffers[-1].ctypes.data + 256
+        count = int(np.prod(shape))
+        _library(self._source(types)).run(ctypes.c_longlong(count), pointers, ctypes.c_bool(descending))
+        for param, value, dtype, buffer in zip(params, values, types, buffers, strict=True):
+            assert (buffer[:256] == 0xA5).all() and (buffer[-256:] == 0xA5).all(), f"{self._name} writes beside {param}"
+            if param in self._outputs:
+                value[...] = buffer[256:-256].view(dtype).reshape(value.shape)
+        results = [_outer(value) for value in values[len(self._inputs) :]]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _source(self, types):
+        names = {"float32": "float", "float64": "double", "int64": "long long", "uint64": "unsigned long long"}
+        arguments = ""
+        for k, (param, dtype) in enumerate(zip(self._inputs + self._outputs, types, strict=True)):
+            kind = ("" if param in self._outputs else "const ") + names.get(dtype.name, dtype.name)
+            raw = param[0] == "raw"
+            arguments += f"{kind}{'*' if raw else '&'} {param[-1]} = (({kind}*)p[{k}]){'' if raw else '[i]'};\n"
+        (real,) = {names[t.name] for p, t in zip(self._inputs + self._outputs, types, strict=True) if p[-2] == "T"}
+        return f"""
+            #include <math.h>
+            #include <stddef.h>
+            #include <stdint.h>
+            typedef {real} T;
+            typedef int32_t int32;
+            struct Indexer {{ ptrdiff_t count; ptrdiff_t size() const {{ return count; }} }};
+            extern "C" void run(long long count, void** p, bool descending) {{
+                Indexer _ind = {{count}};
+                for (ptrdiff_t k = 0; k < count; k++) {{
+                    ptrdiff_t i = descending ? count - 1 - k : k;
+                    {arguments}
+                    {self._operation};
+                }}
+            }}
+        """

@@ -31,10 +31,10 @@ def test_sources_compile_for_ampere_and_hopper(tmp_path, real, index):
 def test_every_source_is_compiled_and_every_kernel_is_used():
     unit = launch.source("float", "int")
     assert all(path.read_text(encoding="utf-8") in unit for path in FOLDER.glob("*.cu"))
-    assert unit.index("#define KERNEL") < unit.index("KERNEL relu(")
+    assert unit.index("#define KERNEL") < unit.index("KERNEL softmax(")
     kernels = re.findall(r"^KERNEL (\w+)", unit, re.MULTILINE)
     wrappers = "".join(path.read_text(encoding="utf-8") for path in FOLDER.glob("*.py"))
-    assert len(kernels) == len(set(kernels)) > 30
+    assert len(kernels) == len(set(kernels)) > 20
     assert [name for name in kernels if f'"{name}"' not in wrappers] == []
 
 
@@ -44,7 +44,8 @@ def test_stand_in_has_only_what_cupy_has():
     spec = importlib.util.spec_from_file_location("fake_cupy", Path(__file__).with_name("fake_cupy.py"))
     fake = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fake)
-    functions = [*fake.FUNCTIONS, *fake.CONSTANTS, "add", "asarray", "empty", "lib", "cuda", "ndarray", "RawModule"]
+    functions = [*fake.FUNCTIONS, *fake.CONSTANTS, "add", "asarray", "empty", "lib", "cuda", "ndarray"]
+    functions += ["RawModule", "ElementwiseKernel"]
     assert [name for name in functions if not hasattr(cupy, name)] == []
     members = [*fake.METHODS, *fake.ATTRIBUTES, *(f"__{name}__" for name in fake.OPERATORS)]
     members += [name for name in vars(fake.ndarray) if name not in ("_array", "__slots__")]

@@ -204,14 +204,14 @@ def test_frameworks_leave_out_what_is_not_installed(torch, tmp_path):
 
 def test_installed_is_what_lies_in_the_folders_of_a_distribution_and_of_what_it_needs(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
-    sizes = importlib.import_module("frameworks").installed("pooch")
-    assert {"pooch", "platformdirs", "requests", "urllib3", "idna"} <= sizes.keys()
-    assert "tqdm" not in sizes and "pytest" not in sizes  # an extra; not needed
-    package = Path(importlib.import_module("pooch").__file__).parent
-    [information] = package.parent.glob("pooch-*.dist-info")
+    sizes = importlib.import_module("frameworks").installed("requests")
+    assert {"requests", "urllib3", "idna", "certifi"} <= sizes.keys()
+    assert "pysocks" not in sizes and "pytest" not in sizes  # an extra; not needed
+    package = Path(importlib.import_module("requests").__file__).parent
+    [information] = package.parent.glob("requests-*.dist-info")
     files = [file for folder in (package, information) for file in folder.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files if "__pycache__" not in file.parts)
-    assert sizes["pooch"] == pytest.approx(size / 2**20, abs=0.01)
+    assert sizes["requests"] == pytest.approx(size / 2**20, abs=0.01)
 
 
 @pytest.fixture

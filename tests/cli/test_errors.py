@@ -53,7 +53,11 @@ def test_wrong_usage_of_train(command, no_data, words, message):
 
 def test_an_unknown_data_set(command):
     code, out, err = command("train", "--backend", "numpy", "--dataset", "cifar")
-    assert (code, out) == (2, "") and "unknown data set 'cifar'" in err and "did you mean cifar10?" in err
+    assert (
+        (code, out) == (2, "")
+        and "data set: expected auto, cifar10" in err
+        and "received 'cifar'; did you mean 'cifar10'?" in err
+    )
 
 
 @pytest.mark.parametrize("words", [("trian",), ("predict", "--top-k", "0", "x.png"), ("evaluate", "--batch-size", "0")])

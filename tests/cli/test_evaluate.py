@@ -54,5 +54,5 @@ def test_other_classes_are_refused(evaluate, pictures):
 
 def test_an_unknown_split(evaluate):
     assert evaluate("--split", "tset") == (
-        2, "", "error: --split: expected test, validation or train, received 'tset'\n"
+        2, "", "error: --split: expected one of test, validation, train, received 'tset'; did you mean 'test'?\n"
     )  # fmt: skip

@@ -66,8 +66,8 @@ def test_captions_say_what_is_mixed(show, option):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (("--rotation", "200"), "rotation must be a number of degrees, from 0 to 180. Received: 200.0"),
-        (("--padding-mode", "edge"), "padding_mode must be 'reflect', 'constant' or 'replicate'. Received: 'edge'"),
+        (("--rotation", "200"), "rotation: expected a number from 0 to 180, received 200.0"),
+        (("--padding-mode", "edge"), "padding_mode: expected one of reflect, constant, replicate, received 'edge'"),
         (("--recipe", "lenat"), "did you mean 'lenet'?"),
         (("--batch", "9999", "--dataset", "digits"), "--batch: expected one of the 78 batches, from 0, received 9999"),
         (("--count", "0"), "Invalid value for '--count'"),

@@ -98,7 +98,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     ("name", "library"),
     [
         *((name, "minicnn") for name in SCRIPTS),
-        *(("predict", library) for library in ("numpy", "matplotlib", "sklearn", "typer", "minicnn.cli.predict")),
+        *(("predict", library) for library in ("numpy", "matplotlib", "typer", "minicnn.cli.predict")),
         *(("predict", library) for library in ("minicnn.backend.cpu", "numba", "PIL.PngImagePlugin")),
     ],
 )

@@ -25,7 +25,7 @@ def small(monkeypatch, tmp_path):
     """Files of 40 records, nothing in the environment, and no network."""
     monkeypatch.setattr(cifar10, "RECORDS", RECORDS)
     monkeypatch.delenv("MINICNN_DATA", raising=False)
-    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache" / name)
 
     def refuse(*args, **kwargs):
         raise AssertionError("a request was made")

@@ -233,7 +233,6 @@ def test_a_killed_download_leaves_no_file_and_the_next_succeeds(server, tmp_path
     assert (tmp_path / "file").read_bytes() == CONTENT and visible(tmp_path) == ["file"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="downloads are not locked on Windows")
 def test_of_two_processes_one_downloads_and_both_succeed(server, tmp_path):
     server.plan = ["slow"]
     both = [process(server, tmp_path / "file") for _ in range(2)]

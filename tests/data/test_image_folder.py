@@ -254,5 +254,5 @@ def test_the_origin_is_where_the_folder_lies(tmp_path, monkeypatch):
 
 
 def test_an_unknown_name_gets_the_nearest():
-    with pytest.raises(ValueError, match="unknown data set 'cifar-10', expected auto, .*; did you mean cifar10"):
+    with pytest.raises(ValueError, match="data set: expected auto, .*, received 'cifar-10'; did you mean 'cifar10'"):
         data.load("cifar-10")

@@ -1,18 +1,25 @@
 """Arithmetic in CUDA where it saves launches; getitem's gradient without atomics, so that its bits never change."""
 
-from minicnn.backend import reference
-from minicnn.backend.cuda.launch import cupy, launch
+from minicnn.backend.cuda.launch import cupy, elementwise
+
+# The first of a run of equal places adds the run up.
+_ADD_RUNS = """
+    if (i == 0 || places[i - 1] != places[i]) {
+        T sum = 0;
+        for (ptrdiff_t j = i; j < _ind.size() && places[j] == places[i]; j++) sum += gy[order[j]];
+        ga[places[i]] = sum;
+    }
+"""
 
 
 def lerp_into(target, value, weight):
-    if not target.flags.c_contiguous:
-        return reference.lerp_into(target, value, weight)
-    return launch("lerp_into", target.dtype, target.size, target, value, float(weight), target.size)
+    operation = "target += weight * (value - target)"
+    elementwise("lerp_into", "T value, T weight", "T target", operation, value, weight, target)
 
 
 def all_finite(a):
     flag = cupy.zeros(1, dtype="int32")
-    launch("find_not_finite", a.dtype, a.size, a, flag, a.size)
+    elementwise("find_not_finite", "T a", "raw int32 flag", "if (!isfinite(a)) flag[0] = 1", a, flag)
     return not int(flag[0])
 
 
@@ -24,5 +31,6 @@ def getitem_grad(gy, index, shape):
         return ga
     places = cupy.arange(ga.size).reshape(shape)[index].ravel()
     order = places.argsort()  # stable: repeated places keep their order
-    launch("add_runs", gy.dtype, order.size, gy, order, places[order], ga, order.size)
+    inputs = "raw T gy, raw int64 order, raw int64 places"
+    elementwise("add_runs", inputs, "raw T ga", _ADD_RUNS, gy, order, places[order], ga, size=order.size)
     return ga

@@ -31,14 +31,6 @@ KERNEL col2im(const real* columns, real* x, GEOMETRY) {
     x[i] = sum;
 }
 
-// a (M, N, P) -> y (N, M, P), plus bias (M,) where there is one.
-KERNEL swap_axes(const real* a, const real* bias, real* y, index_t m, index_t n, index_t p) {
-    EACH(i, m * n * p);
-    index_t row = i / p % m;
-    real value = a[(row * n + i / (m * p)) * p + i % p];
-    y[i] = bias ? value + bias[row] : value;
-}
-
 KERNEL sum_channels(const real* x, double* partials, index_t n, index_t c, index_t p, index_t slices) {
     channel_sums(partials, n, c, p, slices, [=](index_t i, index_t) { return Pair{(double)x[i], 0}; });
 }

@@ -1,6 +1,6 @@
 """Convolution as im2col, one matrix product a group over the whole batch, and back; see conv.cu for the layout."""
 
-from minicnn.backend.cuda.launch import channel_sums, empty, launch
+from minicnn.backend.cuda.launch import channel_sums, elementwise, empty, launch
 
 
 def conv2d(x, weight, bias, stride, padding, dilation, groups):
@@ -46,9 +46,9 @@ def _im2col(x, kernel_size, stride, padding, dilation, groups):
 
 def _swap_axes(a, bias, m, n, size):
     """a: M*N*OH*OW values in this order -> (N, M, OH, OW), plus bias (M,) unless it is None."""
-    y = empty((n, m, *size), a)
-    launch("swap_axes", a.dtype, y.size, a, bias, y, m, n, size[0] * size[1])
-    return y
+    swapped = a.reshape(m, n, *size).transpose(1, 0, 2, 3)
+    bias = 0 if bias is None else bias.reshape(m, 1, 1)
+    return elementwise("add_bias", "T a, T bias", "T y", "y = a + bias", swapped, bias)
 
 
 def _matmul(a, b):

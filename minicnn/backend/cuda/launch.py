@@ -1,4 +1,7 @@
-"""Launching the kernels of this folder: NVRTC compiles them at their first use, and CuPy keeps the result on disk."""
+"""Launching the kernels of this folder: NVRTC compiles them at their first use, and CuPy keeps the result on disk.
+
+What is computed element by element is a line for CuPy's ElementwiseKernel; everything else is CUDA C, in ``.cu`` files.
+"""
 
 import functools
 from pathlib import Path
@@ -16,6 +19,8 @@ except Exception as error:  # a broken installation fails in any way
 
 BLOCK = 256  # threads
 _WIDE = 1 << 30  # elements from which indices have 64 bits
+# No fused multiply-add: the kernels wait for memory anyway, and so round as NumPy does.
+_ROUNDING = "--fmad=false"
 _INSTALL = 'pip install -e ".[cuda13]" (".[cuda12]" for a driver of CUDA 12)'
 
 
@@ -87,11 +92,12 @@ def launch(name: str, dtype: Any, threads: int, *arguments: Any) -> None:
     _function(name, real, index)(((threads + BLOCK - 1) // BLOCK,), (BLOCK,), tuple(convert(a) for a in arguments))
 
 
-def elementwise(name: str, *arguments: Any) -> Any:
-    """Return a new array like the first argument, each element of which one thread of kernel ``name`` fills."""
-    y = empty(arguments[0].shape, arguments[0])
-    launch(name, y.dtype, y.size, *arguments, y, y.size)
-    return y
+def elementwise(name: str, inputs: str, outputs: str, operation: str, *arguments: Any, **size: int) -> Any:
+    """Run CuPy's ElementwiseKernel of these parameters and this operation, named ``name`` for profilers.
+
+    Inputs are broadcast; outputs that are not among the arguments are made, in C order, and returned.
+    """
+    return _elementwise(name, inputs, outputs, operation)(*arguments, **size)
 
 
 def channel_sums(name: str, shape: tuple[int, int, int], *arrays: Any, finish: str = "channel_totals", extra=()) -> Any:
@@ -118,13 +124,17 @@ def empty(shape: tuple[int, ...], like: Any) -> Any:
 @functools.cache
 def _module(real: Any, index: Any) -> Any:
     code = source({np.float32: "float", np.float64: "double"}[real], "int" if index is np.int32 else "long long")
-    # No fused multiply-add: the kernels wait for memory anyway, and so round as NumPy does.
-    return cupy.RawModule(code=code, options=("--std=c++17", "--fmad=false"))
+    return cupy.RawModule(code=code, options=("--std=c++17", _ROUNDING))
 
 
 @functools.cache
 def _function(name: str, real: Any, index: Any) -> Any:
     return _module(real, index).get_function(name)
+
+
+@functools.cache
+def _elementwise(name: str, inputs: str, outputs: str, operation: str) -> Any:
+    return cupy.ElementwiseKernel(inputs, outputs, operation, name, options=(_ROUNDING,))
 
 
 def _unavailable(cause: str, remedy: str = _INSTALL) -> BackendUnavailable:

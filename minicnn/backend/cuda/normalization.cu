@@ -1,4 +1,4 @@
-// Batch norm over channels of (N, C, P), layer norm over rows, and dropout.
+// Sums of batch norm over channels of (N, C, P), and layer norm over rows.
 
 KERNEL batch_norm_sums(const real* x, double* partials, index_t n, index_t c, index_t p, index_t slices) {
     // Deviations from one value of the channel: their squares do not cancel when the mean is large.
@@ -18,35 +18,12 @@ KERNEL batch_norm_moments(const double* partials, real* mean, real* variance, in
     variance[channel] = (real)(spread < 0 ? 0 : spread);
 }
 
-KERNEL batch_norm(const real* x, const real* mean, const real* inverse_std, const real* weight, const real* bias, real* y,
-                  index_t c, index_t p, index_t count) {
-    EACH(i, count);
-    index_t channel = i / p % c;
-    real value = (x[i] - mean[channel]) * inverse_std[channel];
-    if (weight) value *= weight[channel];
-    if (bias) value += bias[channel];
-    y[i] = value;
-}
-
 KERNEL batch_norm_grad_sums(const real* gy, const real* x, const real* mean, const real* inverse_std, double* partials,
                             index_t n, index_t c, index_t p, index_t slices) {
     real centre = mean[blockIdx.x / slices], scale = inverse_std[blockIdx.x / slices];
     channel_sums(partials, n, c, p, slices, [=](index_t i, index_t) {
         return Pair{(double)gy[i] * ((x[i] - centre) * scale), (double)gy[i]};
     });
-}
-
-KERNEL batch_norm_grad(const real* gy, const real* x, const real* mean, const real* inverse_std, const real* weight,
-                       const real* gweight, const real* gbias, real* gx, index_t c, index_t p, index_t training,
-                       index_t count) {
-    EACH(i, count);
-    index_t channel = i / p % c;
-    real g = gy[i], values = (real)(count / c);
-    if (training) {
-        real xhat = (x[i] - mean[channel]) * inverse_std[channel];
-        g = g - gbias[channel] / values - xhat * (gweight[channel] / values);
-    }
-    gx[i] = g * (weight ? inverse_std[channel] * weight[channel] : inverse_std[channel]);
 }
 
 KERNEL layer_norm(const real* x, const real* weight, const real* bias, real eps, real* y, real* mean, real* inverse_std,
@@ -93,14 +70,4 @@ KERNEL layer_norm_grad_sums(const real* gy, const real* x, const real* mean, con
     channel_sums(partials, n, c, p, slices, [=](index_t i, index_t row) {
         return Pair{(double)gy[i] * ((x[i] - mean[row]) * inverse_std[row]), (double)gy[i]};
     });
-}
-
-// SplitMix64 at position i + 1 of the stream `key`.
-KERNEL dropout(const real* x, unsigned long long key, unsigned long long threshold, real scale, real* y, index_t count) {
-    EACH(i, count);
-    unsigned long long z = key + (i + 1) * 0x9E3779B97F4A7C15ull;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    z = z ^ (z >> 31);
-    y[i] = (z >> 40) >= threshold ? x[i] * scale : 0;
 }

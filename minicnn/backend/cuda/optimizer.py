@@ -2,28 +2,39 @@
 
 import math
 
-from minicnn.backend import reference
-from minicnn.backend.cuda.launch import BLOCK, cupy, launch
+from minicnn.backend.cuda.launch import BLOCK, cupy, elementwise, launch
+
+_DECAYED = "T g = weight_decay ? gradient + weight_decay * parameter : gradient"
+_MOMENTUM = f"""{_DECAYED};
+    velocity = first ? g : momentum * velocity + fresh * g;
+    parameter -= lr * (nesterov ? g + momentum * velocity : velocity)
+"""
+_ADAM = """
+    T value = parameter * keep, g = gradient + weight_decay * value;
+    mean = beta1 * mean + fresh1 * g;
+    square = beta2 * square + fresh2 * g * g;
+    parameter = value - rate * mean / (sqrt(square) / root + eps)
+"""
+_CLIP = "if (isfinite(norm) && norm > limit) a *= T(limit / (norm + 1e-6))"
 
 
 def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov):
-    if not _contiguous(parameter, velocity):
-        return reference.sgd_step(
-            parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov
-        )  # fmt: skip
-    scalars = (float(lr), float(momentum), 1.0 - dampening, float(weight_decay), nesterov)
-    return _launch("sgd_step", parameter, gradient, velocity, first, *scalars)
+    inputs, plain = "T gradient, T lr, T weight_decay", (gradient, lr, weight_decay)
+    if velocity is None:
+        elementwise("sgd_step", inputs, "T parameter", f"{_DECAYED}; parameter -= lr * g", *plain, parameter)
+        return
+    inputs += ", T momentum, T fresh, bool first, bool nesterov"
+    outputs, options = "T parameter, T velocity", (momentum, 1 - dampening, first, nesterov)
+    elementwise("sgd_momentum_step", inputs, outputs, _MOMENTUM, *plain, *options, parameter, velocity)
 
 
 def adam_step(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled):
-    if not _contiguous(parameter, mean, square):
-        return reference.adam_step(
-            parameter, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled
-        )  # fmt: skip
-    keep, decay = (1.0 - lr * weight_decay, 0.0) if decoupled else (1.0, float(weight_decay))
-    moments = (float(beta1), 1.0 - beta1, float(beta2), 1.0 - beta2)
+    keep, decay = (1 - lr * weight_decay, 0) if decoupled else (1, weight_decay)
     rate, root = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
-    return _launch("adam_step", parameter, gradient, mean, square, keep, decay, *moments, rate, root, float(eps))
+    inputs = "T gradient, T keep, T weight_decay, T beta1, T fresh1, T beta2, T fresh2, T rate, T root, T eps"
+    scalars = (keep, decay, beta1, 1 - beta1, beta2, 1 - beta2, rate, root, eps)
+    outputs = "T parameter, T mean, T square"
+    elementwise("adam_step", inputs, outputs, _ADAM, gradient, *scalars, parameter, mean, square)
 
 
 def total_norm(arrays):
@@ -36,15 +47,5 @@ def total_norm(arrays):
 
 
 def clip_norm(a, norm, limit):
-    if not _contiguous(a):
-        return reference.clip_norm(a, norm, limit)
-    return _launch("clip_norm", a, cupy.asarray(norm, dtype="float64"), float(limit))
-
-
-def _launch(name, parameter, *arguments):
-    launch(name, parameter.dtype, parameter.size, parameter, *arguments, parameter.size)
-
-
-def _contiguous(*arrays):
-    """Whether kernels can write to the arrays (None is passed over)."""
-    return all(a is None or a.flags.c_contiguous for a in arrays)
+    norm = cupy.asarray(norm, dtype="float64")
+    elementwise("clip_norm", "float64 norm, float64 limit", "T a", _CLIP, norm, limit, a)
