@@ -236,7 +236,7 @@ def test_what_it_is():
 
 X = Tensor(np.zeros((2, 3)))
 ERRORS = {
-    "shapes": (lambda: X + Tensor(np.zeros((2, 4))), ValueError, r"add: shapes \(2, 3\) and \(2, 4\) do not broadcast"),
+    "shapes": (lambda: X + Tensor(np.zeros((2, 4))), ValueError, r"add: expected .* received \(2, 3\) and \(2, 4\)"),
     "dtypes": (lambda: X * Tensor(np.zeros(3, np.float32)), TypeError, "multiply: .*float64 and float32; use astype"),
     "array": (lambda: X + np.zeros(3), TypeError, "add: expected a Tensor or a number, received ndarray"),
     "array left": (lambda: np.zeros(3) * X, TypeError, "multiply: expected a Tensor or a number, received ndarray"),
@@ -271,7 +271,7 @@ ERRORS = {
     "T": (lambda: X[0].T, ValueError, r"T: expected a matrix, received shape \(3,\)"),
     "flatten": (lambda: X.flatten(1, 0), ValueError, "flatten: expected start_dim before end_dim"),
     "item": (lambda: X.item(), ValueError, r"item: expected a tensor of one element, received shape \(2, 3\)"),
-    "length": (lambda: len(X.sum()), TypeError, "len: a tensor without axes has no length"),
+    "length": (lambda: len(X.sum()), TypeError, "len: expected a tensor with axes"),
     "float16": (lambda: Tensor(np.zeros(1, np.float16)), TypeError, "expected float32, float64 .* received float16"),
     "longdouble": (lambda: Tensor(np.zeros(1, np.longdouble)), TypeError, "expected float32, float64 .* received"),
     "complex": (lambda: Tensor(np.zeros(1, complex)), TypeError, "received complex128"),
