@@ -23,6 +23,7 @@ class Reducible:
     data: Any
     _data: Any
     from_op: Any
+    __truediv__: Any
 
     def sum(self, dim: shapes.Dims = None, keepdim: bool = False) -> Self:
         """Return the sum over ``dim``.

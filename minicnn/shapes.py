@@ -32,7 +32,7 @@ def resolved_shape(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int
     if after.count(-1) == 1 and known > 0 and count % known == 0:
         after = tuple(count // known if n == -1 else n for n in after)
     if any(n < 0 for n in after) or math.prod(after) != count:
-        raise ValueError(f"reshape: expected a shape of {count} elements, as {before} is, received {after}")
+        raise ValueError(f"reshape: expected a shape of {count} elements for {before}, received {after}")
     return after
 
 

@@ -167,7 +167,8 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
 
         Raises:
             RuntimeError: self has no tape, the tape was freed, or a tensor on it was edited in place since.
-            ValueError: no gradient for more than one element, or one of another shape or dtype.
+            ValueError: no gradient for more than one element, or one of another shape.
+            TypeError: a gradient of another dtype or backend.
         """
         if not self.requires_grad:
             raise RuntimeError("backward: expected a tensor with a tape, received one that requires no gradient")
@@ -178,12 +179,8 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         elif not isinstance(gradient, Tensor):
             raise TypeError(f"backward: expected the gradient as a Tensor, received {type(gradient).__name__}")
         else:
+            shapes.check_same("backward", self, gradient)
             start = gradient.data
-            if start.shape != self.shape or start.dtype != self.dtype:
-                raise ValueError(
-                    f"backward: expected a gradient of shape {self.shape} and {self.dtype}, "
-                    f"received {start.shape} and {start.dtype}"
-                )
         walk_back(self, start, retain_graph, lambda a, b: kernels_of(self).add(a, b))
 
     def _accumulate(self, gradient: Any, owned: bool) -> None:

@@ -362,9 +362,9 @@ def test_a_vjp_of_another_shape_is_an_error():
         (
             Tensor(np.ones(3)),
             ValueError,
-            r"expected a gradient of shape \(2,\) and float64, received \(3,\) and float64",
+            r"expected shape \(2,\), received \(3,\)",
         ),
-        (Tensor(np.ones(2, np.float32)), ValueError, "received .* float32"),
+        (Tensor(np.ones(2, np.float32)), TypeError, "expected float64, received float32"),
         (np.ones(2), TypeError, "expected the gradient as a Tensor, received ndarray"),
     ],
 )

@@ -25,7 +25,7 @@ def pair(operation: str, name: str, value: IntPair, least: int) -> tuple[int, in
     return int(values[0]), int(values[1])
 
 
-def check_count(operation: str, **counts: Any) -> None:
+def check_count(operation: str, **counts: int) -> None:
     """Raise ValueError unless all values are integers from 1 to 2^31 - 1."""
     for name, value in counts.items():
         if not isinstance(value, Integral) or value < 1:
@@ -76,7 +76,7 @@ def check_option(operation: str, name: str, value: Any, *options: str) -> None:
         raise ValueError(f"{operation}: expected {name} {expected} or {options[-1]!r}, received {brief(value)}")
 
 
-def check_fraction(operation: str, name: str, value: Any) -> None:
+def check_fraction(operation: str, name: str, value: float) -> None:
     """Raise ValueError unless ``value`` is a number in [0, 1]."""
     if not isinstance(value, Real) or not 0 <= value <= 1:
         raise ValueError(f"{operation}: expected {name} in [0, 1], received {brief(value)}")

@@ -22,6 +22,7 @@ class Conv2d(Layer):
         (2, 8, 32, 32)
     """
 
+    weight: Parameter
     bias: Parameter | None
 
     def __init__(

@@ -28,11 +28,10 @@ class Layer(Module):
 
     def _add_weight(self, shape: tuple[int, ...], bias: bool) -> None:
         """Add weight and bias (shape[:1], or None) as PyTorch starts them: uniform in +-1 / sqrt(fan_in)."""
-        self.weight = init.kaiming_uniform_(self._empty(*shape), a=math.sqrt(5))
-        self.register_parameter("bias", self._empty(shape[0]) if bias else None)
-        if self.bias is not None:
-            bound = 1 / math.sqrt(init.fans(self.weight)[0])
-            init.uniform_(self.bias, -bound, bound)
+        weight = init.kaiming_uniform_(self._empty(*shape), a=math.sqrt(5))
+        bound = 1 / math.sqrt(init.fans(weight)[0])
+        self.register_parameter("weight", weight)
+        self.register_parameter("bias", init.uniform_(self._empty(shape[0]), -bound, bound) if bias else None)
 
     def _add_scale(self, shape: tuple[int, ...], affine: bool) -> None:
         """Add the weight (ones) and bias (zeros) of a normalisation, or None for both."""

@@ -19,6 +19,7 @@ class Linear(Layer):
         (1, 2)
     """
 
+    weight: Parameter
     bias: Parameter | None
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
