@@ -1,4 +1,12 @@
-"""minicnn: convolutional networks from scratch, small enough to read and fast enough to use."""
+"""minicnn: convolutional networks from scratch, small enough to read and fast enough to use.
+
+The examples in the docstrings take these lines for granted::
+
+    import numpy as np
+    import minicnn
+    import minicnn.functional as F
+    from minicnn import Tensor, models, nn, optim, random, tensor
+"""
 
 import importlib
 from typing import Any
@@ -15,24 +23,9 @@ from minicnn.tensor import Tensor, tensor
 
 __version__ = "0.1.0"
 __all__ = [
-    "Tensor",
-    "backend",
-    "cat",
-    "compile",
-    "functional",
-    "gradcheck",
-    "is_grad_enabled",
-    "manual_seed",
-    "models",
-    "nn",
-    "no_grad",
-    "optim",
-    "random",
-    "set_default_backend",
-    "stack",
-    "summary",
-    "tensor",
-]
+    "Tensor", "backend", "cat", "compile", "functional", "gradcheck", "is_grad_enabled", "manual_seed", "models", "nn",
+    "no_grad", "optim", "random", "set_default_backend", "stack", "summary", "tensor",
+]  # fmt: skip
 
 _ON_FIRST_USE = ("data", "plots", "training")  # they import larger libraries
 

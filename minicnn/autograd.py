@@ -19,7 +19,15 @@ Vjp = Callable[[Any], Any]
 
 
 class no_grad:
-    """Context manager and decorator: operations inside leave no tape."""
+    """Context manager and decorator: operations inside leave no tape.
+
+    Example:
+        >>> w = tensor([1.0, 2.0], requires_grad=True)
+        >>> with minicnn.no_grad():
+        ...     w *= 3.0
+        >>> w
+        tensor([3., 6.], dtype=float32, requires_grad=True)
+    """
 
     def __enter__(self) -> None:
         self._token = _recording.set(False)
@@ -28,6 +36,8 @@ class no_grad:
         _recording.reset(self._token)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``function`` so that its operations leave no tape."""
+
         @wraps(function)
         def without_tape(*args: Any, **kwargs: Any) -> Any:
             with no_grad():  # one a call: a function may recurse, or run in several threads
@@ -37,15 +47,23 @@ class no_grad:
 
 
 def is_grad_enabled() -> bool:
-    """Whether operations leave a tape now."""
+    """Return whether operations leave a tape now.
+
+    Example:
+        >>> with minicnn.no_grad():
+        ...     minicnn.is_grad_enabled()
+        False
+    """
     return _recording.get()
 
 
 class Node:
-    """One operation on the tape.
+    """One operation on the tape. It keeps the vjps of the inputs that require a gradient, and drops the others.
 
-    edges: for each input the node that made it, the tensor itself if it is a leaf that wants a gradient, or None.
-    versions: what the inputs and the output were when the operation ran; an edit in place since then is an error.
+    Attributes:
+        operation: the name of the function that the vjps stand in.
+        edges: for each of these inputs the node that made it, or the tensor itself if it is a leaf.
+        versions: how often the inputs and the output were edited when the operation ran; an edit since is an error.
     """
 
     __slots__ = ("edges", "operation", "order", "shapes", "versions", "vjps")
@@ -53,10 +71,11 @@ class Node:
     def __init__(self, output: Any, inputs: Sequence[Any], vjps: Sequence[Vjp]) -> None:
         self.order = next(_order)
         self.operation = vjps[0].__qualname__.partition(".<")[0].rpartition(".")[2].strip("_")
-        self.vjps: Sequence[Vjp] | None = vjps
-        self.edges = [(t if t._node is None else t._node) if t.requires_grad else None for t in inputs]
-        self.shapes = [t.shape for t in inputs]
-        self.versions = [(t._version, t._version.number) for t in (*inputs, output)]
+        wanted = [(t, vjp) for t, vjp in zip(inputs, vjps, strict=True) if t is not None and t.requires_grad]
+        self.vjps: list[Vjp] | None = [vjp for _, vjp in wanted]
+        self.edges = [t if t._node is None else t._node for t, _ in wanted]
+        self.shapes = [t.shape for t, _ in wanted]
+        self.versions = [(t._version, t._version.number) for t in (*inputs, output) if t is not None]
 
     def check(self) -> Sequence[Vjp]:
         """Return the vjps, or raise RuntimeError if they no longer hold."""
@@ -88,10 +107,10 @@ class Version:
         return self
 
 
-def joint(gradients: Callable[[Any], Sequence[Any]], count: int) -> tuple[Vjp, ...]:
-    """Split a function that computes ``count`` gradients at once into vjps, each of which returns one of them.
+def split_vjps(gradients: Callable[[Any], Sequence[Any]], count: int) -> tuple[Vjp, ...]:
+    """Split a function that computes ``count`` gradients at once into vjps that return one each.
 
-    The first vjp that is called computes all; each result is handed out once.
+    The first vjp that is called computes all gradients and keeps them; each is handed out once.
     """
     results: dict[int, Any] = {}
 
@@ -109,9 +128,13 @@ def joint(gradients: Callable[[Any], Sequence[Any]], count: int) -> tuple[Vjp, .
 
 
 def backward(root: Any, gradient: Any, retain_graph: bool, add: Callable[[Any, Any], Any]) -> None:
-    """Add d root / d leaf, times ``gradient``, to ``.grad`` of every leaf that requires one.
+    """Add ``gradient`` times d root / d leaf to ``.grad`` of every leaf that requires one.
 
-    ``add`` is the kernel that sums two gradients of one tensor.
+    Args:
+        root: a tensor that requires a gradient.
+        gradient: an array of the shape of root.
+        retain_graph: keep the vjps, so that the tape can be walked again.
+        add: the kernel that adds two gradients of one tensor.
     """
     if root._node is None:
         root._accumulate(gradient, owned=False)
@@ -122,11 +145,11 @@ def backward(root: Any, gradient: Any, retain_graph: bool, add: Callable[[Any, A
         node = heapq.heappop(queue)[1]
         gy = gradients.pop(node)
         for vjp, edge, shape in zip(node.check(), node.edges, node.shapes, strict=True):
-            if edge is None:
-                continue
             gx = vjp(gy)
             if gx.shape != shape:
-                raise RuntimeError(f"{node.operation}: expected a gradient of shape {shape}, its vjp made {gx.shape}")
+                raise RuntimeError(
+                    f"{node.operation}: expected a gradient of shape {shape}, received {gx.shape} from its vjp"
+                )
             if not isinstance(edge, Node):
                 edge._accumulate(gx, owned=gx is not gy and gx.base is None)
             elif edge not in gradients:
@@ -136,53 +159,3 @@ def backward(root: Any, gradient: Any, retain_graph: bool, add: Callable[[Any, A
                 gradients[edge] = add(gradients[edge], gx)
         if not retain_graph:
             node.vjps = None
-
-
-class InPlace:
-    """``x += y`` and its kin: arithmetic in place, with tensors or numbers that broadcast to the shape of self.
-
-    Where the result needs no tape, the elements are overwritten, and every view shows them. Where it needs one, the
-    memory stays as it is for the operations that used it, and self goes on as the result.
-
-    Raises:
-        RuntimeError: self is a leaf that requires a gradient, outside of ``no_grad()``; or the result needs a tape, and
-            a view shares the memory of self, which would still show what was there before.
-        TypeError: a result of another dtype, which integers have that are divided.
-        ValueError: a result of another shape.
-    """
-
-    __slots__ = ()
-
-    def __iadd__(self, other: Any) -> Any:
-        return _become(self, "+=", lambda x: x + other)
-
-    def __isub__(self, other: Any) -> Any:
-        return _become(self, "-=", lambda x: x - other)
-
-    def __imul__(self, other: Any) -> Any:
-        return _become(self, "*=", lambda x: x * other)
-
-    def __itruediv__(self, other: Any) -> Any:
-        return _become(self, "/=", lambda x: x / other)
-
-    def __ipow__(self, other: Any) -> Any:
-        return _become(self, "**=", lambda x: x**other)
-
-
-def _become(x: Any, operation: str, compute: Callable[[Any], Any]) -> Any:
-    if x.requires_grad and x.is_leaf and is_grad_enabled():
-        raise RuntimeError(f"{operation}: a leaf that requires a gradient is edited under no_grad() only")
-    result = compute(x)
-    if result.dtype != x.dtype:
-        raise TypeError(f"{operation}: expected a result of {x.dtype}, received {result.dtype}; use astype first")
-    if result.shape != x.shape:
-        raise ValueError(f"{operation}: expected a result of shape {x.shape}, received {result.shape}")
-    if not result.requires_grad:
-        return x.copy_(result)
-    if x._version.shared:
-        raise RuntimeError(
-            f"{operation}: the tape cannot follow an edit of memory that a view shares; "
-            f"write x = x {operation[:-1]} y instead"
-        )
-    x.data, x._version, x._node, x.requires_grad = result.data, result._version, result._node, True
-    return x

@@ -1,4 +1,4 @@
-"""Comparisons of tensors, element by element: == and != too, so what is meant is asked by ``is`` and ``hash``."""
+"""Comparisons of tensors, element by element: == and != too. Two names of one tensor are found by ``is``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minicnn import backend, shapes
 class Comparable:
     """The six comparisons of a tensor with another, or with a number: a tensor of booleans without gradient.
 
-    Shapes broadcast. Dtypes may differ, as PyTorch allows. A tensor hashes by identity, so that it can be a key.
+    Shapes broadcast. Dtypes may differ, as in PyTorch. A tensor hashes by identity, so that it can be a key.
     """
 
     __slots__ = ()
@@ -41,7 +41,7 @@ class Comparable:
     __hash__ = object.__hash__
 
     def _compared(self, operation: str, other: Any) -> Any:
-        """Compare by the kernel ``operation``; what is no array of numbers (None, text) equals no tensor."""
+        """Compare by the kernel ``operation``; a tensor equals nothing that holds no numbers (None, text)."""
         if isinstance(other, Comparable):
             shapes.check_operands(operation, self, other, same_dtype=False)
             operand = other.data

@@ -1,6 +1,7 @@
 """Check gradients against finite differences."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,21 +21,28 @@ def gradcheck(
         fn: takes the inputs, returns one tensor; deterministic (reseed inside if it draws numbers).
         inputs: float64 tensors; those that require a gradient are checked.
         eps: step of the differences.
-        rtol: largest relative error; relative to the largest of the two sides, their natural scale and what the
-            rounding of the outputs hides.
+        rtol: largest error, relative to the largest of the two sides, their natural scale and the rounding of the
+            differences.
+        seed: of the directions.
 
     Returns:
         The largest relative error.
 
     Raises:
+        ValueError: no input requires a gradient.
         TypeError: an input that is not float64.
         AssertionError: a gradient that is missing or differs, with both values.
+
+    Example:
+        >>> minicnn.gradcheck(F.elu, [tensor([-1.5, 2.0], "float64", requires_grad=True)]) < 1e-6
+        True
     """
     inputs = list(inputs)
     if not any(t.requires_grad for t in inputs):
         raise ValueError("gradcheck: expected an input that requires a gradient, received none")
-    if any(t.requires_grad and t.dtype != np.float64 for t in inputs):
-        raise TypeError("gradcheck: expected float64 inputs, since float32 differences are too coarse")
+    for t in inputs:
+        if t.requires_grad and t.dtype != np.float64:
+            raise TypeError(f"gradcheck: expected float64 inputs, received {t.dtype}: its differences are too coarse")
     rng = np.random.default_rng([seed, 0x9E3779B9])  # not the stream that the caller may have drawn the inputs from
     leaves = [Tensor(t.data.copy(), requires_grad=t.requires_grad) for t in inputs]
     output = fn(*leaves)
@@ -47,10 +55,10 @@ def gradcheck(
         if not leaf.requires_grad:
             continue
         if leaf.grad is None:
-            raise AssertionError(f"gradcheck: input {index} received no gradient")
+            raise AssertionError(f"gradcheck: expected a gradient of input {index}, received none")
         direction = rng.standard_normal(leaf.shape)
 
-        def slope(step: float, index: int = index, direction: np.ndarray = direction) -> float:
+        def slope(step: float, index: int = index, direction: np.ndarray[Any, Any] = direction) -> float:
             ends = []
             for sign in (1, -1):
                 moved = [Tensor(t.data) for t in inputs]
@@ -67,7 +75,7 @@ def gradcheck(
         worst = max(worst, error)
         if not error <= rtol:
             raise AssertionError(
-                f"gradcheck: input {index}: backward gives {analytic:.12g} along a random direction, "
-                f"differences give {numeric:.12g} (relative error {error:.2g}, allowed {rtol:.2g})"
+                f"gradcheck: input {index}: expected {numeric:.12g} along a random direction by finite differences, "
+                f"received {analytic:.12g} from backward (relative error {error:.2g}, allowed {rtol:.2g})"
             )
     return worst

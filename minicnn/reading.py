@@ -17,9 +17,10 @@ from minicnn.recording import Recorded, check_readable
 
 
 class Readable:
-    """The half of a tensor that Python and NumPy read. A subclass has ``_data`` (its array) and ``requires_grad``.
+    """The half of a tensor that Python and NumPy read.
 
-    A tensor that requires a gradient is read as any other: what is read has no tape (PyTorch wants ``detach`` first).
+    A tensor that requires a gradient is read like any other, and what is read has no tape (PyTorch wants ``detach``
+    first).
     """
 
     __slots__ = ()
@@ -34,12 +35,22 @@ class Readable:
         return super().__reduce_ex__(protocol)
 
     def numpy(self) -> np.ndarray:
-        """Return the elements as a NumPy array; on the CPU it shares their memory."""
+        """Return the elements as a NumPy array; on the CPU it shares their memory.
+
+        Example:
+            >>> tensor([[1, 2], [3, 4]]).numpy().sum(axis=0)
+            array([4, 6])
+        """
         check_readable("numpy")
         return backend.to_numpy(self._data)
 
     def item(self) -> Any:
-        """Return the only element as a Python number; ValueError if there are more or none."""
+        """Return the only element as a Python number; ValueError if there are more or none.
+
+        Example:
+            >>> tensor([1.0, 2.0]).sum().item()
+            3.0
+        """
         if math.prod(self._data.shape) != 1:
             raise ValueError(f"item: expected a tensor of one element, received shape {self._data.shape}")
         check_readable("item")
@@ -50,7 +61,7 @@ class Readable:
         return self.numpy().tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Answer ``np.asarray(tensor)``: the memory itself on the CPU, a copy from a GPU."""
+        """Answer ``np.asarray(tensor)``: with the memory itself on the CPU, with a copy from a GPU."""
         array = self.numpy()
         changed = dtype is not None and array.dtype != dtype
         if copy is False and (changed or array is not self._data):
@@ -63,7 +74,7 @@ class Readable:
         return array.copy() if copy and array is self._data else array
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
-        """Answer ``np.mean(tensor)`` and its kin: what NumPy makes of the elements, without a gradient."""
+        """Answer ``np.mean(tensor)`` and its kin with what NumPy computes from the elements, without a gradient."""
         return function(*_read(args), **_read(kwargs))
 
     def __bool__(self) -> bool:
@@ -102,13 +113,13 @@ class Readable:
 
     def __len__(self) -> int:
         if self._data.ndim == 0:
-            raise TypeError("len: a tensor without axes has no length")
+            raise TypeError("len: expected a tensor with axes, received one without")
         return self._data.shape[0]
 
     def __iter__(self) -> Iterator[Any]:
-        """Return the tensors along the first axis, one by one."""
+        """Yield the tensors along the first axis."""
         if self._data.ndim == 0:
-            raise TypeError("iter: a tensor without axes has nothing to go through")
+            raise TypeError("iter: expected a tensor with axes, received one without")
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, element: Any) -> bool:
@@ -119,7 +130,7 @@ class Readable:
 
 
 def _read(value: Any) -> Any:
-    """A nest of arguments with its tensors read."""
+    """Return nested arguments with every tensor replaced by its NumPy array."""
     if isinstance(value, Readable):
         return value.numpy()
     if isinstance(value, list | tuple):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from minicnn import backend, shapes
 
 
 class Extremes(NamedTuple):
-    """What ``max(dim)`` and ``min(dim)`` return: the values along an axis, and where the first of each is (int64)."""
+    """What ``max(dim)`` and ``min(dim)`` return: the values along an axis, and the int64 index of each one's first."""
 
     values: Any
     indices: Any
@@ -23,16 +23,22 @@ class Reducible:
     data: Any
     _data: Any
     from_op: Any
+    __truediv__: Any
 
-    def sum(self, dim: shapes.Dims = None, keepdim: bool = False) -> Any:
-        """Return the sum over ``dim``."""
+    def sum(self, dim: shapes.Dims = None, keepdim: bool = False) -> Self:
+        """Return the sum over ``dim``.
+
+        Example:
+            >>> tensor([[1, 2], [3, 4]]).sum(dim=0)
+            tensor([4, 6], dtype=int64)
+        """
         k = backend.of(self._data).kernels
         reduced, shape = shapes.axes("sum", self._data.ndim, dim), self._data.shape
         kept = shapes.reduced_shape(shape, reduced)
         vjp = lambda gy: k.broadcast_to(k.reshape(gy, kept), shape)  # noqa: E731
         return self.from_op(k.sum(self.data, reduced, keepdim), (self,), (vjp,))
 
-    def mean(self, dim: shapes.Dims = None, keepdim: bool = False) -> Any:
+    def mean(self, dim: shapes.Dims = None, keepdim: bool = False) -> Self:
         """Return the mean over ``dim``; ValueError for no elements."""
         reduced = shapes.axes("mean", self._data.ndim, dim)
         count = math.prod(self._not_empty("mean", reduced))
@@ -41,11 +47,15 @@ class Reducible:
     def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
         """Return the maximum of all elements, or (values, indices) along the axis ``dim``.
 
-        Of all elements, equal maxima share the gradient evenly; along an axis the first takes it. A NaN is the largest.
+        Equal maxima of all elements share the gradient evenly; along an axis the first takes it. NaN is the largest.
 
         Raises:
             TypeError: several axes, which :meth:`amax` takes.
             ValueError: no elements.
+
+        Example:
+            >>> tensor([[1, 5], [7, 2]]).max(dim=1).indices
+            tensor([1, 0], dtype=int64)
         """
         return self.amax() if dim is None else self._along("max", dim, keepdim)
 
@@ -53,23 +63,23 @@ class Reducible:
         """Return the minimum of all elements, or (values, indices) along the axis ``dim``: as :meth:`max`."""
         return self.amin() if dim is None else self._along("min", dim, keepdim)
 
-    def amax(self, dim: shapes.Dims = None, keepdim: bool = False) -> Any:
+    def amax(self, dim: shapes.Dims = None, keepdim: bool = False) -> Self:
         """Return the maximum over ``dim``; equal maxima share the gradient evenly."""
         return self._extreme("max", dim, keepdim)
 
-    def amin(self, dim: shapes.Dims = None, keepdim: bool = False) -> Any:
+    def amin(self, dim: shapes.Dims = None, keepdim: bool = False) -> Self:
         """Return the minimum over ``dim``; equal minima share the gradient evenly."""
         return self._extreme("min", dim, keepdim)
 
-    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Any:
+    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Self:
         """Return the index (int64) of the first maximum along ``dim``, or among all elements in C order."""
         return self._index("argmax", dim, keepdim)
 
-    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Any:
+    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Self:
         """Return the index (int64) of the first minimum along ``dim``, or among all elements in C order."""
         return self._index("argmin", dim, keepdim)
 
-    def _extreme(self, operation: str, dim: shapes.Dims, keepdim: bool) -> Any:
+    def _extreme(self, operation: str, dim: shapes.Dims, keepdim: bool) -> Self:
         k = backend.of(self._data).kernels
         x, reduced = self.data, shapes.axes("a" + operation, self._data.ndim, dim)
         self._not_empty("a" + operation, reduced)
@@ -92,7 +102,7 @@ class Reducible:
 
         return Extremes(self.from_op(getattr(k, operation)(x, (axis,), keepdim), (self,), (vjp,)), indices)
 
-    def _index(self, operation: str, dim: int | None, keepdim: bool) -> Any:
+    def _index(self, operation: str, dim: int | None, keepdim: bool) -> Self:
         k = backend.of(self._data).kernels
         reduced = shapes.axes(operation, self._data.ndim, dim)
         self._not_empty(operation, reduced)

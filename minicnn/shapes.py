@@ -1,4 +1,4 @@
-"""Axes, shapes and numbers as arguments: resolved and checked, without a tensor in sight."""
+"""What the operations of tensors check of their arguments: axes, shapes, numbers, dtypes."""
 
 import math
 from collections.abc import Sequence
@@ -32,8 +32,13 @@ def resolved_shape(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int
     if after.count(-1) == 1 and known > 0 and count % known == 0:
         after = tuple(count // known if n == -1 else n for n in after)
     if any(n < 0 for n in after) or math.prod(after) != count:
-        raise ValueError(f"reshape: {before} holds {count} elements, received {after}")
+        raise ValueError(f"reshape: expected a shape of {count} elements for {before}, received {after}")
     return after
+
+
+def of(operand: Any) -> tuple[int, ...]:
+    """Return the shape of an array, () of a number."""
+    return getattr(operand, "shape", ())
 
 
 def broadcastable(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
@@ -47,12 +52,12 @@ def swapped(ndim: int) -> tuple[int, ...]:
 
 
 def flat(values: Sequence[Any]) -> tuple[int, ...]:
-    """Return the same for f(1, 2) and f((1, 2)): (1, 2)."""
+    """Return (1, 2) for the arguments of f(1, 2) and of f((1, 2))."""
     return tuple(values[0]) if len(values) == 1 and not isinstance(values[0], int) else tuple(values)
 
 
 def number(operation: str, value: Any) -> float | int:
-    """Return a Python number, since a NumPy scalar would promote float32 to float64."""
+    """Return ``value`` as a Python number: a NumPy scalar would promote float32 to float64."""
     if not isinstance(value, Real):
         raise TypeError(f"{operation}: expected a Tensor or a number, received {type(value).__name__}")
     return int(value) if isinstance(value, int | np.integer) else float(value)
@@ -64,6 +69,12 @@ def numeric(operation: str, array: Any) -> Any:
         order = "" if array.dtype.isnative else " in another byte order than this machine's"
         raise TypeError(f"{operation}: expected float32, float64 or integers, received {array.dtype}{order}")
     return array
+
+
+def check_differentiable(operation: str, array: Any) -> None:
+    """Raise TypeError unless an array or a tensor may take a gradient."""
+    if array.dtype.kind != "f":
+        raise TypeError(f"{operation}: expected float32 or float64 to take gradients, received {array.dtype}")
 
 
 def check_same(operation: str, tensor: Any, array: Any) -> None:
@@ -84,10 +95,10 @@ def check_operands(operation: str, a: Any, b: Any, broadcast: bool = True, same_
     if type(a.data) is not type(b.data):
         raise TypeError(f"{operation}: expected one backend, received {type(a.data)} and {type(b.data)}; use to")
     if broadcast and not broadcastable(a.shape, b.shape):
-        raise ValueError(f"{operation}: shapes {a.shape} and {b.shape} do not broadcast")
+        raise ValueError(f"{operation}: expected shapes that broadcast, received {a.shape} and {b.shape}")
 
 
 def has_mask(index: Any) -> bool:
-    """Whether a tensor or an array of booleans is among the parts of an index."""
+    """Return whether a tensor or an array of booleans is among the parts of an index."""
     parts = index if isinstance(index, tuple) else (index,)
     return any(getattr(getattr(part, "dtype", None), "kind", "") == "b" for part in parts)

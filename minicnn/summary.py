@@ -13,7 +13,17 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
     """Print and return a table of the layers that a picture passes.
 
     Args:
+        model: made of layers of :mod:`minicnn.nn`.
         input_shape: of one input without the batch, as (3, 32, 32).
+
+    Example:
+        >>> _ = minicnn.summary(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), (3,))
+        layer  type        output shape  parameters  MACs
+        -------------------------------------------------
+        0      Linear      (2,)                   8     6
+        1      ReLU        (2,)                   0     0
+        -------------------------------------------------
+        total  Sequential  (2,)                   8     6
     """
     rows: list[tuple[str, str, tuple[int, ...], int, int]] = []
     model = detached(model)
@@ -37,16 +47,14 @@ def summary(model: Module, input_shape: Sequence[int]) -> str:
 
 
 def macs(model: Module, input_shape: Sequence[int]) -> int:
-    """Return the multiply-accumulates of one input of ``input_shape``, (3, 32, 32) say; see :func:`summary`."""
+    """Return the multiply-accumulates of one input of ``input_shape``, without the batch."""
     counts: list[int] = []
     _pass(detached(model), input_shape, lambda module, output: counts.append(_macs(module, output)))
     return sum(counts)
 
 
 def _pass(model: Module, input_shape: Sequence[int], note: Callable[[Module, Tensor], None]) -> Tensor:
-    """Run one input of zeros through a detached model; ``note`` is called with every layer that it passes, and its
-    output.
-    """
+    """Run one input of zeros through a detached model, and call ``note`` with each layer and its output."""
     for layer in dict.fromkeys(_layers(model)):
         layer.register_forward_hook(lambda module, output: note(module, _first(output)))
     like: Tensor = next(model.parameters(), init.empty())
@@ -54,7 +62,7 @@ def _pass(model: Module, input_shape: Sequence[int], note: Callable[[Module, Ten
 
 
 def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """The output of a layer; attention also gives its weights."""
+    """Return the output of a layer; attention also returns its weights."""
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -68,7 +76,7 @@ def _layers(module: Module) -> Iterator[Module]:
 
 
 def _macs(module: Module, output: Tensor) -> int:
-    """Multiply-accumulates of one input; only convolutions, linear layers and attention (to itself) are counted."""
+    """Return the multiply-accumulates of one input; only convolutions, linear layers and self-attention count."""
     if isinstance(module, Conv2d):
         return math.prod(output.shape[1:]) * math.prod(module.weight.shape[1:])
     if isinstance(module, Linear):

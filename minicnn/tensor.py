@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
 from minicnn import backend, shapes
-from minicnn.autograd import InPlace, Node, Version, Vjp, is_grad_enabled
+from minicnn.arithmetic import Arithmetic
+from minicnn.autograd import Node, Version, Vjp, is_grad_enabled
 from minicnn.autograd import backward as walk_back
 from minicnn.backend import Backend
 from minicnn.comparisons import Comparable
@@ -17,24 +18,28 @@ from minicnn.reading import Readable
 from minicnn.recording import Recorded, check_readable, current
 from minicnn.reductions import Reducible
 
-Operand = Union["Tensor", float, int]
-
 
 def kernels_of(x: Tensor) -> Any:
     """Return the kernels that work on the array of ``x``."""
     return backend.of(x._data).kernels
 
 
-class Tensor(Readable, Comparable, Reducible, InPlace):
-    """An array of float32 or float64 (or integers, which take no gradient) on a backend.
+class Tensor(Readable, Comparable, Reducible, Arithmetic):
+    """An array of float32, float64, integers or booleans on a backend. Floats take gradients.
 
     Args:
-        data: a NumPy or CuPy array, or a tensor, whose memory is shared and not copied, or nested lists of numbers
-            (floats become float32), made on the default backend.
+        data: a NumPy or CuPy array or a tensor, whose memory this one shares; or nested lists of numbers for the
+            default backend, where floats become float32.
         requires_grad: collect d loss / d self in ``grad`` on :meth:`backward`.
 
     Raises:
         TypeError: data that is not numeric, or ``requires_grad`` of integers.
+
+    Example:
+        >>> x = Tensor([1.0, 2.0], requires_grad=True)
+        >>> (x * x).sum().backward()
+        >>> x.grad
+        tensor([2., 4.], dtype=float32)
     """
 
     __slots__ = ("__weakref__", "_data", "_grad", "_node", "_version", "requires_grad")
@@ -52,8 +57,8 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
         elif isinstance(data, np.generic):
             data = np.asarray(data)
         shapes.numeric("Tensor", data)
-        if requires_grad and data.dtype.kind != "f":
-            raise TypeError(f"Tensor: only float32 and float64 take gradients, received {data.dtype}")
+        if requires_grad:
+            shapes.check_differentiable("Tensor", data)
         self._data = data
         self._grad: Tensor | None = None
         self.requires_grad = requires_grad
@@ -64,23 +69,35 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
             recorder.made(self)
 
     @staticmethod
-    def from_op(data: Any, inputs: Sequence[Tensor], vjps: Sequence[Vjp], view_of: Tensor | None = None) -> Tensor:
-        """Return ``data`` as the output of an operation on ``inputs``, with one vjp (gy -> gradient) an input.
+    def from_op(
+        data: Any, inputs: Sequence[Tensor | None], vjps: Sequence[Vjp], view_of: Tensor | None = None
+    ) -> Tensor:
+        """Return ``data`` as the output of an operation on ``inputs``.
 
-        A vjp runs only if its input requires a gradient. It must not write into gy, nor into anything it did not
-        make. ``view_of`` names the input whose memory ``data`` shares, if any.
+        Args:
+            data: the array that the operation computed.
+            inputs: its operands; an optional one that is not there is None.
+            vjps: for each input a function from the gradient of the output to that of the input, called if the input
+                requires one. It writes neither into its argument nor into anything else that it did not make.
+            view_of: the input whose memory ``data`` shares, if any.
+
+        Example:
+            >>> x = tensor([3.0], requires_grad=True)
+            >>> Tensor.from_op(x.data**2, (x,), (lambda gy: gy * 2 * x.data,)).backward()
+            >>> x.grad
+            tensor([6.], dtype=float32)
         """
         output = Tensor.__new__(Tensor)
         output._data = np.asarray(data) if isinstance(data, np.generic) else data
         output._grad = None
         output._version = Version() if view_of is None else view_of._version.share()
-        output.requires_grad = is_grad_enabled() and any(t.requires_grad for t in inputs)
+        output.requires_grad = is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
         output._node = Node(output, inputs, vjps) if output.requires_grad else None
         return output
 
     @property
     def data(self) -> Any:
-        """The array; while a compiled function is recorded, what stands for it (:mod:`minicnn.recording`)."""
+        """The array, or its stand-in while a compiled function is recorded (:mod:`minicnn.recording`)."""
         recorder = current.get()
         return self._data if recorder is None else recorder.data_of(self, self._data)
 
@@ -95,7 +112,7 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
 
     @property
     def grad(self) -> Tensor | None:
-        """What :meth:`backward` has added up, None before."""
+        """The gradient that :meth:`backward` has added up; None before."""
         recorder = current.get()
         return self._grad if recorder is None else recorder.gradient_of(self, self._grad)
 
@@ -123,7 +140,7 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
         return self._data.ndim
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[Any]:
         """Type of the elements."""
         return self._data.dtype
 
@@ -145,28 +162,25 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
         """Add the gradient of self to ``.grad`` of every leaf it was computed from.
 
         Args:
-            gradient: d loss / d self, of the shape of self; 1 for a tensor of one element.
-            retain_graph: keep the tape, to walk it again.
+            gradient: d loss / d self, of the shape of self; None stands for 1 where self has one element.
+            retain_graph: keep the tape, so that it can be walked again.
 
         Raises:
             RuntimeError: self has no tape, the tape was freed, or a tensor on it was edited in place since.
-            ValueError: no gradient for more than one element, or one of another shape or dtype.
+            ValueError: no gradient for more than one element, or one of another shape.
+            TypeError: a gradient of another dtype or backend.
         """
         if not self.requires_grad:
-            raise RuntimeError("backward: this tensor requires no gradient and has no tape")
+            raise RuntimeError("backward: expected a tensor with a tape, received one that requires no gradient")
         if gradient is None:
             if self.numel() != 1:
-                raise ValueError(f"backward: shape {self.shape} is more than one element, pass its gradient")
+                raise ValueError(f"backward: expected a gradient for a tensor of shape {self.shape}, received none")
             start = self.backend.xp.ones(self.shape, dtype=self.dtype)
         elif not isinstance(gradient, Tensor):
             raise TypeError(f"backward: expected the gradient as a Tensor, received {type(gradient).__name__}")
         else:
+            shapes.check_same("backward", self, gradient)
             start = gradient.data
-            if start.shape != self.shape or start.dtype != self.dtype:
-                raise ValueError(
-                    f"backward: expected a gradient of shape {self.shape} and {self.dtype}, "
-                    f"received {start.shape} and {start.dtype}"
-                )
         walk_back(self, start, retain_graph, lambda a, b: kernels_of(self).add(a, b))
 
     def _accumulate(self, gradient: Any, owned: bool) -> None:
@@ -184,33 +198,54 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
             recorder.set_gradient(self, first, fresh=False)
 
     def detach(self) -> Tensor:
-        """Return the same memory without the tape."""
+        """Return a tensor of the same memory without the tape.
+
+        Example:
+            >>> w = tensor([1.0], requires_grad=True)
+            >>> (w * 2).detach().requires_grad
+            False
+        """
         output = Tensor(self.data)
         output._version = self._version.share()
         return output
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        """Ask for a gradient or no longer, and return self; only a leaf can be asked."""
+        """Collect gradients in this leaf from now on, or no longer, and return self.
+
+        Raises:
+            RuntimeError: an operation made self.
+            TypeError: self holds integers.
+        """
         if self._node is not None:
-            raise RuntimeError("requires_grad_: only a leaf can change it; use detach()")
-        if requires_grad and self.dtype.kind != "f":
-            raise TypeError(f"requires_grad_: only float32 and float64 take gradients, received {self.dtype}")
+            raise RuntimeError("requires_grad_: expected a leaf, received the result of an operation; use detach()")
+        if requires_grad:
+            shapes.check_differentiable("requires_grad_", self)
         self.requires_grad = requires_grad
         return self
 
     def to(self, target: str | Backend) -> Tensor:
-        """Return this tensor on another backend, as a leaf without gradient."""
+        """Return a leaf of the same elements on another backend."""
         chosen = backend.get(target) if isinstance(target, str) else target
         return Tensor(chosen.asarray(self.data))
 
     def astype(self, dtype: Any) -> Tensor:
-        """Return the elements as float32 or float64; gradients come back in the dtype of self."""
+        """Return the elements as another dtype; gradients come back in the dtype of self.
+
+        Example:
+            >>> tensor([1, 2]).astype("float64")
+            tensor([1., 2.], dtype=float64)
+        """
         before = self.dtype
         k = kernels_of(self)
         return Tensor.from_op(k.convert(self.data, dtype), (self,), (lambda gy: k.convert(gy, before),))
 
     def copy_(self, source: Tensor | Any) -> Tensor:
-        """Overwrite the elements, and return self. source: tensor or array that broadcasts to this shape."""
+        """Overwrite the elements with those of a tensor or array that broadcasts to this shape, and return self.
+
+        Example:
+            >>> tensor([1.0, 2.0]).copy_(tensor(5.0))
+            tensor([5., 5.], dtype=float32)
+        """
         self._edited("copy_")
         kernels_of(self).copy_into(self.data, source.data if isinstance(source, Tensor) else source)
         return self
@@ -221,127 +256,27 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
         self.data[_plain(index)] = value.data if isinstance(value, Tensor) else value
 
     def _edited(self, operation: str) -> None:
-        """Count an edit in place; the tape cannot follow one on a tensor that it records."""
+        """Count an edit in place. The tape cannot follow one on a tensor that it records: RuntimeError."""
         if self.requires_grad and is_grad_enabled():
             raise RuntimeError(f"{operation}: a tensor that requires a gradient is edited under no_grad() only")
         self._version.number += 1
 
-    # Arithmetic
-
-    def __add__(self, other: Operand) -> Tensor:
-        k = kernels_of(self)
-        if not isinstance(other, Tensor):
-            return Tensor.from_op(k.add(self.data, shapes.number("add", other)), (self,), (lambda gy: gy,))
-        shapes.check_operands("add", self, other)
-        left, right = self.shape, other.shape
-        vjps = (lambda gy: k.sum_to(gy, left), lambda gy: k.sum_to(gy, right))
-        return Tensor.from_op(k.add(self.data, other.data), (self, other), vjps)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Operand) -> Tensor:
-        k = kernels_of(self)
-        if not isinstance(other, Tensor):
-            return Tensor.from_op(k.subtract(self.data, shapes.number("subtract", other)), (self,), (lambda gy: gy,))
-        shapes.check_operands("subtract", self, other)
-        left, right = self.shape, other.shape
-        vjps = (lambda gy: k.sum_to(gy, left), lambda gy: k.negative(k.sum_to(gy, right)))
-        return Tensor.from_op(k.subtract(self.data, other.data), (self, other), vjps)
-
-    def __rsub__(self, other: Operand) -> Tensor:
-        return -self + other
-
-    def __mul__(self, other: Operand) -> Tensor:
-        k = kernels_of(self)
-        a = self.data
-        if not isinstance(other, Tensor):
-            factor = shapes.number("multiply", other)
-            return Tensor.from_op(k.multiply(a, factor), (self,), (lambda gy: k.multiply(gy, factor),))
-        shapes.check_operands("multiply", self, other)
-        b = other.data
-        vjps = (lambda gy: k.sum_to(k.multiply(gy, b), a.shape), lambda gy: k.sum_to(k.multiply(gy, a), b.shape))
-        return Tensor.from_op(k.multiply(a, b), (self, other), vjps)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Operand) -> Tensor:
-        k = kernels_of(self)
-        a = self.data
-        if not isinstance(other, Tensor):
-            divisor = shapes.number("divide", other)
-            return Tensor.from_op(k.divide(a, divisor), (self,), (lambda gy: k.divide(gy, divisor),))
-        shapes.check_operands("divide", self, other)
-        b, shape = other.data, a.shape
-        y = k.divide(a, b)
-        vjps = (
-            lambda gy: k.sum_to(k.divide(gy, b), shape),
-            lambda gy: k.sum_to(k.negative(k.multiply(gy, k.divide(y, b))), b.shape),  # b * b may overflow
-        )
-        return Tensor.from_op(y, (self, other), vjps)
-
-    def __rtruediv__(self, other: float) -> Tensor:
-        k = kernels_of(self)
-        b = self.data
-        y = k.divide(shapes.number("divide", other), b)
-        return Tensor.from_op(y, (self,), (lambda gy: k.negative(k.multiply(gy, k.divide(y, b))),))
-
-    def __neg__(self) -> Tensor:
-        k = kernels_of(self)
-        return Tensor.from_op(k.negative(self.data), (self,), (lambda gy: k.negative(gy),))
-
-    def __pow__(self, exponent: float) -> Tensor:
-        k = kernels_of(self)
-        a, p = self.data, shapes.number("power", exponent)
-        return Tensor.from_op(k.power(a, p), (self,), (lambda gy: k.power_grad(gy, a, p),))
-
-    def __matmul__(self, other: Tensor) -> Tensor:
-        if not isinstance(other, Tensor):
-            raise TypeError(f"matmul: expected a Tensor, received {type(other).__name__}")
-        shapes.check_operands("matmul", self, other, broadcast=False)
-        a, b = self.data, other.data
-        fits = (
-            a.ndim > 1
-            and b.ndim > 1
-            and a.shape[-1] == b.shape[-2]
-            and shapes.broadcastable(a.shape[:-2], b.shape[:-2])
-        )
-        if not fits:
-            raise ValueError(f"matmul: expected (..., M, K) @ (..., K, N), received {a.shape} @ {b.shape}")
-        k = kernels_of(self)
-        vjps = (
-            lambda gy: k.sum_to(k.matmul(gy, k.transpose(b, shapes.swapped(b.ndim))), a.shape),
-            lambda gy: k.sum_to(k.matmul(k.transpose(a, shapes.swapped(a.ndim)), gy), b.shape),
-        )
-        return Tensor.from_op(k.matmul(a, b), (self, other), vjps)
-
-    def exp(self) -> Tensor:
-        """e^x, elementwise."""
-        k = kernels_of(self)
-        y = k.exp(self.data)
-        return Tensor.from_op(y, (self,), (lambda gy: k.multiply(gy, y),))
-
-    def log(self) -> Tensor:
-        """Natural logarithm, elementwise."""
-        k = kernels_of(self)
-        x = self.data
-        return Tensor.from_op(k.log(x), (self,), (lambda gy: k.divide(gy, x),))
-
-    def sqrt(self) -> Tensor:
-        """Square root, elementwise."""
-        k = kernels_of(self)
-        y = k.sqrt(self.data)
-        return Tensor.from_op(y, (self,), (lambda gy: k.sqrt_grad(gy, y),))
-
     # Shapes
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
-        """Return the elements in C order under another shape; one length may be -1."""
+        """Return the elements in C order under another shape; one length may be -1.
+
+        Example:
+            >>> tensor([1, 2, 3, 4]).reshape(2, -1)
+            tensor([[1, 2],
+                    [3, 4]], dtype=int64)
+        """
         k = kernels_of(self)
         before, after = self.shape, shapes.resolved_shape(self.shape, shapes.flat(shape))
         return Tensor.from_op(k.reshape(self.data, after), (self,), (lambda gy: k.reshape(gy, before),), view_of=self)
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """Join the axes from ``start_dim`` to ``end_dim`` into one."""
+        """Join the axes from ``start_dim`` to ``end_dim`` into one; see :func:`minicnn.functional.flatten`."""
         if self.ndim == 0:
             return self.reshape(1)
         (start,), (end,) = shapes.axes("flatten", self.ndim, start_dim), shapes.axes("flatten", self.ndim, end_dim)
@@ -350,7 +285,12 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
         return self.reshape(*self.shape[:start], math.prod(self.shape[start : end + 1]), *self.shape[end + 1 :])
 
     def permute(self, *dims: int | Sequence[int]) -> Tensor:
-        """Return a view with the axes in the order ``dims``."""
+        """Return a view with the axes in the order ``dims``.
+
+        Example:
+            >>> Tensor(np.zeros((2, 3, 4))).permute(2, 0, 1).shape
+            (4, 2, 3)
+        """
         k = kernels_of(self)
         order = shapes.axes("permute", self.ndim, shapes.flat(dims))
         if len(order) != self.ndim:
@@ -376,9 +316,8 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
 
     def __getitem__(self, index: Any) -> Tensor:
         if shapes.has_mask(index):
-            check_readable(
-                "an index by booleans", "multiply by the booleans as numbers"
-            )  # as many elements as it has today
+            # a plan would keep the number of elements that its first call selects
+            check_readable("an index by booleans", "multiply by the booleans as numbers")
         k = kernels_of(self)
         where, shape = _plain(index), self.shape
         vjp = lambda gy: k.getitem_grad(gy, where, shape)  # noqa: E731
@@ -386,7 +325,13 @@ class Tensor(Readable, Comparable, Reducible, InPlace):
 
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """Return a new tensor that owns a copy of ``data`` on the default backend. Floats in lists become float32."""
+    """Return a new tensor that owns a copy of ``data`` on the default backend. Floats in lists become float32.
+
+    Example:
+        >>> minicnn.tensor([[1, 2], [3, 4]], dtype="float32") @ minicnn.tensor([[1.0], [10.0]])
+        tensor([[21.],
+                [43.]], dtype=float32)
+    """
     array = backend.default().asarray((data if isinstance(data, Tensor) else Tensor(data)).data)
     k, chosen = backend.of(array).kernels, np.dtype(dtype or array.dtype)
     return Tensor(k.copy(array) if chosen == array.dtype else k.convert(array, chosen), requires_grad=requires_grad)

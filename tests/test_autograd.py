@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import minicnn.functional as F
 from minicnn import Tensor, is_grad_enabled, no_grad, optim
-from minicnn.autograd import joint
+from minicnn.autograd import split_vjps
 
 
 def leaf(*values, dtype=np.float64):
@@ -158,7 +158,7 @@ def test_joint_gradients_are_computed_once_a_pass():
         return gy * 2, gy * 3
 
     a, b = leaf(1.0), leaf(1.0)
-    y = Tensor.from_op(a.data + b.data, (a, b), joint(both, 2))
+    y = Tensor.from_op(a.data + b.data, (a, b), split_vjps(both, 2))
     y.backward(Tensor(np.array([1.0])), retain_graph=True)
     y.backward(Tensor(np.array([10.0])))
     assert (a.grad.item(), b.grad.item(), len(passes)) == (22, 33, 2)
@@ -351,20 +351,20 @@ def test_a_vjp_of_another_shape_is_an_error():
     def halve(x):
         return Tensor.from_op(x.data / 2, (x,), (lambda gy: gy[:1],))
 
-    with pytest.raises(RuntimeError, match=r"expected a gradient of shape \(2,\), its vjp made \(1,\)"):
+    with pytest.raises(RuntimeError, match=r"expected a gradient of shape \(2,\), received \(1,\)"):
         halve(leaf(1.0, 2.0)).sum().backward()
 
 
 @pytest.mark.parametrize(
     "gradient, error, message",
     [
-        (None, ValueError, r"shape \(2,\) is more than one element"),
+        (None, ValueError, r"expected a gradient for a tensor of shape \(2,\), received none"),
         (
             Tensor(np.ones(3)),
             ValueError,
-            r"expected a gradient of shape \(2,\) and float64, received \(3,\) and float64",
+            r"expected shape \(2,\), received \(3,\)",
         ),
-        (Tensor(np.ones(2, np.float32)), ValueError, "received .* float32"),
+        (Tensor(np.ones(2, np.float32)), TypeError, "expected float64, received float32"),
         (np.ones(2), TypeError, "expected the gradient as a Tensor, received ndarray"),
     ],
 )
@@ -374,7 +374,7 @@ def test_backward_refuses_a_gradient_that_does_not_fit(gradient, error, message)
 
 
 def test_backward_without_a_tape_is_an_error():
-    with pytest.raises(RuntimeError, match="requires no gradient and has no tape"):
+    with pytest.raises(RuntimeError, match="expected a tensor with a tape, received one that requires no gradient"):
         Tensor([1.0]).backward()
 
 
@@ -386,6 +386,6 @@ def test_a_leaf_is_its_own_gradient():
 
 def test_only_a_leaf_can_change_what_it_requires():
     x = leaf(1.0)
-    with pytest.raises(RuntimeError, match="only a leaf"):
+    with pytest.raises(RuntimeError, match="expected a leaf"):
         (x * 2).requires_grad_(False)
     assert not (x.requires_grad_(False) * 2).requires_grad

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minicnn import Tensor, gradcheck
-from minicnn.autograd import joint
+from minicnn.autograd import split_vjps
 
 
 def inputs(*shapes):
@@ -39,7 +39,9 @@ def test_a_right_gradient_passes(shape):
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 4, 5), (1000,)])
 @pytest.mark.parametrize("factor", [1.0005, 0.9995, -1.0, 0.0, 2.0, np.nan])
 def test_a_wrong_gradient_is_caught(shape, factor):
-    with pytest.raises(AssertionError, match=r"gradcheck: input 0: backward gives .* differences give"):
+    with pytest.raises(
+        AssertionError, match=r"gradcheck: input 0: expected .* by finite differences, received .* from backward"
+    ):
         gradcheck(with_gradient(lambda g: g * factor), inputs(shape))
 
 
@@ -57,14 +59,14 @@ def test_right_elements_in_wrong_places_are_caught(permutation):
 
 
 def test_a_missing_gradient_is_caught():
-    with pytest.raises(AssertionError, match="input 1 received no gradient"):
+    with pytest.raises(AssertionError, match="expected a gradient of input 1, received none"):
         gradcheck(lambda x, y: x * 2 + y.detach() ** 2, inputs((3,), (3,)))
 
 
 def test_a_gradient_of_the_other_input_is_caught():
     def swapped(x, y):
         a, b = x.data, y.data
-        return Tensor.from_op(a * b, (x, y), joint(lambda gy: (gy * a, gy * b), 2))
+        return Tensor.from_op(a * b, (x, y), split_vjps(lambda gy: (gy * a, gy * b), 2))
 
     with pytest.raises(AssertionError, match="input 0"):
         gradcheck(swapped, inputs((3,), (3,)))

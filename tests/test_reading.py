@@ -40,7 +40,7 @@ def test_comparison_with_something_else(compare):
             compare(x, other)
         with pytest.raises(TypeError, match="expected a Tensor or a number, received|not supported between"):
             compare(other, x)
-    with pytest.raises(ValueError, match=r"shapes \(2, 3\) and \(2,\) do not broadcast"):
+    with pytest.raises(ValueError, match=r"expected shapes that broadcast, received \(2, 3\) and \(2,\)"):
         compare(x, Tensor(A[:, 0]))
     if compare in COMPARISONS[:2]:
         assert compare(x, None) is compare(x, "text") is (compare is operator.ne)
@@ -158,7 +158,7 @@ def test_walking_and_finding():
     assert 3 in x and 3.5 not in x and Tensor(5.0) in x and Tensor(np.array([2.0, 3.0])) in x
     with pytest.raises(TypeError, match="in: expected a number or a Tensor, received str"):
         "a" in x  # noqa: B015
-    with pytest.raises(TypeError, match="iter: a tensor without axes"):
+    with pytest.raises(TypeError, match="iter: expected a tensor with axes"):
         iter(Tensor(1.0))
 
 

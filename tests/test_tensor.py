@@ -236,7 +236,7 @@ def test_what_it_is():
 
 X = Tensor(np.zeros((2, 3)))
 ERRORS = {
-    "shapes": (lambda: X + Tensor(np.zeros((2, 4))), ValueError, r"add: shapes \(2, 3\) and \(2, 4\) do not broadcast"),
+    "shapes": (lambda: X + Tensor(np.zeros((2, 4))), ValueError, r"add: expected .* received \(2, 3\) and \(2, 4\)"),
     "dtypes": (lambda: X * Tensor(np.zeros(3, np.float32)), TypeError, "multiply: .*float64 and float32; use astype"),
     "array": (lambda: X + np.zeros(3), TypeError, "add: expected a Tensor or a number, received ndarray"),
     "array left": (lambda: np.zeros(3) * X, TypeError, "multiply: expected a Tensor or a number, received ndarray"),
@@ -263,15 +263,15 @@ ERRORS = {
         r"mean: expected at least one element .* \(0, 3\)",
     ),
     "max of nothing": (lambda: X[2:].max(0), ValueError, r"max: expected at least one element .* \(0, 3\)"),
-    "reshape": (lambda: X.reshape(4, 2), ValueError, r"reshape: \(2, 3\) holds 6 elements, received \(4, 2\)"),
-    "reshape -1 twice": (lambda: X.reshape(-1, -1), ValueError, "reshape: .* holds 6 elements"),
-    "reshape -1 over": (lambda: X.reshape(4, -1), ValueError, "reshape: .* holds 6 elements"),
+    "reshape": (lambda: X.reshape(4, 2), ValueError, r"reshape: expected a shape of 6 elements for \(2, 3\), received \(4, 2\)"),
+    "reshape -1 twice": (lambda: X.reshape(-1, -1), ValueError, "reshape: expected a shape of 6 elements"),
+    "reshape -1 over": (lambda: X.reshape(4, -1), ValueError, "reshape: expected a shape of 6 elements"),
     "permute": (lambda: X.permute(0), ValueError, r"permute: expected 2 axes, received \(0,\)"),
     "transpose": (lambda: X.transpose(0, 2), ValueError, "transpose: .* received 2"),
     "T": (lambda: X[0].T, ValueError, r"T: expected a matrix, received shape \(3,\)"),
     "flatten": (lambda: X.flatten(1, 0), ValueError, "flatten: expected start_dim before end_dim"),
     "item": (lambda: X.item(), ValueError, r"item: expected a tensor of one element, received shape \(2, 3\)"),
-    "length": (lambda: len(X.sum()), TypeError, "len: a tensor without axes has no length"),
+    "length": (lambda: len(X.sum()), TypeError, "len: expected a tensor with axes"),
     "float16": (lambda: Tensor(np.zeros(1, np.float16)), TypeError, "expected float32, float64 .* received float16"),
     "longdouble": (lambda: Tensor(np.zeros(1, np.longdouble)), TypeError, "expected float32, float64 .* received"),
     "complex": (lambda: Tensor(np.zeros(1, complex)), TypeError, "received complex128"),

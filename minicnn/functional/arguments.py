@@ -1,9 +1,9 @@
-"""What every function checks before a kernel runs: an error names operation, expectation and what was received."""
+"""What every function checks before a kernel runs."""
 
 import math
 import os
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from minicnn.tensor import Tensor
@@ -25,9 +25,18 @@ def pair(operation: str, name: str, value: IntPair, least: int) -> tuple[int, in
     return int(values[0]), int(values[1])
 
 
-def check_size(operation: str, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+def check_count(operation: str, **counts: int) -> None:
+    """Raise ValueError unless all values are integers from 1 to 2^31 - 1."""
+    for name, value in counts.items():
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{operation}: expected {name} as an integer from 1, received {brief(value)}")
+        if value > _MOST:
+            raise ValueError(f"{operation}: expected {name} of at most {_MOST}, received {brief(value)}")
+
+
+def check_size(operation: str, name: str, shape: tuple[int, ...], itemsize: int) -> None:
     """Raise ValueError for an array of ``shape`` that this machine's memory cannot hold."""
-    size = math.prod(shape) * dtype.itemsize
+    size = math.prod(shape) * itemsize
     if size > _MEMORY:
         raise ValueError(
             f"{operation}: expected {name} that fits into the memory ({_MEMORY / 2**30:,.0f} GiB), "
@@ -53,13 +62,28 @@ def check_float(operation: str, **tensors: Any) -> None:
             )
 
 
-def check_shape(operation: str, name: str, tensor: Tensor | None, expected: tuple[int, ...]) -> None:
-    """Raise ValueError unless ``tensor`` (None is passed over) has the expected shape."""
-    if tensor is not None and tensor.shape != expected:
-        raise ValueError(f"{operation}: expected {name} of shape {expected}, received {tensor.shape}")
+def check_shape(operation: str, expected: tuple[int, ...], **tensors: Tensor | None) -> None:
+    """Raise ValueError unless all tensors (None is passed over) have the expected shape."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.shape != expected:
+            raise ValueError(f"{operation}: expected {name} of shape {expected}, received {tensor.shape}")
+
+
+def check_option(operation: str, name: str, value: Any, *options: str) -> None:
+    """Raise ValueError unless ``value`` is one of the options."""
+    if value not in options:
+        expected = ", ".join(map(repr, options[:-1]))
+        raise ValueError(f"{operation}: expected {name} {expected} or {options[-1]!r}, received {brief(value)}")
+
+
+def check_fraction(operation: str, name: str, value: float) -> None:
+    """Raise ValueError unless ``value`` is a number in [0, 1]."""
+    if not isinstance(value, Real) or not 0 <= value <= 1:
+        raise ValueError(f"{operation}: expected {name} in [0, 1], received {brief(value)}")
 
 
 def check_images(operation: str, x: Tensor) -> None:
-    """Raise ValueError unless x is (N, C, H, W) with pixels; N may be 0."""
+    """Raise unless x is a tensor of floats (N, C, H, W) with pixels; N may be 0."""
+    check_float(operation, input=x)
     if x.ndim != 4 or 0 in x.shape[1:]:
         raise ValueError(f"{operation}: expected an input (N, C, H, W) with pixels, received shape {x.shape}")

@@ -1,4 +1,4 @@
-"""Attention: every position looks at all others and takes a mean of what it finds there."""
+"""Attention: every query takes a mean of all values, weighted by how well their keys match it."""
 
 import math
 
@@ -14,18 +14,19 @@ def scaled_dot_product_attention(
     """softmax(scale query key^T) value (Vaswani et al., 2017).
 
     Args:
-        query: (..., L, E), L positions that look.
-        key: (..., S, E), by what each of S positions is found.
-        value: (..., S, V), what is found there.
-        dropout_p: probability with which a weight of the softmax is dropped, here also outside training.
+        query: (..., L, E), L queries.
+        key: (..., S, E), S keys.
+        value: (..., S, V), the value of each key.
+        dropout_p: probability with which a weight of the softmax is dropped, whether in training or not.
         scale: 1 / sqrt(E) if None.
 
     Returns:
         (..., L, V).
 
-    Raises:
-        ValueError: shapes that do not fit.
-        TypeError: dtypes or backends that differ.
+    Example:
+        >>> key, value = tensor([[1.0], [1.0]]), tensor([[2.0], [4.0]])
+        >>> F.scaled_dot_product_attention(tensor([[5.0]]), key, value)
+        tensor([[3.]], dtype=float32)
     """
     return attention_weights(query, key, value, dropout_p, scale) @ value  # (..., L, V)
 
@@ -33,7 +34,7 @@ def scaled_dot_product_attention(
 def attention_weights(
     query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0, scale: float | None = None
 ) -> Tensor:
-    """The matrix, (..., L, S), by which :func:`scaled_dot_product_attention` multiplies ``value``; after dropout."""
+    """Return the weights (..., L, S), after dropout, that :func:`scaled_dot_product_attention` gives to the values."""
     check_float("scaled_dot_product_attention", query=query, key=key, value=value)
     fits = (
         min(query.ndim, key.ndim, value.ndim) > 1

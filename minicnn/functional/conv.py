@@ -1,4 +1,4 @@
-"""Convolution."""
+"""The convolution of images."""
 
 from minicnn.functional.arguments import IntPair, check_float, check_images, check_shape, check_size, pair
 from minicnn.tensor import Tensor, kernels_of
@@ -14,7 +14,7 @@ def conv2d(
     dilation: IntPair = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Cross-correlation of images with a bank of filters.
+    """Correlate images with a bank of filters.
 
     y[n,o,i,j] = bias[o] + sum_{c,u,v} x[n, c, i*stride + u*dilation - padding, j*stride + v*dilation - padding]
     weight[o,c,u,v], where x is zero outside the picture and o sees the channels of its group.
@@ -25,17 +25,19 @@ def conv2d(
         bias: (O,).
         stride, padding, dilation: one int, or (vertical, horizontal). ``padding`` may also be "valid" (none) or "same"
             (OH, OW = H, W; stride 1 and odd windows).
-        groups: into how many independent convolutions the channels are split; divides C and O.
+        groups: the number of independent convolutions that share out the channels; divides C and O.
 
     Returns:
         (N, O, OH, OW) with OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, OW alike.
 
-    Raises:
-        ValueError: shapes or options that do not fit, or a window larger than the padded input.
-        TypeError: dtypes or backends that differ.
+    Example:
+        >>> image = tensor([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]])
+        >>> F.conv2d(image, tensor([[[[1.0, -1.0]]]]))
+        tensor([[[[-1., -1.],
+                  [-1., -1.]]]], dtype=float32)
     """
-    check_float("conv2d", input=input, weight=weight, bias=bias)
     check_images("conv2d", input)
+    check_float("conv2d", input=input, weight=weight, bias=bias)
     if weight.ndim != 4 or 0 in weight.shape:
         raise ValueError(f"conv2d: expected a weight (O, C/groups, KH, KW), received shape {weight.shape}")
     channels, outputs, window = input.shape[1], weight.shape[0], weight.shape[2:]
@@ -44,21 +46,21 @@ def conv2d(
             f"conv2d: expected groups to divide {channels} input and {outputs} output channels, "
             f"received {brief(groups)}"
         )
-    check_shape("conv2d", "weight", weight, (outputs, channels // groups, *window))
-    check_shape("conv2d", "bias", bias, (outputs,))
+    check_shape("conv2d", (outputs, channels // groups, *window), weight=weight)
+    check_shape("conv2d", (outputs,), bias=bias)
     strides, dilations = pair("conv2d", "stride", stride, 1), pair("conv2d", "dilation", dilation, 1)
     pads = _padding(padding, window, strides, dilations)
     for size, kernel, pad, step in zip(input.shape[2:], window, pads, dilations, strict=True):
         if step * (kernel - 1) + 1 > size + 2 * pad:
             raise ValueError(
-                f"conv2d: window {window} with dilation {dilations} is larger than "
-                f"the input {input.shape[2:]} with padding {pads}"
+                f"conv2d: expected a window that fits into the input {input.shape[2:]} with padding {pads}, "
+                f"received {window} with dilation {dilations}"
             )
     padded = tuple(size + 2 * pad for size, pad in zip(input.shape[2:], pads, strict=True))
     axes = zip(padded, window, strides, dilations, strict=True)
     reach = ((size - step * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, step in axes)
-    check_size("conv2d", "a padded input", (*input.shape[:2], *padded), input.dtype)
-    check_size("conv2d", "an output", (input.shape[0], outputs, *reach), input.dtype)
+    check_size("conv2d", "a padded input", (*input.shape[:2], *padded), input.dtype.itemsize)
+    check_size("conv2d", "an output", (input.shape[0], outputs, *reach), input.dtype.itemsize)
 
     k = kernels_of(input)
     x, w = input.data, weight.data
@@ -66,10 +68,9 @@ def conv2d(
     vjps = [
         lambda gy: k.conv2d_grad_input(gy, w, x.shape, strides, pads, dilations, groups),
         lambda gy: k.conv2d_grad_weight(gy, x, w.shape, strides, pads, dilations, groups),
+        k.conv2d_grad_bias,
     ]
-    if bias is None:
-        return Tensor.from_op(y, (input, weight), vjps)
-    return Tensor.from_op(y, (input, weight, bias), [*vjps, k.conv2d_grad_bias])
+    return Tensor.from_op(y, (input, weight, bias), vjps)
 
 
 def _padding(
@@ -81,7 +82,8 @@ def _padding(
         reach = tuple(d * (size - 1) for d, size in zip(dilation, window, strict=True))
         if stride != (1, 1) or any(r % 2 for r in reach):
             raise ValueError(
-                f"conv2d: padding 'same' expects stride 1 and an odd window, received stride {stride}, window {window}"
+                "conv2d: expected stride 1 and an odd window with padding 'same', "
+                f"received stride {stride}, window {window}"
             )
         return reach[0] // 2, reach[1] // 2
     if isinstance(padding, str):

@@ -1,4 +1,4 @@
-"""Joining and repeating tensors."""
+"""Functions that join and repeat tensors."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,12 @@ from minicnn.tensor import Tensor, kernels_of
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Join tensors along an existing axis; all other axes must agree."""
+    """Join tensors along an existing axis; all other axes must agree.
+
+    Example:
+        >>> minicnn.cat([tensor([1, 2]), tensor([3])])
+        tensor([1, 2, 3], dtype=int64)
+    """
     if not tensors:
         raise ValueError("cat: expected at least one tensor, received none")
     (axis,) = axes("cat", tensors[0].ndim, dim)
@@ -29,7 +34,13 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Join tensors of one shape along a new axis."""
+    """Join tensors of one shape along a new axis.
+
+    Example:
+        >>> minicnn.stack([tensor([1, 2]), tensor([3, 4])], dim=1)
+        tensor([[1, 3],
+                [2, 4]], dtype=int64)
+    """
     if not tensors:
         raise ValueError("stack: expected at least one tensor, received none")
     (axis,) = axes("stack", tensors[0].ndim + 1, dim)
@@ -37,11 +48,16 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
-    """Repeat a tensor along new axes and those of length 1, without a copy."""
+    """Repeat a tensor along new axes and those of length 1, without a copy.
+
+    Example:
+        >>> F.broadcast_to(tensor([1, 2]), (2, 2))
+        tensor([[1, 2],
+                [1, 2]], dtype=int64)
+    """
     before, after = input.shape, tuple(shape)
-    if len(before) > len(after) or any(
-        m not in (1, n) for m, n in zip(reversed(before), reversed(after), strict=False)
-    ):
+    stretched = zip(reversed(before), reversed(after), strict=False)
+    if len(before) > len(after) or any(m not in (1, n) for m, n in stretched):
         raise ValueError(f"broadcast_to: expected a shape that {before} broadcasts to, received {after}")
     k = kernels_of(input)
     return Tensor.from_op(

@@ -1,6 +1,7 @@
-"""The fully connected layer, and the step into it."""
+"""The fully connected layer, and the flattening before it."""
 
 import math
+from typing import Any
 
 from minicnn.functional.arguments import check_float, check_shape
 from minicnn.tensor import Tensor, kernels_of
@@ -9,9 +10,9 @@ from minicnn.tensor import Tensor, kernels_of
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias. input: (..., I); weight: (O, I); bias: (O,) -> (..., O).
 
-    Raises:
-        ValueError: shapes that do not fit.
-        TypeError: dtypes or backends that differ.
+    Example:
+        >>> F.linear(tensor([1.0, 2.0]), tensor([[1.0, 10.0], [3.0, 4.0]]), tensor([0.0, 100.0]))
+        tensor([ 21., 111.], dtype=float32)
     """
     check_float("linear", input=input, weight=weight, bias=bias)
     if weight.ndim != 2:
@@ -19,14 +20,14 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     outputs, inputs = weight.shape
     if input.ndim < 1 or input.shape[-1] != inputs:
         raise ValueError(f"linear: expected an input (..., {inputs}), received shape {input.shape}")
-    check_shape("linear", "bias", bias, (outputs,))
+    check_shape("linear", (outputs,), bias=bias)
 
     k = kernels_of(input)
     shape, w = input.shape, weight.data
     x = k.reshape(input.data, (math.prod(shape[:-1]), inputs))  # (M, I)
     y = k.linear(x, w, None if bias is None else bias.data)  # (M, O)
 
-    def rows(gy):
+    def rows(gy: Any) -> Any:
         return k.reshape(gy, (x.shape[0], outputs))
 
     vjps = [
@@ -34,10 +35,14 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         lambda gy: k.linear_grad_weight(rows(gy), x),
         lambda gy: k.linear_grad_bias(rows(gy)),
     ]
-    operands = (input, weight) if bias is None else (input, weight, bias)
-    return Tensor.from_op(k.reshape(y, (*shape[:-1], outputs)), operands, vjps[: len(operands)])
+    return Tensor.from_op(k.reshape(y, (*shape[:-1], outputs)), (input, weight, bias), vjps)
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """Join the axes from ``start_dim`` to ``end_dim`` into one."""
+    """Join the axes from ``start_dim`` to ``end_dim`` into one.
+
+    Example:
+        >>> F.flatten(Tensor(np.zeros((2, 3, 4, 5))), start_dim=1).shape
+        (2, 60)
+    """
     return input.flatten(start_dim, end_dim)

@@ -1,9 +1,9 @@
-"""Losses."""
+"""Losses of predictions and targets."""
 
 from typing import Any
 
 from minicnn import backend
-from minicnn.functional.arguments import check_float, check_shape
+from minicnn.functional.arguments import check_float, check_fraction, check_option, check_shape
 from minicnn.recording import inspect
 from minicnn.tensor import Tensor, kernels_of
 
@@ -19,31 +19,34 @@ def cross_entropy(
     """Cross-entropy of softmax(input) with integer labels, or with the probabilities t of all classes.
 
     loss_n = -sum_k weight_k ((1 - s) t_nk + s / K) log softmax(input_n)_k, s = ``label_smoothing``
-    (Szegedy et al., 2016); t_nk = [k = target_n] for labels. Finite, with a finite gradient, for any finite logits. A
-    logit of -infinity masks a class: 0 log 0 is 0, so only what gives that class a share (the smoothing, too) makes
-    the loss infinite; the gradient stays finite.
+    (Szegedy et al., 2016); t_nk = [k = target_n] for labels. Loss and gradient are finite for any finite logits. A
+    logit of -infinity masks a class: with 0 log 0 = 0 the loss is infinite only where the target or the smoothing gives
+    that class a share; the gradient stays finite.
 
     Args:
         input: logits (N, K), N from 1.
-        target: labels (N,) of an integer dtype in [0, K), or t (N, K) in the dtype of the logits, taken as they are;
-            tensor or array. No gradient flows to it.
+        target: tensor or array of integer labels (N,) in [0, K), or of t (N, K) in the dtype of the logits, not
+            normalised. It receives no gradient.
         weight: (K,), one factor a class.
         reduction: "mean" (over the images; with labels divided by the sum of the targets' weights), "sum", or
             "none" -> (N,).
         label_smoothing: in [0, 1].
 
     Raises:
-        ValueError: a label outside [0, K), or shapes or options that do not fit.
-        TypeError: labels that are not integers, or dtypes that differ.
+        ValueError: a label outside [0, K).
+        TypeError: labels that are not integers.
+
+    Example:
+        >>> logits = tensor([[1000.0, 0.0], [1000.0, 0.0]])
+        >>> F.cross_entropy(logits, tensor([0, 1]))
+        tensor(500., dtype=float32)
     """
     check_float("cross_entropy", input=input, weight=weight)
     if input.ndim != 2 or 0 in input.shape:
         raise ValueError(f"cross_entropy: expected logits (N, K), received shape {input.shape}")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"cross_entropy: expected reduction 'mean', 'sum' or 'none', received {reduction!r}")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"cross_entropy: expected label_smoothing in [0, 1], received {label_smoothing}")
-    check_shape("cross_entropy", "weight", weight, (input.shape[1],))
+    check_option("cross_entropy", "reduction", reduction, "mean", "sum", "none")
+    check_fraction("cross_entropy", "label_smoothing", label_smoothing)
+    check_shape("cross_entropy", (input.shape[1],), weight=weight)
     k = kernels_of(input)
     labels = _labels(input, target)
 
@@ -62,13 +65,13 @@ def cross_entropy(
 
 
 def _labels(logits: Tensor, target: Tensor | Any) -> Any:
-    """Checked labels as a new int64 array beside the logits, or checked probabilities as a new array."""
+    """Return the checked labels as a new int64 array, or the checked probabilities as a new array."""
     count, classes = logits.shape
     labels = logits.backend.asarray(target.data if isinstance(target, Tensor) else Tensor(target).data)
     if labels.dtype.kind == "f" and labels.ndim == 2:
         probabilities = Tensor(labels)
         check_float("cross_entropy", input=logits, target=probabilities)
-        check_shape("cross_entropy", "target", probabilities, logits.shape)
+        check_shape("cross_entropy", logits.shape, target=probabilities)
         return kernels_of(logits).copy(labels)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy: expected integer labels, received {labels.dtype}")
@@ -86,10 +89,14 @@ def _labels(logits: Tensor, target: Tensor | Any) -> Any:
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Mean of (input - target)^2, or with ``reduction`` "sum" or "none" its sum or the elements. Shapes must agree."""
+    """Mean of (input - target)^2, their sum ("sum"), or each ("none"); both tensors have one shape.
+
+    Example:
+        >>> F.mse_loss(tensor([1.0, 2.0]), tensor([1.0, 4.0]))
+        tensor(2., dtype=float32)
+    """
     check_float("mse_loss", input=input, target=target)
-    check_shape("mse_loss", "target", target, input.shape)
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"mse_loss: expected reduction 'mean', 'sum' or 'none', received {reduction!r}")
+    check_shape("mse_loss", input.shape, target=target)
+    check_option("mse_loss", "reduction", reduction, "mean", "sum", "none")
     squares = (input - target) ** 2
     return squares if reduction == "none" else squares.sum() if reduction == "sum" else squares.mean()

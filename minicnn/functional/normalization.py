@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from minicnn import random
-from minicnn.autograd import joint
-from minicnn.functional.arguments import check_float, check_shape
+from minicnn.autograd import split_vjps
+from minicnn.functional.arguments import check_float, check_fraction, check_shape
 from minicnn.recording import live
 from minicnn.tensor import Tensor, kernels_of
 
@@ -27,25 +28,24 @@ def batch_norm(
 
     Args:
         input: (N, C) or (N, C, ...).
-        running_mean, running_var: (C,), edited in place in training; None there keeps no statistics.
+        running_mean, running_var: (C,), which training edits in place; None to keep no statistics.
         weight, bias: (C,) or None.
         momentum: a number, or a function that returns it, called for every batch that moves the statistics.
 
     Raises:
-        ValueError: shapes that do not fit, one value a channel in training, no statistics outside of it.
-        TypeError: dtypes or backends that differ.
+        ValueError: one value a channel in training, or no statistics outside of it.
+
+    Example:
+        >>> F.batch_norm(tensor([[5.0], [1.0]]), tensor([1.0]), tensor([4.0]), eps=0)
+        tensor([[2.],
+                [0.]], dtype=float32)
     """
     check_float("batch_norm", input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     if input.ndim < 2 or 0 in input.shape[1:]:
         raise ValueError(f"batch_norm: expected an input (N, C, ...) with channels, received shape {input.shape}")
     channels = input.shape[1]
-    for name, tensor in (
-        ("running_mean", running_mean),
-        ("running_var", running_var),
-        ("weight", weight),
-        ("bias", bias),
-    ):
-        check_shape("batch_norm", name, tensor, (channels,))
+    statistics = {"running_mean": running_mean, "running_var": running_var}
+    check_shape("batch_norm", (channels,), **statistics, weight=weight, bias=bias)
 
     k = kernels_of(input)
     x = input.data
@@ -68,12 +68,10 @@ def batch_norm(
     w = None if weight is None else weight.data
     y = k.batch_norm(x, mean, inverse_std, w, None if bias is None else bias.data)
 
-    def batch_norm_vjp(gy):
-        gradients = k.batch_norm_grad(gy, x, mean, inverse_std, w, training)
-        return [g for g, t in zip(gradients, (input, weight, bias), strict=True) if t is not None]
+    def batch_norm_vjp(gy: Any) -> Any:
+        return k.batch_norm_grad(gy, x, mean, inverse_std, w, training)
 
-    operands = [t for t in (input, weight, bias) if t is not None]
-    return Tensor.from_op(y, operands, joint(batch_norm_vjp, len(operands)))
+    return Tensor.from_op(y, (input, weight, bias), split_vjps(batch_norm_vjp, 3))
 
 
 def layer_norm(
@@ -87,30 +85,29 @@ def layer_norm(
 
     Args:
         input: (..., *normalized_shape).
+        normalized_shape: of the last axes; an int is that of one axis.
         weight, bias: of ``normalized_shape``, or None.
 
-    Raises:
-        ValueError: shapes that do not fit.
-        TypeError: dtypes or backends that differ.
+    Example:
+        >>> F.layer_norm(tensor([[1.0, 3.0], [-5.0, 5.0]]), 2, eps=0)
+        tensor([[-1.,  1.],
+                [-1.,  1.]], dtype=float32)
     """
     check_float("layer_norm", input=input, weight=weight, bias=bias)
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or input.shape[-len(shape) :] != shape or math.prod(shape) == 0:
         raise ValueError(f"layer_norm: expected an input that ends in {shape}, received shape {input.shape}")
-    check_shape("layer_norm", "weight", weight, shape)
-    check_shape("layer_norm", "bias", bias, shape)
+    check_shape("layer_norm", shape, weight=weight, bias=bias)
 
     k = kernels_of(input)
     x, dims = input.data, len(shape)
     w = None if weight is None else weight.data
     y, mean, inverse_std = k.layer_norm(x, dims, w, None if bias is None else bias.data, float(eps))
 
-    def layer_norm_vjp(gy):
-        gradients = k.layer_norm_grad(gy, x, dims, mean, inverse_std, w)
-        return [g for g, t in zip(gradients, (input, weight, bias), strict=True) if t is not None]
+    def layer_norm_vjp(gy: Any) -> Any:
+        return k.layer_norm_grad(gy, x, dims, mean, inverse_std, w)
 
-    operands = [t for t in (input, weight, bias) if t is not None]
-    return Tensor.from_op(y, operands, joint(layer_norm_vjp, len(operands)))
+    return Tensor.from_op(y, (input, weight, bias), split_vjps(layer_norm_vjp, 3))
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -118,12 +115,13 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 
     The mask comes from the generator that :func:`minicnn.manual_seed` seeds, and is the same on every backend.
 
-    Raises:
-        ValueError: p outside [0, 1].
+    Example:
+        >>> y = F.dropout(tensor([1.0] * 100), p=0.5)
+        >>> sorted(set(y.tolist()))
+        [0.0, 2.0]
     """
     check_float("dropout", input=input)
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout: expected p in [0, 1], received {p}")
+    check_fraction("dropout", "p", p)
     if not training or p == 0:
         return input
     if p == 1:

@@ -1,8 +1,6 @@
-"""Pooling."""
+"""Functions that pool the pixels of windows."""
 
-from typing import Any
-
-from minicnn.functional.arguments import IntPair, check_float, check_images, check_size, pair
+from minicnn.functional.arguments import IntPair, check_images, check_size, pair
 from minicnn.tensor import Tensor, kernels_of
 
 
@@ -19,7 +17,7 @@ def max_pool2d(
     Of equal values the first in row order takes the gradient.
 
     Args:
-        input: (N, C, H, W), float32 or float64.
+        input: (N, C, H, W).
         kernel_size, stride, padding, dilation: one int, or (vertical, horizontal); stride defaults to kernel_size,
             padding is at most half the window.
         ceil_mode: keep the last window even if it reaches past the padding.
@@ -27,10 +25,10 @@ def max_pool2d(
     Returns:
         (N, C, OH, OW) with OH = (H + 2 padding - dilation (KH - 1) - 1) / stride + 1, rounded down (or up).
 
-    Raises:
-        ValueError: shapes or options that do not fit.
+    Example:
+        >>> F.max_pool2d(tensor([[[[1.0, 5.0, 2.0], [0.0, 3.0, 4.0]]]]), 2, stride=1)
+        tensor([[[[5., 5.]]]], dtype=float32)
     """
-    check_float("max_pool2d", input=input)
     size, strides, pads = _window("max_pool2d", input, kernel_size, stride, padding)
     dilations = pair("max_pool2d", "dilation", dilation, 1)
     if size[0] * size[1] > 1 << 16:  # the kernels number the elements of a window with 16 bits
@@ -38,8 +36,8 @@ def max_pool2d(
     for length, interval, pad, step in zip(input.shape[2:], strides, pads, dilations, strict=True):
         if any(start % step >= length for start in range(-pad, 0, interval)):  # its first element from 0 on
             raise ValueError(
-                f"max_pool2d: a window with padding {pads} and dilation {dilations} "
-                f"steps over the input {input.shape[2:]}"
+                f"max_pool2d: expected windows that meet the input {input.shape[2:]}, "
+                f"received padding {pads} and dilation {dilations}, which step over it"
             )
     output_size = tuple(
         _length("max_pool2d", *axis, ceil_mode)
@@ -63,15 +61,15 @@ def avg_pool2d(
     """Mean of each window, zeros outside the picture.
 
     Args:
-        input: (N, C, H, W), float32 or float64.
+        input: (N, C, H, W).
         kernel_size, stride, padding, ceil_mode: as for :func:`max_pool2d`.
         count_include_pad: whether the zeros of the padding count in the divisor.
         divisor_override: divide by this instead of the number of elements.
 
-    Raises:
-        ValueError: shapes or options that do not fit.
+    Example:
+        >>> F.avg_pool2d(tensor([[[[1.0, 5.0, 2.0], [0.0, 2.0, 4.0]]]]), (2, 1))
+        tensor([[[[0.5, 3.5, 3. ]]]], dtype=float32)
     """
-    check_float("avg_pool2d", input=input)
     size, strides, pads = _window("avg_pool2d", input, kernel_size, stride, padding)
     if divisor_override is not None:
         if not isinstance(divisor_override, int) or divisor_override == 0:
@@ -98,16 +96,16 @@ def adaptive_avg_pool2d(input: Tensor, output_size: IntPair) -> Tensor:
     """Mean over OH x OW windows that cover the picture: row i averages rows floor(i H/OH) to ceil((i+1) H/OH).
 
     Args:
-        input: (N, C, H, W), float32 or float64.
+        input: (N, C, H, W).
         output_size: one int, or (OH, OW).
 
-    Raises:
-        ValueError: shapes or options that do not fit.
+    Example:
+        >>> F.adaptive_avg_pool2d(tensor([[[[1.0, 5.0], [0.0, 2.0]]]]), (1, 2))
+        tensor([[[[0.5, 3.5]]]], dtype=float32)
     """
-    check_float("adaptive_avg_pool2d", input=input)
     check_images("adaptive_avg_pool2d", input)
     axes, counts = [], pair("adaptive_avg_pool2d", "output_size", output_size, 1)
-    check_size("adaptive_avg_pool2d", "an output", (*input.shape[:2], *counts), input.dtype)
+    check_size("adaptive_avg_pool2d", "an output", (*input.shape[:2], *counts), input.dtype.itemsize)
     for length, count in zip(input.shape[2:], counts, strict=True):
         starts = [i * length // count for i in range(count)]
         stops = [-(-(i + 1) * length // count) for i in range(count)]
@@ -123,7 +121,10 @@ def _average(input: Tensor, axes: list[tuple[int, list[int], list[int], list[int
     return Tensor.from_op(k.avg_pool2d(input.data, rows, columns), (input,), (vjp,))
 
 
-def _window(operation: str, x: Tensor, kernel_size: IntPair, stride: Any, padding: IntPair) -> tuple:
+def _window(
+    operation: str, x: Tensor, kernel_size: IntPair, stride: IntPair | None, padding: IntPair
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Check the images, and return window, strides and padding as (vertical, horizontal)."""
     check_images(operation, x)
     size = pair(operation, "kernel_size", kernel_size, 1)
     strides = size if stride is None else pair(operation, "stride", stride, 1)
@@ -134,14 +135,14 @@ def _window(operation: str, x: Tensor, kernel_size: IntPair, stride: Any, paddin
 
 
 def _length(operation: str, length: int, window: int, stride: int, pad: int, dilation: int, ceil_mode: bool) -> int:
-    """Number of windows along an axis."""
+    """Return the number of windows along an axis."""
     room = length + 2 * pad - dilation * (window - 1) - 1
     count = (-(-room // stride) if ceil_mode else room // stride) + 1
     if ceil_mode and (count - 1) * stride >= length + pad:  # the last window would start in the right padding
         count -= 1
     if count < 1:
         raise ValueError(
-            f"{operation}: window {window} with dilation {dilation} is larger than "
-            f"the input {length} with padding {pad}"
+            f"{operation}: expected a window that fits into the input {length} with padding {pad}, "
+            f"received {window} with dilation {dilation}"
         )
     return count

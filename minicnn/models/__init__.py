@@ -11,6 +11,20 @@ from minicnn.models.vit import ViT
 from minicnn.nn import Module
 from minicnn.text import brief
 
+__all__ = [
+    "VGG",
+    "LeNet",
+    "ViT",
+    "create",
+    "names",
+    "resnet18",
+    "resnet20",
+    "resnet32",
+    "resnet34",
+    "resnet50",
+    "resnet56",
+]  # fmt: skip
+
 _MODELS: dict[str, Callable[..., Module]] = {
     "lenet": LeNet,
     "vgg": VGG,
@@ -25,15 +39,29 @@ _MODELS: dict[str, Callable[..., Module]] = {
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that :func:`create` knows."""
+    """Return the names that :func:`create` knows.
+
+    Example:
+        >>> models.names()[:3]
+        ('lenet', 'vgg', 'resnet18')
+    """
     return tuple(_MODELS)
 
 
 def create(name: str, /, num_classes: int = 10, **options: Any) -> Module:
     """Make a model with fresh weights.
 
+    Args:
+        name: one of :func:`names`.
+        num_classes: number of logits.
+        options: the other arguments of the model.
+
     Raises:
         ValueError: an unknown name or option, or fewer than one class.
+
+    Example:
+        >>> models.create("lenet", num_classes=3).fc3
+        Linear(84, 3)
     """
     if name not in _MODELS:
         close = get_close_matches(name, _MODELS, 1)

@@ -119,30 +119,60 @@ class ResNet(nn.Module):
 
 
 def resnet18(num_classes: int = 10) -> ResNet:
-    """ResNet-18: 11,173,962 parameters for 10 classes."""
+    """ResNet-18.
+
+    Example:
+        >>> sum(p.numel() for p in models.resnet18().parameters())
+        11173962
+    """
     return ResNet(num_classes, BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), Projection)
 
 
 def resnet34(num_classes: int = 10) -> ResNet:
-    """ResNet-34: 21,282,122 parameters for 10 classes."""
+    """ResNet-34.
+
+    Example:
+        >>> sum(p.numel() for p in models.resnet34().parameters())
+        21282122
+    """
     return ResNet(num_classes, BasicBlock, (3, 4, 6, 3), (64, 128, 256, 512), Projection)
 
 
 def resnet50(num_classes: int = 10) -> ResNet:
-    """ResNet-50: 23,520,842 parameters for 10 classes."""
+    """ResNet-50.
+
+    Example:
+        >>> sum(p.numel() for p in models.resnet50().parameters())
+        23520842
+    """
     return ResNet(num_classes, Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), Projection)
 
 
 def resnet20(num_classes: int = 10) -> ResNet:
-    """ResNet-20: 269,722 parameters for 10 classes."""
+    """ResNet-20.
+
+    Example:
+        >>> sum(p.numel() for p in models.resnet20().parameters())
+        269722
+    """
     return ResNet(num_classes, BasicBlock, (3, 3, 3), (16, 32, 64), Subsample)
 
 
 def resnet32(num_classes: int = 10) -> ResNet:
-    """ResNet-32: 464,154 parameters for 10 classes."""
+    """ResNet-32.
+
+    Example:
+        >>> sum(p.numel() for p in models.resnet32().parameters())
+        464154
+    """
     return ResNet(num_classes, BasicBlock, (5, 5, 5), (16, 32, 64), Subsample)
 
 
 def resnet56(num_classes: int = 10) -> ResNet:
-    """ResNet-56: 853,018 parameters for 10 classes."""
+    """ResNet-56.
+
+    Example:
+        >>> sum(p.numel() for p in models.resnet56().parameters())
+        853018
+    """
     return ResNet(num_classes, BasicBlock, (9, 9, 9), (16, 32, 64), Subsample)

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 import minicnn.functional as F
 from minicnn import nn
+from minicnn.functional.arguments import check_option
 from minicnn.tensor import Tensor
 
 
 class VGG(nn.Module):
     """Stages of two convolutions, each with an activation and batch norm; max-pooling and dropout after each stage.
-
-    With the defaults 308,394 parameters for 10 classes.
 
     Args:
         num_classes: number of logits.
@@ -18,6 +17,10 @@ class VGG(nn.Module):
         dropout: probability after each stage, or one number for all; where it is 0 there is no such layer.
         batch_norm: whether there is batch norm after the activations.
         activation: "elu" or "relu".
+
+    Example:
+        >>> sum(p.numel() for p in models.VGG().parameters())
+        308394
     """
 
     def __init__(
@@ -39,8 +42,7 @@ class VGG(nn.Module):
             )
         if not isinstance(batch_norm, bool):
             raise ValueError(f"VGG: expected batch_norm as true or false, received {batch_norm!r}")
-        if activation not in ("elu", "relu"):
-            raise ValueError(f"VGG: expected activation 'elu' or 'relu', received {activation!r}")
+        check_option("VGG", "activation", activation, "elu", "relu")
         layers: list[nn.Module] = []
         channels = 3
         for width, p in zip(widths, rates, strict=True):

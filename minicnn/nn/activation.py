@@ -1,19 +1,29 @@
 """Activation layers; any shape -> the same shape."""
 
 import minicnn.functional as F
-from minicnn.nn.module import Module
+from minicnn.nn.layer import Layer
 from minicnn.tensor import Tensor
 
 
-class ReLU(Module):
-    """max(x, 0)."""
+class ReLU(Layer):
+    """max(x, 0); see :func:`minicnn.functional.relu`.
+
+    Example:
+        >>> nn.ReLU()(tensor([-1.0, 2.0]))
+        tensor([0., 2.], dtype=float32)
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.relu(input)
 
 
-class LeakyReLU(Module):
-    """x where x > 0, ``negative_slope`` x elsewhere."""
+class LeakyReLU(Layer):
+    """x where x > 0, ``negative_slope`` x elsewhere; see :func:`minicnn.functional.leaky_relu`.
+
+    Example:
+        >>> nn.LeakyReLU(0.25)(tensor([-2.0, 2.0]))
+        tensor([-0.5,  2. ], dtype=float32)
+    """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
@@ -22,12 +32,14 @@ class LeakyReLU(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.leaky_relu(input, self.negative_slope)
 
-    def extra_repr(self) -> str:
-        return f"negative_slope={self.negative_slope}"
 
+class ELU(Layer):
+    """x where x > 0, ``alpha`` (e^x - 1) elsewhere; see :func:`minicnn.functional.elu`.
 
-class ELU(Module):
-    """x where x > 0, ``alpha`` (e^x - 1) elsewhere."""
+    Example:
+        >>> nn.ELU()(tensor([-np.inf, 2.0]))
+        tensor([-1.,  2.], dtype=float32)
+    """
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
@@ -36,12 +48,14 @@ class ELU(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.elu(input, self.alpha)
 
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}"
 
+class GELU(Layer):
+    """x Phi(x), ``approximate`` is "none" or "tanh"; see :func:`minicnn.functional.gelu`.
 
-class GELU(Module):
-    """x Phi(x); ``approximate`` is "none" or "tanh"."""
+    Example:
+        >>> nn.GELU("tanh")(tensor([0.0, 100.0]))
+        tensor([  0., 100.], dtype=float32)
+    """
 
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
@@ -50,26 +64,38 @@ class GELU(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.gelu(input, self.approximate)
 
-    def extra_repr(self) -> str:
-        return f"approximate={self.approximate!r}"
 
+class Sigmoid(Layer):
+    """1 / (1 + e^-x); see :func:`minicnn.functional.sigmoid`.
 
-class Sigmoid(Module):
-    """1 / (1 + e^-x)."""
+    Example:
+        >>> nn.Sigmoid()(tensor([0.0, np.inf]))
+        tensor([0.5, 1. ], dtype=float32)
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.sigmoid(input)
 
 
-class Tanh(Module):
-    """Hyperbolic tangent."""
+class Tanh(Layer):
+    """Hyperbolic tangent; see :func:`minicnn.functional.tanh`.
+
+    Example:
+        >>> nn.Tanh()(tensor([0.0, np.inf]))
+        tensor([0., 1.], dtype=float32)
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.tanh(input)
 
 
-class Softmax(Module):
-    """e^x / sum e^x along ``dim``."""
+class Softmax(Layer):
+    """e^x / sum e^x along ``dim``; see :func:`minicnn.functional.softmax`.
+
+    Example:
+        >>> nn.Softmax(dim=0)(tensor([3.0, 3.0]))
+        tensor([0.5, 0.5], dtype=float32)
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -78,12 +104,14 @@ class Softmax(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.softmax(input, self.dim)
 
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
 
+class LogSoftmax(Layer):
+    """x - log sum e^x along ``dim``; see :func:`minicnn.functional.log_softmax`.
 
-class LogSoftmax(Module):
-    """x - log sum e^x along ``dim``."""
+    Example:
+        >>> nn.LogSoftmax(dim=0)(tensor([1e4, 0.0]))
+        tensor([     0., -10000.], dtype=float32)
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -91,6 +119,3 @@ class LogSoftmax(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.log_softmax(input, self.dim)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"

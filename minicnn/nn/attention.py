@@ -1,21 +1,20 @@
-"""Multi-head attention."""
+"""The attention layer."""
 
 import minicnn.functional as F
+from minicnn.functional.arguments import check_count, check_fraction
 from minicnn.functional.attention import attention_weights
 from minicnn.nn import init
+from minicnn.nn.layer import Layer
 from minicnn.nn.linear import Linear
-from minicnn.nn.module import Module, Parameter
+from minicnn.nn.module import Parameter
 from minicnn.tensor import Tensor
 
 
-class MultiheadAttention(Module):
+class MultiheadAttention(Layer):
     """``num_heads`` attentions side by side, each on its share of the channels (Vaswani et al., 2017).
 
     With the three parts of in_proj: q, k, v = query Wq^T + bq, key Wk^T + bk, value Wv^T + bv, and on each head's
     ``embed_dim / num_heads`` columns of them softmax(q k^T / sqrt(columns)) v; ``out_proj`` mixes the heads.
-
-    in_proj_weight: (3 embed_dim, embed_dim), Xavier uniform at first; in_proj_bias: (3 embed_dim,), zeros, or None;
-    out_proj: a Linear whose bias starts as zeros.
 
     Args:
         embed_dim: channels of inputs and output.
@@ -23,6 +22,17 @@ class MultiheadAttention(Module):
         dropout: probability with which a weight of the softmax is dropped in training.
         bias: whether the projections add one.
         batch_first: whether inputs and output are (N, L, embed_dim) instead of (L, N, embed_dim).
+
+    Attributes:
+        in_proj_weight: (3 embed_dim, embed_dim), starts Xavier uniform.
+        in_proj_bias: (3 embed_dim,), starts as zeros; or None.
+        out_proj: a Linear, whose bias starts as zeros.
+
+    Example:
+        >>> x = Tensor(np.zeros((2, 5, 8), "float32"))
+        >>> output, weights = nn.MultiheadAttention(8, num_heads=2, batch_first=True)(x, x, x)
+        >>> output.shape, weights.shape
+        ((2, 5, 8), (2, 5, 5))
     """
 
     in_proj_bias: Parameter | None
@@ -31,16 +41,16 @@ class MultiheadAttention(Module):
         self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, batch_first: bool = False
     ) -> None:
         super().__init__()
-        if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
+        check_count("MultiheadAttention", embed_dim=embed_dim, num_heads=num_heads)
+        if embed_dim % num_heads:
             raise ValueError(
-                "MultiheadAttention: expected embed_dim as a multiple of num_heads, both from 1, "
+                "MultiheadAttention: expected embed_dim as a multiple of num_heads, "
                 f"received {embed_dim} and {num_heads}"
             )
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"MultiheadAttention: expected dropout in [0, 1], received {dropout}")
+        check_fraction("MultiheadAttention", "dropout", dropout)
         self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, batch_first
-        self.in_proj_weight = Parameter(init.xavier_uniform_(init.empty(3 * embed_dim, embed_dim)))
-        self.register_parameter("in_proj_bias", Parameter(init.zeros_(init.empty(3 * embed_dim))) if bias else None)
+        self.in_proj_weight = init.xavier_uniform_(self._empty(3 * embed_dim, embed_dim))
+        self.register_parameter("in_proj_bias", init.zeros_(self._empty(3 * embed_dim)) if bias else None)
         self.out_proj = Linear(embed_dim, embed_dim, bias)
         if self.out_proj.bias is not None:
             init.zeros_(self.out_proj.bias)
@@ -55,17 +65,14 @@ class MultiheadAttention(Module):
         attn_mask: None = None,
         average_attn_weights: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the output, and the weights of the softmax or None.
+        """Return the output in the layout of ``query``, and the weights of the softmax or None.
 
         Args:
             query: (L, N, embed_dim), or with ``batch_first`` (N, L, embed_dim).
             key, value: (S, N, embed_dim), or (N, S, embed_dim).
             key_padding_mask, attn_mask: only None.
-            need_weights: return the weights too, after dropout: (N, L, S), or of each head (N, num_heads, L, S).
-            average_attn_weights: the mean of the heads' weights.
-
-        Returns:
-            The output, in the layout of ``query``; weights.
+            need_weights: return the weights too, after dropout.
+            average_attn_weights: return their mean over the heads, (N, L, S), instead of (N, num_heads, L, S).
 
         Raises:
             ValueError: a mask, or shapes that do not fit.
@@ -90,6 +97,3 @@ class MultiheadAttention(Module):
         x = F.linear(x, self.in_proj_weight[rows], None if self.in_proj_bias is None else self.in_proj_bias[rows])
         order = (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3)
         return x.reshape(*x.shape[:2], self.num_heads, self.embed_dim // self.num_heads).permute(order)
-
-    def extra_repr(self) -> str:
-        return f"{self.embed_dim}, {self.num_heads}, dropout={self.dropout}, batch_first={self.batch_first}"

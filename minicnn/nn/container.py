@@ -1,4 +1,4 @@
-"""Modules made of modules."""
+"""Modules that hold modules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ class ModuleList(Module):
     """A list of modules, registered under their positions; it has no forward of its own.
 
     Raises:
-        TypeError: something that is no Module, wherever one is put in; the list is as it was then.
+        TypeError: something that is no Module, in whatever way it is put in; the list stays as it was.
+
+    Example:
+        >>> layers = nn.ModuleList([nn.Linear(2, 3), nn.ReLU()])
+        >>> layers.append(nn.Linear(3, 1))[-1]
+        Linear(3, 1)
     """
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
@@ -31,6 +36,8 @@ class ModuleList(Module):
 
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         """Add modules at the end, and return self."""
+        if not isinstance(modules, Iterable):
+            raise TypeError(f"{type(self).__name__}: expected modules in a list, received {described(modules)}")
         given = list(modules)
         self._check(*given)
         for module in given:
@@ -40,7 +47,7 @@ class ModuleList(Module):
     __iadd__ = extend
 
     def insert(self, index: int, module: Module) -> ModuleList:
-        """Put a module before the one at ``index``, and return self; all are then named by their positions."""
+        """Put a module before the one at ``index``, rename all by their positions, and return self."""
         self._check(module)
         modules = list(self)
         modules.insert(index, module)
@@ -48,13 +55,13 @@ class ModuleList(Module):
         return self
 
     def pop(self, index: int | slice = -1) -> Any:
-        """Take out what ``self[index]`` is, and return it; the others are then named by their positions."""
+        """Take out and return ``self[index]``, and rename the others by their positions."""
         found = self[index]
         del self[index]
         return found
 
     def _rename(self, modules: Iterable[Module]) -> None:
-        """Hold these modules, named by their positions."""
+        """Replace all modules by these, named by their positions."""
         for name in list(self._modules):
             delattr(self, name)
         for position, module in enumerate(modules):
@@ -89,8 +96,13 @@ class ModuleList(Module):
 class Sequential(ModuleList):
     """Modules applied one after the other.
 
-    modules: one after the other, named by their positions, or one OrderedDict of names to modules. A slice keeps the
-    names.
+    Args:
+        modules: in order, named by their positions; or one OrderedDict of names to modules. A slice keeps the names.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> model(Tensor(np.zeros((3, 2, 2), "float32"))).shape
+        (3, 2)
     """
 
     def __init__(self, *modules: Any) -> None:

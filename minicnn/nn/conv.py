@@ -1,19 +1,28 @@
-"""Convolution layer."""
+"""The convolution layer."""
 
 import minicnn.functional as F
-from minicnn.functional.arguments import IntPair, pair
-from minicnn.nn import init
-from minicnn.nn.module import Module, Parameter
+from minicnn.functional.arguments import IntPair, check_count, pair
+from minicnn.nn.layer import Layer
+from minicnn.nn.module import Parameter
 from minicnn.tensor import Tensor
 
 
-class Conv2d(Module):
-    """Convolution with a trained filter bank; see :func:`minicnn.functional.conv2d`.
+class Conv2d(Layer):
+    """Convolution with trained filters, (N, in_channels, H, W) -> (N, out_channels, OH, OW).
 
-    weight: (out_channels, in_channels / groups, KH, KW); bias: (out_channels,); both start uniform in
-    +-1 / sqrt(fan_in). (N, in_channels, H, W) -> (N, out_channels, OH, OW).
+    See :func:`minicnn.functional.conv2d` for the arguments.
+
+    Attributes:
+        weight: (out_channels, in_channels / groups, KH, KW); starts uniform in +-1 / sqrt(fan_in), as does bias.
+        bias: (out_channels,), or None.
+
+    Example:
+        >>> layer = nn.Conv2d(3, 8, kernel_size=3, padding=1)
+        >>> layer(Tensor(np.zeros((2, 3, 32, 32), "float32"))).shape
+        (2, 8, 32, 32)
     """
 
+    weight: Parameter
     bias: Parameter | None
 
     def __init__(
@@ -28,24 +37,16 @@ class Conv2d(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        if in_channels < 1 or out_channels < 1 or groups < 1 or in_channels % groups or out_channels % groups:
+        check_count("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
+        if in_channels % groups or out_channels % groups:
             raise ValueError(
-                f"Conv2d: expected channels from 1 that groups divides, "
+                "Conv2d: expected groups that divide both numbers of channels, "
                 f"received {in_channels} -> {out_channels}, groups {groups}"
             )
-        self.in_channels = in_channels
-        self.out_channels = out_channels
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, 1)
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.weight = Parameter(init.empty(out_channels, in_channels // groups, *self.kernel_size))
-        self.register_parameter("bias", Parameter(init.empty(out_channels)) if bias else None)
-        init.default_(self.weight, self.bias)
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self._add_weight((out_channels, in_channels // groups, *self.kernel_size), bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def extra_repr(self) -> str:
-        return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}"
-        )

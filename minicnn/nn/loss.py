@@ -10,7 +10,12 @@ from minicnn.tensor import Tensor
 class CrossEntropyLoss(Module):
     """Cross-entropy of softmax(logits) with labels or probabilities; see :func:`minicnn.functional.cross_entropy`.
 
-    weight: (K,), a buffer: it is saved, moved and converted with the module; or None.
+    Attributes:
+        weight: (K,), a buffer that is saved, moved and converted with the module; or None.
+
+    Example:
+        >>> nn.CrossEntropyLoss()(tensor([[1000.0, 0.0], [1000.0, 0.0]]), tensor([0, 1]))
+        tensor(500., dtype=float32)
     """
 
     weight: Tensor | None
@@ -27,7 +32,12 @@ class CrossEntropyLoss(Module):
 
 
 class MSELoss(Module):
-    """Mean squared error; see :func:`minicnn.functional.mse_loss`."""
+    """Mean squared error; see :func:`minicnn.functional.mse_loss`.
+
+    Example:
+        >>> nn.MSELoss()(tensor([1.0, 2.0]), tensor([1.0, 4.0]))
+        tensor(2., dtype=float32)
+    """
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()

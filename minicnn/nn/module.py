@@ -20,14 +20,14 @@ _evaluating: ContextVar[bool] = ContextVar("evaluating", default=False)
 
 
 class _Structure:
-    """When an attribute of any module was last set: what was derived from modules before is to be checked then."""
+    """The number of the last change to an attribute of any module: what was derived before may no longer hold."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self.number = 0
 
     def change(self) -> None:
-        """Note a change."""
+        """Count a change."""
         self.number = next(self._numbers)
 
 
@@ -35,7 +35,12 @@ structure = _Structure()
 
 
 class Parameter(Tensor):
-    """A tensor that a module trains. Made of another tensor it shares its memory, and not its tape."""
+    """A tensor that a module trains. Made from another tensor, it shares its memory but not its tape.
+
+    Example:
+        >>> nn.Parameter(tensor([1.0, 2.0]))
+        tensor([1., 2.], dtype=float32, requires_grad=True)
+    """
 
     __slots__ = ()
 
@@ -48,17 +53,25 @@ class Parameter(Tensor):
 class Module:
     """Base class of layers and models.
 
-    Assigning a :class:`Parameter` or a Module to an attribute registers it; ``forward`` computes. ``training`` tells
-    layers that behave differently in training (dropout, batch norm) which it is. Predictions change no module: inside
-    :func:`evaluating` every module says that it is not in training, to this thread alone.
+    A subclass makes its parts in ``__init__`` and computes in ``forward``. A :class:`Parameter` or a Module that is
+    assigned to an attribute is registered. Layers that behave differently in training (dropout, batch norm) ask
+    ``training``. Predictions change no module: inside :func:`evaluating`, ``training`` is False for this thread alone.
 
-    What is registered as a parameter, a buffer or a module gives way to another of its kind, to None, to a Parameter,
-    and a buffer to a Module too; anything else is a TypeError. A name with a dot, or one that the class uses for
-    something else, is a KeyError.
+    Raises:
+        TypeError: a registered parameter, buffer or module is replaced by something else than another of its kind, a
+            Parameter, None or, for a buffer, a Module.
+        KeyError: a name with a dot, or one that the class uses for something else.
+
+    Example:
+        >>> class Double(nn.Module):
+        ...     def forward(self, input):
+        ...         return input * 2
+        >>> Double()(tensor([1, 2]))
+        tensor([2, 4], dtype=int64)
     """
 
     _untracked: frozenset[str] = frozenset()
-    """Names that PyTorch's layer of this kind has in its state and this one does not need."""
+    """Names in the state of PyTorch's layer of this kind that this one does not need."""
 
     def __init__(self) -> None:
         self.training = True
@@ -93,7 +106,7 @@ class Module:
 
     @property
     def training(self) -> bool:
-        """Whether the module is in training, as :meth:`train` and :meth:`eval` set it, and not just evaluated."""
+        """Whether the module is in training: set by :meth:`train` and :meth:`eval`, False inside :func:`evaluating`."""
         return self._training and not _evaluating.get()
 
     @training.setter
@@ -101,19 +114,19 @@ class Module:
         self._training = mode
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
-        """Train a parameter under this name. None: there may be one, but is none now."""
+        """Register a parameter under this name; None keeps the name for one."""
         self._register("_parameters", name, param, new=True)
 
     def register_buffer(self, name: str, tensor: Tensor | None) -> None:
-        """Keep a tensor that is saved and moved with the parameters but not trained. None: there is none now."""
+        """Register a tensor that is saved and moved, but not trained, under this name; None keeps the name for one."""
         self._register("_buffers", name, tensor, new=True)
 
     def add_module(self, name: str, module: Module | None) -> None:
-        """Register a module under this name. None: there may be one, but is none now."""
+        """Register a module under this name; None keeps the name for one."""
         self._register("_modules", name, module, new=True)
 
     def _register(self, home: str, name: str, value: Any, new: bool = False) -> None:
-        """Keep ``value`` in one registry and in no other; a ``new`` name is not that of another kind of attribute."""
+        """Keep ``value`` in one registry and in no other; a ``new`` name must not be that of another attribute."""
         owner, kind = type(self).__name__, _KINDS[home]
         if home not in self.__dict__:
             raise AttributeError(f"{owner}: call super().__init__() before assigning {name}")
@@ -123,7 +136,7 @@ class Module:
         if not isinstance(name, str) or not name or "." in name:
             raise KeyError(f"{owner}: expected a name without dots, received {name!r}")
         if hasattr(type(self), name) or (new and name in self.__dict__ and name not in self.__dict__[home]):
-            raise KeyError(f"{owner}: {name} is another attribute already; choose another name")
+            raise KeyError(f"{owner}: expected a free name, received {name}, which is another attribute already")
         for registry in _KINDS:
             if registry != home:
                 self.__dict__[registry].pop(name, None)
@@ -132,7 +145,15 @@ class Module:
         structure.change()
 
     def register_forward_hook(self, hook: Callable[[Module, Tensor], None]) -> Callable[[], None]:
-        """Call ``hook(module, output)`` after every forward; call the returned function to end that."""
+        """Call ``hook(module, output)`` after every forward, until the returned function is called.
+
+        Example:
+            >>> layer = nn.ReLU()
+            >>> remove = layer.register_forward_hook(lambda module, output: print(module, output.shape))
+            >>> _ = layer(tensor([1.0, 2.0]))
+            ReLU() (2,)
+            >>> remove()
+        """
         self._hooks.append(hook)
         structure.change()
 
@@ -144,7 +165,7 @@ class Module:
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Compute the output. Every subclass that is called defines it."""
-        raise TypeError(f"{type(self).__name__} defines no forward")
+        raise TypeError(f"{type(self).__name__}: expected a class that defines forward, received one that does not")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         output = self.forward(*inputs, **options)
@@ -156,7 +177,7 @@ class Module:
 
     def children(self) -> Iterator[Module]:
         """Yield the modules directly below."""
-        yield from (module for module in self._modules.values() if module is not None)
+        return (module for module in self._modules.values() if module is not None)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """Yield (dotted name, module), self first, in the order of registration."""
@@ -170,13 +191,12 @@ class Module:
         return (module for _, module in self.named_modules())
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Yield (dotted name, parameter), one that is shared only once."""
+        """Yield (dotted name, parameter); a shared one only once."""
         seen: set[int] = set()  # by identity, as == compares elements
-        for prefix, module in self.named_modules():
-            for name, parameter in module._parameters.items():
-                if parameter is not None and id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    yield (f"{prefix}.{name}" if prefix else name), parameter
+        for name, parameter in self._named("_parameters"):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
 
     def parameters(self) -> Iterator[Parameter]:
         """Yield all parameters in order."""
@@ -184,26 +204,38 @@ class Module:
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (dotted name, buffer)."""
+        return self._named("_buffers")
+
+    def _named(self, home: str) -> Iterator[tuple[str, Any]]:
+        """Yield (dotted name, value) of one registry of self and all modules below."""
         for prefix, module in self.named_modules():
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    yield (f"{prefix}.{name}" if prefix else name), buffer
+            for name, value in module.__dict__[home].items():
+                if value is not None:
+                    yield (f"{prefix}.{name}" if prefix else name), value
 
     # State
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return parameters, then buffers, by dotted name; they share memory with the module."""
+        """Return parameters, then buffers, by dotted name; they share memory with the module.
+
+        Example:
+            >>> {name: value.shape for name, value in nn.Linear(3, 2).state_dict().items()}
+            {'weight': (2, 3), 'bias': (2,)}
+        """
         state = {name: parameter.detach() for name, parameter in self.named_parameters()}
         return state | {name: buffer.detach() for name, buffer in self.named_buffers()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Copy tensors or arrays of the same names into the module.
 
-        What PyTorch counts and a layer does not need (``num_batches_tracked`` of batch norm) is passed over.
+        Names that PyTorch's layers have and these do not need (``num_batches_tracked`` of batch norm) are ignored.
+
+        Args:
+            state: values by dotted name.
+            strict: whether the names must be those of the module.
 
         Raises:
-            ValueError: keys that are missing or unexpected (unless not ``strict``), or shapes that differ; nothing is
-                copied then.
+            ValueError: names or shapes differ; nothing is copied then.
         """
         own = self.state_dict()
         untracked = {f"{p}.{name}" if p else name for p, module in self.named_modules() for name in module._untracked}
@@ -226,7 +258,7 @@ class Module:
                 tensor._version.number += 1
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Set all gradients to None."""
         for parameter in self.parameters():
             parameter.grad = None
 
@@ -247,17 +279,17 @@ class Module:
         return self
 
     def to(self, target: str | Backend) -> Module:
-        """Move parameters and buffers to a backend in place, and return self. Their gradients are forgotten."""
-        for tensor in (*self.parameters(), *(buffer for _, buffer in self.named_buffers())):
+        """Move parameters and buffers to a backend in place, without their gradients, and return self."""
+        for tensor in tensors_of(self):
             tensor.data = tensor.to(target).data
             tensor.grad = None
         return self
 
     def astype(self, dtype: Any) -> Module:
-        """Turn parameters and buffers of floats into float32 or float64 in place, and return self."""
+        """Turn floats among parameters and buffers into float32 or float64 in place, and return self."""
         if backend.default().xp.dtype(dtype) not in ("float32", "float64"):
             raise TypeError(f"astype: expected float32 or float64, received {dtype}")
-        for tensor in (*self.parameters(), *(buffer for _, buffer in self.named_buffers())):
+        for tensor in tensors_of(self):
             if tensor.dtype.kind == "f":
                 tensor.data = tensor.data.astype(dtype)
                 tensor.grad = None
@@ -274,18 +306,23 @@ class Module:
 
 
 _KINDS: dict[str, type] = {"_parameters": Parameter, "_buffers": Tensor, "_modules": Module}
-"""The registries of a module, and what they take."""
+"""The registries of a module, and the class of their values."""
+
+
+def tensors_of(module: Module) -> list[Tensor]:
+    """Return all parameters and buffers."""
+    return [*module.parameters(), *(buffer for _, buffer in module.named_buffers())]
 
 
 def described(value: Any) -> str:
-    """Say what was received where a module or a tensor was expected, and how it becomes a module, if it can."""
+    """Return how an error names a value that is no module or tensor, with how it becomes a module, if it can."""
     if isinstance(value, type):
         return f"the class {value.__name__}" + (f"; write {value.__name__}()" if issubclass(value, Module) else "")
     return f"the function {value.__name__}; write a layer" if isfunction(value) else type(value).__name__
 
 
 def attributes(module: Module) -> dict[str, Any]:
-    """Return what a module consists of, by name: attributes, parts, hooks."""
+    """Return all that a module consists of, by name: attributes, parts, hooks."""
     found = dict(module.__dict__)
     for registry in _KINDS:
         found |= {f"{registry}.{name}": part for name, part in found.pop(registry).items()}
@@ -294,8 +331,9 @@ def attributes(module: Module) -> dict[str, Any]:
 
 @contextmanager
 def evaluating() -> Iterator[None]:
-    """Evaluation mode without a tape in a ``with`` block: of all modules that run there, which themselves stay as they
-    are, so that other threads may train them or predict with them meanwhile.
+    """Evaluate all modules that run in a ``with`` block, without a tape.
+
+    The modules stay as they are: other threads may train them or predict with them meanwhile.
     """
     token = _evaluating.set(True)
     try:
@@ -308,7 +346,6 @@ def evaluating() -> Iterator[None]:
 def detached(model: Module) -> Module:
     """Return a copy of the modules for a look inside: in evaluation mode, with the same memory, without gradients.
 
-    What is hooked into the copy, or asked of its tensors, does not touch the model.
+    Hooks of the copy and changes to its tensors' gradients do not touch the model.
     """
-    tensors = [*model.parameters(), *(buffer for _, buffer in model.named_buffers())]
-    return copy.deepcopy(model, {id(tensor): tensor.detach() for tensor in tensors}).eval()
+    return copy.deepcopy(model, {id(tensor): tensor.detach() for tensor in tensors_of(model)}).eval()

@@ -3,21 +3,15 @@
 from collections.abc import Sequence
 
 import minicnn.functional as F
+from minicnn.functional.arguments import check_count, check_fraction
 from minicnn.nn import init
-from minicnn.nn.module import Module, Parameter
+from minicnn.nn.layer import Layer
+from minicnn.nn.module import Parameter
 from minicnn.recording import again, live
 from minicnn.tensor import Tensor, tensor
 
 
-class _BatchNorm(Module):
-    """Batch normalisation; see :func:`minicnn.functional.batch_norm`.
-
-    weight (ones) and bias (zeros): (num_features,), or None unless ``affine``; running_mean (zeros) and running_var
-    (ones): buffers of the same shape, or None unless ``track_running_stats``: then the statistics of the batch serve in
-    evaluation too. ``momentum`` None: they are the mean over all batches so far, whose number is the buffer
-    num_batches_tracked, an integer; otherwise it is None, and passed over in the state of a layer of PyTorch.
-    """
-
+class _BatchNorm(Layer):
     dims: tuple[int, ...]
     weight: Parameter | None
     bias: Parameter | None
@@ -35,11 +29,10 @@ class _BatchNorm(Module):
         track_running_stats: bool = True,
     ) -> None:
         super().__init__()
-        if num_features < 1:
-            raise ValueError(f"{type(self).__name__}: expected num_features from 1, received {num_features}")
+        check_count(type(self).__name__, num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.register_parameter("weight", Parameter(init.ones_(init.empty(num_features))) if affine else None)
-        self.register_parameter("bias", Parameter(init.zeros_(init.empty(num_features))) if affine else None)
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self._add_scale((num_features,), affine)
         tracked = track_running_stats
         self.register_buffer("running_mean", init.zeros_(init.empty(num_features)) if tracked else None)
         self.register_buffer("running_var", init.ones_(init.empty(num_features)) if tracked else None)
@@ -64,28 +57,58 @@ class _BatchNorm(Module):
         again(lambda: _add(count, 1), undo=lambda: _add(count, -1))
         return live(lambda: 1 / int(count.data))
 
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
-
 
 def _add(count: Tensor, number: int) -> None:
     count.data += number
 
 
-class BatchNorm1d(_BatchNorm):
-    __doc__ = (_BatchNorm.__doc__ or "") + "\n    Input: (N, C) or (N, C, L)."
-    dims = (2, 3)
-
-
 class BatchNorm2d(_BatchNorm):
-    __doc__ = (_BatchNorm.__doc__ or "") + "\n    Input: (N, C, H, W)."
+    """Batch normalisation of images (N, C, H, W); see :func:`minicnn.functional.batch_norm`.
+
+    Args:
+        num_features: C.
+        eps: added to the variance.
+        momentum: share of each batch in the running statistics; None for their mean over all batches so far.
+        affine: whether weight and bias are trained; else they are None.
+        track_running_stats: whether evaluation takes running statistics; else it takes those of the batch.
+
+    Attributes:
+        weight, bias: (C,), start as ones and zeros.
+        running_mean, running_var: buffers (C,), start as zeros and ones.
+        num_batches_tracked: a buffer with the number of batches where ``momentum`` is None. Else it is None, and a
+            state that has it loads without.
+
+    Example:
+        >>> layer = nn.BatchNorm2d(3, momentum=0.5)
+        >>> layer(Tensor(np.ones((2, 3, 4, 4), "float32"))).shape
+        (2, 3, 4, 4)
+        >>> layer.running_mean
+        tensor([0.5, 0.5, 0.5], dtype=float32)
+    """
+
     dims = (4,)
 
 
-class LayerNorm(Module):
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation of (N, C) or (N, C, L): :class:`BatchNorm2d` for other inputs.
+
+    Example:
+        >>> nn.BatchNorm1d(1, eps=0.0)(tensor([[1.0], [3.0]])).tolist()
+        [[-1.0], [1.0]]
+    """
+
+    dims = (2, 3)
+
+
+class LayerNorm(Layer):
     """Layer normalisation over the last axes; see :func:`minicnn.functional.layer_norm`.
 
-    weight (ones) and bias (zeros): of ``normalized_shape``, or None unless ``elementwise_affine``.
+    Attributes:
+        weight, bias: of ``normalized_shape``, start as ones and zeros; None unless ``elementwise_affine``.
+
+    Example:
+        >>> nn.LayerNorm(2, eps=0.0)(tensor([[1.0, 3.0], [-5.0, 5.0]])).tolist()
+        [[-1.0, 1.0], [-1.0, 1.0]]
     """
 
     weight: Parameter | None
@@ -96,28 +119,27 @@ class LayerNorm(Module):
     ) -> None:
         super().__init__()
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.normalized_shape, self.eps = shape, eps
-        self.register_parameter("weight", Parameter(init.ones_(init.empty(*shape))) if elementwise_affine else None)
-        self.register_parameter("bias", Parameter(init.zeros_(init.empty(*shape))) if elementwise_affine else None)
+        check_count("LayerNorm", **{f"normalized_shape[{i}]": length for i, length in enumerate(shape)})
+        self.normalized_shape, self.eps, self.elementwise_affine = shape, eps, elementwise_affine
+        self._add_scale(shape, elementwise_affine)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
-    def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}"
 
+class Dropout(Layer):
+    """Zero elements with probability ``p`` in training; see :func:`minicnn.functional.dropout`.
 
-class Dropout(Module):
-    """Zero elements with probability ``p`` in training; see :func:`minicnn.functional.dropout`."""
+    Example:
+        >>> x = tensor([1.0, 2.0])
+        >>> nn.Dropout(0.5).eval()(x) is x
+        True
+    """
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: expected p in [0, 1], received {p}")
+        check_fraction("Dropout", "p", p)
         self.p = p
 
     def forward(self, input: Tensor) -> Tensor:
         return F.dropout(input, self.p, self.training)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"

@@ -2,12 +2,17 @@
 
 import minicnn.functional as F
 from minicnn.functional.arguments import IntPair
-from minicnn.nn.module import Module
+from minicnn.nn.layer import Layer
 from minicnn.tensor import Tensor
 
 
-class MaxPool2d(Module):
-    """Largest value of each window; see :func:`minicnn.functional.max_pool2d`."""
+class MaxPool2d(Layer):
+    """Largest value of each window; see :func:`minicnn.functional.max_pool2d`.
+
+    Example:
+        >>> nn.MaxPool2d(2)(tensor([[[[1.0, 5.0], [0.0, 3.0]]]]))
+        tensor([[[[5.]]]], dtype=float32)
+    """
 
     def __init__(
         self,
@@ -24,12 +29,14 @@ class MaxPool2d(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.max_pool2d(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
 
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
+class AvgPool2d(Layer):
+    """Mean of each window; see :func:`minicnn.functional.avg_pool2d`.
 
-class AvgPool2d(Module):
-    """Mean of each window; see :func:`minicnn.functional.avg_pool2d`."""
+    Example:
+        >>> nn.AvgPool2d(2)(tensor([[[[1.0, 5.0], [0.0, 2.0]]]]))
+        tensor([[[[2.]]]], dtype=float32)
+    """
 
     def __init__(
         self,
@@ -45,22 +52,17 @@ class AvgPool2d(Module):
         self.ceil_mode, self.count_include_pad, self.divisor_override = ceil_mode, count_include_pad, divisor_override
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.avg_pool2d(
-            input,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.ceil_mode,
-            self.count_include_pad,
-            self.divisor_override,
-        )
-
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        options = self.ceil_mode, self.count_include_pad, self.divisor_override
+        return F.avg_pool2d(input, self.kernel_size, self.stride, self.padding, *options)
 
 
-class AdaptiveAvgPool2d(Module):
-    """Mean over as many windows as ``output_size`` asks for; see :func:`minicnn.functional.adaptive_avg_pool2d`."""
+class AdaptiveAvgPool2d(Layer):
+    """Mean over as many windows as ``output_size`` asks for; see :func:`minicnn.functional.adaptive_avg_pool2d`.
+
+    Example:
+        >>> nn.AdaptiveAvgPool2d(1)(tensor([[[[1.0, 5.0], [0.0, 2.0]]]]))
+        tensor([[[[2.]]]], dtype=float32)
+    """
 
     def __init__(self, output_size: IntPair) -> None:
         super().__init__()
@@ -68,6 +70,3 @@ class AdaptiveAvgPool2d(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(input, self.output_size)
-
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}"

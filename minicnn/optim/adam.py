@@ -1,4 +1,4 @@
-"""Adam and AdamW."""
+"""The optimizers Adam and AdamW."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,11 +9,17 @@ from minicnn.tensor import Tensor
 
 
 class Adam(Optimizer):
-    """Adam (Kingma and Ba, 2015), as ``torch.optim.Adam``; ``weight_decay`` adds weight_decay w to the gradient.
+    """Adam (Kingma and Ba, 2015), as ``torch.optim.Adam``.
 
-    m = b1 m + (1 - b1) g;  s = b2 s + (1 - b2) g^2;  w -= lr m / (1 - b1^t) / (sqrt(s / (1 - b2^t)) + eps).
+    g += weight_decay w;  m = b1 m + (1 - b1) g;  s = b2 s + (1 - b2) g^2;
+    w -= lr m / (1 - b1^t) / (sqrt(s / (1 - b2^t)) + eps), where t counts the steps in which w had a gradient.
 
-    t counts the steps of each parameter: those in which it had a gradient.
+    Example:
+        >>> w = tensor([1.0], requires_grad=True)
+        >>> w.grad = tensor([8.0])
+        >>> optim.Adam([w], lr=0.5, eps=0.0).step()  # the first step is lr times the sign of the gradient
+        >>> w
+        tensor([0.5], dtype=float32, requires_grad=True)
     """
 
     _slots = ("mean", "square")
@@ -52,12 +58,20 @@ class Adam(Optimizer):
             )
 
     def _steps_of(self, index: int) -> Any:
-        """Return how many steps the parameter has taken with this one, read anew by every replay."""
+        """Return the number of steps that the parameter has taken, this one included, read anew by every replay."""
         return live(lambda: int(self._counts[index]))
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay, w -= lr weight_decay w (Loshchilov and Hutter, 2019): ``torch.optim.AdamW``."""
+    """Adam with decoupled weight decay, w -= lr weight_decay w (Loshchilov and Hutter, 2019): ``torch.optim.AdamW``.
+
+    Example:
+        >>> w = tensor([8.0], requires_grad=True)
+        >>> w.grad = tensor([0.0])
+        >>> optim.AdamW([w], lr=0.5, weight_decay=0.5).step()
+        >>> w
+        tensor([6.], dtype=float32, requires_grad=True)
+    """
 
     decoupled = True
 

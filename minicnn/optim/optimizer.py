@@ -1,4 +1,4 @@
-"""What all optimizers share: groups of parameters, their state by position, and saving it."""
+"""What all optimizers share: groups of parameters, state arrays for each, checks, saving and loading."""
 
 import math
 import sys
@@ -17,7 +17,7 @@ Moved = tuple[int, Tensor, Tensor]
 
 
 class Group(dict[str, Any]):
-    """Parameters and their options. A compiled function reads options in every replay, and sets none."""
+    """Parameters and their options. A compiled function reads the options in every replay, and cannot set them."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         check_readable(f"setting {name} of an optimizer", "set it outside: replays read it")
@@ -25,20 +25,30 @@ class Group(dict[str, Any]):
 
 
 class Optimizer:
-    """Base class: a subclass names its options and state arrays, checks the options and updates one parameter.
+    """Base class: a subclass names its options and state arrays, checks the options and updates a group.
 
-    ``params`` is tensors, or groups as in ``torch.optim``: mappings with "params" and the options that differ there.
+    Args:
+        params: tensors, or groups as in ``torch.optim``: mappings with "params" and the options that differ there.
+        defaults: the options of groups that do not give their own.
 
     Attributes:
         param_groups: one dictionary a group: "params", and every option, free to be assigned.
         params: the parameters of all groups in order; state belongs to a position in it.
-        lr: the learning rate of the next step, free to be assigned by a schedule. A group that was given its own when
-            the optimizer was made keeps its ratio to this one, whatever its rate was set to in between.
-        steps: how many steps were taken. Each parameter counts those that it took part in.
+        lr: the learning rate of the next step, free to be assigned by a schedule. The ratio of each group's rate to it
+            is fixed when the optimizer is made, whatever the group's rate is set to in between.
+        steps: the number of steps taken. Each parameter counts those in which it had a gradient.
 
     Raises:
         TypeError: parameters that are no tensors of floats, or in no order.
         ValueError: no parameter, one twice, one that an operation made, an unknown option or one out of range.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+        >>> groups = [{"params": model[0].parameters()}, {"params": model[1].parameters(), "lr": 0.25}]
+        >>> optimizer = optim.SGD(groups, lr=1.0)
+        >>> optimizer.lr = 0.5
+        >>> [group["lr"] for group in optimizer.param_groups]
+        [0.5, 0.125]
     """
 
     _slots: tuple[str, ...] = ()
@@ -64,7 +74,7 @@ class Optimizer:
             if not p.is_leaf:
                 raise ValueError(f"{self._name}: expected leaf tensors, received one that an operation made")
         if len({id(p) for p in self.params}) < len(self.params):
-            raise ValueError(f"{self._name}: a parameter appears twice")
+            raise ValueError(f"{self._name}: expected each parameter once, received one twice")
         for options in (defaults, *self.param_groups):
             self._check("lr", options["lr"])
             self._check_options(options)
@@ -77,7 +87,7 @@ class Optimizer:
         self._state: dict[str, list[Any]] = {}
 
     def _listed(self, params: Any, alone: bool = False) -> list[Any]:
-        """Return ``params`` as a list; a tensor ``alone`` may stand for one of itself."""
+        """Return ``params`` as a list; a single tensor is allowed where ``alone``."""
         if isinstance(params, Tensor) and alone:
             return [params]
         if isinstance(params, Tensor | set | frozenset) or not isinstance(params, Iterable):
@@ -85,7 +95,7 @@ class Optimizer:
         return list(params)
 
     def _slot(self, name: str) -> list[Any]:
-        """Return an array for every parameter, of zeros at first."""
+        """Return the state arrays of a name, one a parameter; they start as zeros."""
         if name not in self._state:
             self._state[name] = [p.backend.xp.zeros_like(p._data) for p in self.params]
         return self._state[name]
@@ -117,11 +127,11 @@ class Optimizer:
             raise ValueError(f"{self._name}: expected {name} in [0, {below}), received {value}")
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise for options of a group, but for "lr", that are of another type or out of range."""
-        raise TypeError(f"{self._name} defines no _check_options")
+        """Raise for options of a group, other than "lr", that are of another type or out of range."""
+        raise NotImplementedError
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Set all gradients to None."""
         for p in self.params:
             p.grad = None
 
@@ -147,11 +157,11 @@ class Optimizer:
         self.steps += steps
 
     def _update(self, group: dict[str, Any], moved: list[Moved]) -> None:
-        """Call the step kernel for parameters of a group, with its options."""
-        raise TypeError(f"{self._name} defines no _update")
+        """Call the step kernel for these parameters of a group, with its options."""
+        raise NotImplementedError
 
     def _count(self, moved: list[Moved]) -> None:
-        """Count a step of these parameters, here and in every replay."""
+        """Count a step of these parameters, now and in every replay."""
         indices = np.array([i for i, _, _ in moved], dtype=np.int64)
 
         def add(steps: int) -> None:
@@ -162,8 +172,13 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """Return numbers, tuples of them and arrays by name; the arrays are shared.
 
-        "steps", "lr", "counts" (int64, the steps of each parameter); "group.<i>.<option>" for every option, and
-        "group.<i>.size", "group.<i>.ratio" to ``lr``; "<slot>.<position>" for each state array.
+        The names are "steps", "lr" and "counts" (int64, the steps of each parameter); for each group
+        "group.<i>.<option>", "group.<i>.size" and "group.<i>.ratio" (to ``lr``); for each state array
+        "<slot>.<position>".
+
+        Example:
+            >>> optim.Adam([tensor([1.0], requires_grad=True)]).state_dict()["group.0.betas"]
+            (0.9, 0.999)
         """
         state: dict[str, Any] = {"steps": self.steps, "lr": self._lr, "counts": self._counts}
         for i, (group, ratio) in enumerate(zip(self.param_groups, self._ratios, strict=True)):
@@ -173,11 +188,11 @@ class Optimizer:
         return state | {f"{slot}.{i}": a for slot, arrays in self._state.items() for i, a in enumerate(arrays)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Copy what :meth:`state_dict` returned, where lists may have taken the place of tuples.
+        """Copy a state that :meth:`state_dict` returned; lists may stand for tuples.
 
         Raises:
             ValueError: names, groups or shapes differ, or values are out of range; nothing is changed then.
-            TypeError: values of another type; likewise.
+            TypeError: values of another type; nothing is changed then.
         """
         groups, arrays = self._checked(state)
         self.steps, self._lr = int(state["steps"]), float(state["lr"])

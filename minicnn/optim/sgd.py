@@ -1,4 +1,4 @@
-"""Stochastic gradient descent."""
+"""The optimizer SGD."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,11 +9,19 @@ from minicnn.tensor import Tensor
 
 
 class SGD(Optimizer):
-    """SGD with momentum, dampening, weight decay and Nesterov's form (Sutskever et al., 2013), as ``torch.optim.SGD``.
+    """Stochastic gradient descent with momentum (Sutskever et al., 2013), as ``torch.optim.SGD``.
 
-    g += weight_decay w;  v = momentum v + (1 - dampening) g  (v = g at first);  w -= lr v, or lr (g + momentum v).
+    g += weight_decay w;  v = momentum v + (1 - dampening) g;  w -= lr v, or with ``nesterov`` lr (g + momentum v).
+    In the first step in which w has a gradient and a momentum, v = g.
 
-    It is the first step of a parameter in which it has a gradient and its group a momentum.
+    Example:
+        >>> w = tensor([1.0], requires_grad=True)
+        >>> optimizer = optim.SGD([w], lr=0.5, momentum=0.5)
+        >>> for _ in range(2):
+        ...     w.grad = tensor([1.0])
+        ...     optimizer.step()
+        >>> w
+        tensor([-0.25], dtype=float32, requires_grad=True)
     """
 
     _slots = ("velocity",)
@@ -38,7 +46,8 @@ class SGD(Optimizer):
             self._check(name, options[name])
         self._check_number("dampening", options["dampening"])
         if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
-            raise ValueError("SGD: nesterov expects a momentum and no dampening")
+            received = f"momentum {options['momentum']} and dampening {options['dampening']}"
+            raise ValueError(f"SGD: expected a momentum and no dampening with nesterov, received {received}")
 
     def _update(self, group: dict[str, Any], moved: list[Moved]) -> None:
         form = _form(group)
@@ -67,5 +76,5 @@ class SGD(Optimizer):
 
 
 def _form(group: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Return whether there is a velocity, and whether Nesterov's form is taken."""
+    """Return whether a group has a velocity, and whether it takes Nesterov's form."""
     return bool(group["momentum"]), bool(group["nesterov"])

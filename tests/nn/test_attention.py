@@ -124,7 +124,7 @@ def test_compiled_is_eager(batch_first):
     "arguments, message",
     [
         ((10, 4), "MultiheadAttention: expected embed_dim as a multiple of num_heads.* received 10 and 4"),
-        ((0, 1), "expected embed_dim as a multiple of num_heads, both from 1, received 0 and 1"),
+        ((0, 1), "MultiheadAttention: expected embed_dim as an integer from 1, received 0"),
         ((8, 2, 1.5), r"MultiheadAttention: expected dropout in \[0, 1\], received 1.5"),
     ],
 )

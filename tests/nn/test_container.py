@@ -29,6 +29,11 @@ WAYS = {
 }
 
 
+def test_one_module_is_no_list():
+    with pytest.raises(TypeError, match="ModuleList: expected modules in a list, received Tanh"):
+        nn.ModuleList(nn.Tanh())
+
+
 @pytest.mark.parametrize("kind", ["Sequential", "ModuleList"])
 @pytest.mark.parametrize("name", NOT_MODULES)
 @pytest.mark.parametrize("way", WAYS)

@@ -134,11 +134,19 @@ def test_no_layer_is_left_out():
 
 
 ERRORS = {
-    "groups": (lambda: nn.Conv2d(3, 4, 3, groups=2), "Conv2d: .* received 3 -> 4, groups 2"),
-    "channels": (lambda: nn.Conv2d(0, 4, 3), "Conv2d: expected channels from 1"),
+    "groups": (
+        lambda: nn.Conv2d(3, 4, 3, groups=2),
+        "Conv2d: expected groups that divide .* received 3 -> 4, groups 2",
+    ),
+    "channels": (lambda: nn.Conv2d(0, 4, 3), "Conv2d: expected in_channels as an integer from 1, received 0"),
     "window": (lambda: nn.Conv2d(1, 4, (3, 0)), r"Conv2d: expected kernel_size .* received \(3, 0\)"),
-    "linear": (lambda: nn.Linear(3, 0), "Linear: expected features from 1, received 3 -> 0"),
-    "norm": (lambda: nn.BatchNorm2d(0), "BatchNorm2d: expected num_features from 1, received 0"),
+    "linear": (lambda: nn.Linear(3, 0), "Linear: expected out_features as an integer from 1, received 0"),
+    "fraction": (lambda: nn.Linear(1.5, 1.5), "Linear: expected in_features as an integer from 1, received 1.5"),
+    "memory": (lambda: nn.Linear(10**9, 10**9), "Linear: expected an array that fits into the memory"),
+    "memory of a window": (lambda: nn.Conv2d(3, 2, 10**9), "Conv2d: expected an array that fits into the memory"),
+    "2^31": (lambda: nn.Linear(10**400, 1), "Linear: expected in_features of at most 2147483647, received 1"),
+    "norm": (lambda: nn.BatchNorm2d(0), "BatchNorm2d: expected num_features as an integer from 1, received 0"),
+    "norm memory": (lambda: nn.LayerNorm((2**31 - 1, 2**31 - 1)), "LayerNorm: expected an array that fits into"),
     "axes": (
         lambda: nn.BatchNorm2d(3)(Tensor(np.ones((4, 3)))),
         r"BatchNorm2d: expected 4 axes, received shape \(4, 3\)",

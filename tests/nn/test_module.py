@@ -164,7 +164,7 @@ def test_assignment_before_init_is_an_error():
 
     with pytest.raises(AttributeError, match=r"Bad: call super\(\).__init__\(\) before assigning layer"):
         Bad()
-    with pytest.raises(TypeError, match="Module defines no forward"):
+    with pytest.raises(TypeError, match="Module: expected a class that defines forward"):
         nn.Module()(Tensor([1.0]))
 
 

@@ -73,7 +73,7 @@ def test_registering_agrees_with_torch(method, value, name, torch):
 @pytest.mark.parametrize("kind", ["parameter", "module"])
 def test_a_name_of_the_class_is_not_taken_away(name, kind):
     module = nn.Module()
-    with pytest.raises(KeyError, match=f"Module: {name} is another attribute already"):
+    with pytest.raises(KeyError, match=f"Module: expected a free name, received {name}, which"):
         setattr(module, name, given(nn, Tensor([1.0]), kind)[kind])
     assert callable(getattr(module, name)) and not isinstance(getattr(module, name), nn.Module)
 

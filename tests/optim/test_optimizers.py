@@ -198,14 +198,18 @@ def test_a_minimum_is_found(backend_name):
 W = Tensor(np.ones(2), requires_grad=True)
 ERRORS = {
     "none": (lambda: optim.SGD([]), ValueError, "SGD: expected parameters, received none"),
-    "twice": (lambda: optim.SGD([W, W]), ValueError, "SGD: a parameter appears twice"),
+    "twice": (lambda: optim.SGD([W, W]), ValueError, "SGD: expected each parameter once, received"),
     "not a leaf": (lambda: optim.Adam([W * 2]), ValueError, "Adam: expected leaf tensors, received one that an op"),
     "integers": (lambda: optim.Adam([Tensor([1])]), TypeError, "Adam: expected float tensors .* of int64"),
     "lr": (lambda: optim.SGD([W], lr=-1), ValueError, r"SGD: expected lr in \[0, inf\), received -1"),
     "lr nan": (lambda: optim.AdamW([W], lr=float("nan")), ValueError, "AdamW: expected lr .* received nan"),
     "momentum": (lambda: optim.SGD([W], momentum=-0.1), ValueError, "expected momentum .* received -0.1"),
     "decay": (lambda: optim.SGD([W], weight_decay=-1), ValueError, "expected weight_decay .* received -1"),
-    "nesterov": (lambda: optim.SGD([W], nesterov=True), ValueError, "nesterov expects a momentum and no dampening"),
+    "nesterov": (
+        lambda: optim.SGD([W], nesterov=True),
+        ValueError,
+        "a momentum and no dampening with nesterov, received momentum 0.0",
+    ),
     "beta": (lambda: optim.Adam([W], betas=(0.9, 1.0)), ValueError, r"betas\[1\] in \[0, 1.0\), received 1.0"),
     "group without": (
         lambda: optim.SGD([{"lr": 1.0}]),
@@ -214,7 +218,7 @@ ERRORS = {
     ),
     "unknown": (lambda: optim.Adam([{"params": [W], "momentum": 1}]), ValueError, "received one of params, momentum"),
     "in a group": (lambda: optim.SGD([{"params": [W], "weight_decay": -1}]), ValueError, "weight_decay .* received -1"),
-    "in two groups": (lambda: optim.SGD([{"params": [W]}] * 2), ValueError, "SGD: a parameter appears twice"),
+    "in two groups": (lambda: optim.SGD([{"params": [W]}] * 2), ValueError, "SGD: expected each parameter once"),
     "eps": (lambda: optim.Adam([W], eps=-1), ValueError, "expected eps .* received -1"),
 }
 
