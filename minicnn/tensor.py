@@ -12,6 +12,7 @@ from minicnn import backend, shapes
 from minicnn.autograd import InPlace, Node, Version, Vjp, is_grad_enabled
 from minicnn.autograd import backward as walk_back
 from minicnn.backend import Backend
+from minicnn.backend.reference import Kernels
 from minicnn.comparisons import Comparable
 from minicnn.reading import Readable
 from minicnn.recording import Recorded, check_readable, current
@@ -20,7 +21,7 @@ from minicnn.reductions import Reducible
 Operand = Union["Tensor", float, int]
 
 
-def kernels_of(x: Tensor) -> Any:
+def kernels_of(x: Tensor) -> type[Kernels]:
     """Return the kernels that work on the array of ``x``."""
     return backend.of(x._data).kernels
 

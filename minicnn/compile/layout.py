@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.backend import get
+from minicnn.backend import package
 from minicnn.compile.lower import Block, Node, Region
 from minicnn.compile.program import Program, Value
 from minicnn.compile.rules import lower
@@ -86,7 +86,7 @@ class Layout:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.machine = get("numpy").kernels.machine
+        self.machine = package("numpy").machine
         self.batch = program.batch
         lowering = lower(program, self.machine, self.machine.LANES)
         if self.batch <= _FEW:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+from minicnn.shapes import output_size
 from minicnn.tensor import Tensor
 from minicnn.text import brief
 
@@ -63,3 +64,22 @@ def check_images(operation: str, x: Tensor) -> None:
     """Raise ValueError unless x is (N, C, H, W) with pixels; N may be 0."""
     if x.ndim != 4 or 0 in x.shape[1:]:
         raise ValueError(f"{operation}: expected an input (N, C, H, W) with pixels, received shape {x.shape}")
+
+
+def count_windows(
+    operation: str,
+    x: Tensor,
+    window: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int] = (1, 1),
+    ceil_mode: bool = False,
+) -> tuple[int, ...]:
+    """Return (OH, OW), how many windows fit on images; ValueError for none. See :func:`minicnn.shapes.output_size`."""
+    counts = output_size(x.shape[2:], window, stride, padding, dilation, ceil_mode)
+    if min(counts) < 1:
+        raise ValueError(
+            f"{operation}: window {window} with dilation {dilation} is larger than "
+            f"the input {x.shape[2:]} with padding {padding}"
+        )
+    return counts

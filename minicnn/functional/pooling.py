@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from minicnn.functional.arguments import IntPair, check_float, check_images, check_size, pair
+from minicnn.functional.arguments import IntPair, check_float, check_images, check_size, count_windows, pair
 from minicnn.tensor import Tensor, kernels_of
 
 
@@ -41,13 +41,10 @@ def max_pool2d(
                 f"max_pool2d: a window with padding {pads} and dilation {dilations} "
                 f"steps over the input {input.shape[2:]}"
             )
-    output_size = tuple(
-        _length("max_pool2d", *axis, ceil_mode)
-        for axis in zip(input.shape[2:], size, strides, pads, dilations, strict=True)
-    )
+    counts = count_windows("max_pool2d", input, size, strides, pads, dilations, ceil_mode)
     k = kernels_of(input)
     shape = input.shape
-    y, taps = k.max_pool2d(input.data, size, strides, pads, dilations, output_size)
+    y, taps = k.max_pool2d(input.data, size, strides, pads, dilations, counts)
     return Tensor.from_op(y, (input,), (lambda gy: k.max_pool2d_grad(gy, taps, shape, size, strides, pads, dilations),))
 
 
@@ -80,8 +77,9 @@ def avg_pool2d(
             )
         pair("avg_pool2d", "divisor_override", abs(divisor_override), 1)
     axes = []
-    for axis, (length, window, step, pad) in enumerate(zip(input.shape[2:], size, strides, pads, strict=True)):
-        count = _length("avg_pool2d", length, window, step, pad, 1, ceil_mode)
+    windows = count_windows("avg_pool2d", input, size, strides, pads, ceil_mode=ceil_mode)
+    each = zip(input.shape[2:], size, strides, pads, windows, strict=True)
+    for axis, (length, window, step, pad, count) in enumerate(each):
         first = [i * step - pad for i in range(count)]
         starts, stops = [max(f, 0) for f in first], [min(f + window, length) for f in first]
         if divisor_override is not None:
@@ -131,17 +129,3 @@ def _window(operation: str, x: Tensor, kernel_size: IntPair, stride: Any, paddin
     if any(2 * pad > window for pad, window in zip(pads, size, strict=True)):
         raise ValueError(f"{operation}: expected padding of at most half the window {size}, received {pads}")
     return size, strides, pads
-
-
-def _length(operation: str, length: int, window: int, stride: int, pad: int, dilation: int, ceil_mode: bool) -> int:
-    """Number of windows along an axis."""
-    room = length + 2 * pad - dilation * (window - 1) - 1
-    count = (-(-room // stride) if ceil_mode else room // stride) + 1
-    if ceil_mode and (count - 1) * stride >= length + pad:  # the last window would start in the right padding
-        count -= 1
-    if count < 1:
-        raise ValueError(
-            f"{operation}: window {window} with dilation {dilation} is larger than "
-            f"the input {length} with padding {pad}"
-        )
-    return count

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import minicnn.functional as F
 from minicnn.nn import init
 from minicnn.nn.module import Module, Parameter
-from minicnn.recording import again, live
+from minicnn.recording import on_replay, per_replay
 from minicnn.tensor import Tensor, tensor
 
 
@@ -61,8 +61,8 @@ class _BatchNorm(Module):
         count = self.num_batches_tracked
         if count is None:
             raise ValueError(f"{type(self).__name__}: momentum became None; make the layer with momentum=None instead")
-        again(lambda: _add(count, 1), undo=lambda: _add(count, -1))
-        return live(lambda: 1 / int(count.data))
+        on_replay(lambda: _add(count, 1), undo=lambda: _add(count, -1))
+        return per_replay(lambda: 1 / int(count.data))
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"

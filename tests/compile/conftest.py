@@ -8,7 +8,7 @@ from minicnn import backend
 @pytest.fixture
 def threads():
     """Set the number of threads; where there are not that many, the test is skipped."""
-    before = backend.get("numpy").kernels.get_num_threads()
+    before = backend.get_num_threads()
 
     def use(count):
         try:

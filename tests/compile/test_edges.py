@@ -1,9 +1,5 @@
 """What lies at the edges of compile: odd functions and dtypes, other plans, numbers that are none, many parts."""
 
-import runpy
-from operator import itemgetter
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,11 +10,8 @@ from minicnn.compile.record import record
 from minicnn.models import LeNet
 from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
+from shared.runs import NETWORKS, Run, agree, batches, eager, same
 
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-NETWORKS, Run, agree, batches, eager, kinds, same = itemgetter(
-    "NETWORKS", "Run", "agree", "batches", "eager", "kinds", "same"
-)(RUNS)
 COUNTS = [2, 9]  # one by one, and in lanes
 
 

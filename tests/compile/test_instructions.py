@@ -1,18 +1,12 @@
 """Block instructions between two 1 x 1 convolutions: values and gradients, against eager float64 of the reference."""
 
-import runpy
-from operator import itemgetter
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn, random
-
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-agree, conv, kinds, same = itemgetter("agree", "conv", "kinds", "same")(RUNS)
+from shared.runs import agree, conv, kinds, same
 
 LAYERS = {
     "first": conv(3, 4, 1, bias=False),

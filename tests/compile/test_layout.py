@@ -1,9 +1,6 @@
 """Places in memory: nothing lies where something else is still needed, and the zeros around blocks stay zeros."""
 
-import runpy
 from itertools import combinations
-from operator import itemgetter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +14,8 @@ from minicnn.compile.program import Value
 from minicnn.models import LeNet
 from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
+from shared.runs import Run, agree, batches, chain, conv, eager, fc, kinds
 
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-Run, agree, batches, chain, conv, eager, fc, kinds = itemgetter(
-    "Run", "agree", "batches", "chain", "conv", "eager", "fc", "kinds"
-)(RUNS)
 MODELS = {
     "lenet": (LeNet, 32),
     "vgg": (lambda: VGG(widths=(16, 24), dropout=(0.2, 0.3)), 32),

@@ -1,18 +1,12 @@
 """Networks and functions, compiled, do what they do eagerly on the kernels of the specification."""
 
-import runpy
-from operator import itemgetter
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend
-
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-NETWORKS, Run, agree, batches, eager, same = itemgetter("NETWORKS", "Run", "agree", "batches", "eager", "same")(RUNS)
+from shared.runs import NETWORKS, Run, agree, batches, eager, same
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -1,9 +1,5 @@
 """A compiled function does what the eager one does; the oracle is the eager run on the kernels of the specification."""
 
-import runpy
-from operator import itemgetter
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,10 +8,7 @@ import minicnn.functional as F
 from minicnn import Tensor, backend, nn, optim, random
 from minicnn.models import LeNet
 from minicnn.models.vgg import VGG
-
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-NETWORKS, Run, agree, batches, eager, same = itemgetter("NETWORKS", "Run", "agree", "batches", "eager", "same")(RUNS)
-
+from shared.runs import NETWORKS, Run, agree, batches, eager, same
 
 # LeNet
 

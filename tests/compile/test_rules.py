@@ -1,9 +1,5 @@
 """The rules: what becomes of a recorded call."""
 
-import runpy
-from operator import itemgetter
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,11 +7,7 @@ import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, nn
 from minicnn.models import LeNet
-
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-Run, agree, batches, chain, conv, fc, kinds, pool = itemgetter(
-    "Run", "agree", "batches", "chain", "conv", "fc", "kinds", "pool"
-)(RUNS)
+from shared.runs import Run, agree, batches, chain, conv, fc, kinds, pool
 
 
 def test_lenet_step_is_fused():

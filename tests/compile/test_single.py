@@ -1,9 +1,5 @@
 """Predictions of one to four images, one by one, vectors along the rows; more images, or training, use the lanes."""
 
-import runpy
-from operator import itemgetter
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,11 +7,8 @@ import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn
 from minicnn.models import LeNet
+from shared.runs import Run, agree, batches, chain, conv, eager, fc, kinds, pool, same
 
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-Run, agree, batches, chain, conv, eager, fc, kinds, pool, same = itemgetter(
-    "Run", "agree", "batches", "chain", "conv", "eager", "fc", "kinds", "pool", "same"
-)(RUNS)
 ONE_BY_ONE = {"linear_single"}
 
 

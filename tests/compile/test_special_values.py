@@ -1,8 +1,6 @@
 """Infinities inside a plan: they stay where eager functions leave them."""
 
-import runpy
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +8,7 @@ import pytest
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn
-
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-kinds = RUNS["kinds"]
+from shared.runs import kinds
 
 COUNTS = [5, 8, 13]
 SPECIAL = [np.inf, -np.inf]

@@ -1,9 +1,6 @@
 """Which taps see which pixels: brute force, and convolutions of awkward geometry against the reference."""
 
 import itertools
-import runpy
-from operator import itemgetter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +9,7 @@ import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend
 from minicnn.backend.cpu.geometry import sweeps
-
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-agree, kinds = itemgetter("agree", "kinds")(RUNS)
+from shared.runs import agree, kinds
 
 
 def axes():

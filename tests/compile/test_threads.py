@@ -1,12 +1,10 @@
 """What threads do at once has the bits of what they do alone: predicting, recording, training, loading, serving."""
 
 import json
-import runpy
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +17,7 @@ from minicnn.models.vgg import VGG
 from minicnn.nn.module import evaluating
 from minicnn.training.evaluation import predict as probabilities
 from minicnn.training.explain import grad_cam
-
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-Run, batches = RUNS["Run"], RUNS["batches"]
+from shared.runs import Run, batches
 
 
 def small_vgg():

@@ -1,8 +1,5 @@
 """3 x 3 convolutions by Winograd's transform, and their gradients: exact on small integers, close to float64."""
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,9 +7,8 @@ import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend
 from minicnn.backend.cpu.winograd import FILTER
+from shared.runs import kinds
 
-RUNS = runpy.run_path(str(Path(__file__).with_name("runs.py")))
-kinds = RUNS["kinds"]
 SPREAD = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])  # B^T
 GATHER = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])  # A^T
 

@@ -1,8 +1,5 @@
 """Convolutions by kernels of 5 columns, by Winograd's transform of the rows, and their gradients."""
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,8 +7,8 @@ import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn
 from minicnn.backend.cpu.winograd_rows import FILTER
+from shared.runs import kinds
 
-kinds = runpy.run_path(str(Path(__file__).with_name("runs.py")))["kinds"]
 POINTS = [0, 1, -1, 2, -2, 0.5, -0.5]
 ROWS = {"spread_rows", "spread_rows_grad", "gather_rows", "gather_rows_grad"}
 

@@ -170,7 +170,12 @@ ERRORS = {
         ValueError,
         r"at most half the window \(2, 4\), received \(2, 2\)",
     ),
-    "window": (X, {"kernel_size": (6, 2)}, ValueError, "window 6 .* is larger than the input 5 with padding 0"),
+    "window": (
+        X,
+        {"kernel_size": (6, 2)},
+        ValueError,
+        r"window \(6, 2\) .* is larger than the input \(5, 6\) with padding \(0, 0\)",
+    ),
     "integers": (Tensor([[[[1]]]]), {"kernel_size": 1}, TypeError, "float32 or float64, received int64"),
 }
 

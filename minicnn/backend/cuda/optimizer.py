@@ -2,8 +2,8 @@
 
 import math
 
-from minicnn.backend import reference
 from minicnn.backend.cuda.launch import BLOCK, cupy, launch
+from minicnn.backend.reference import optimizer as reference
 
 
 def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov):
