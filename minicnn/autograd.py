@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
+from minicnn.recording import current
+
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 _order = itertools.count()
 
@@ -63,13 +65,16 @@ class Node:
     Attributes:
         operation: the name of the function that the vjps stand in.
         edges: for each of these inputs the node that made it, or the tensor itself if it is a leaf.
+        layer: the name of the module that it is a part of, while a compiled function is recorded.
         versions: how often the inputs and the output were edited when the operation ran; an edit since is an error.
     """
 
-    __slots__ = ("edges", "operation", "order", "shapes", "versions", "vjps")
+    __slots__ = ("edges", "layer", "operation", "order", "shapes", "versions", "vjps")
 
     def __init__(self, output: Any, inputs: Sequence[Any], vjps: Sequence[Vjp]) -> None:
         self.order = next(_order)
+        recorder = current.get()
+        self.layer = "" if recorder is None else recorder.layer
         self.operation = vjps[0].__qualname__.partition(".<")[0].rpartition(".")[2].strip("_")
         wanted = [(t, vjp) for t, vjp in zip(inputs, vjps, strict=True) if t is not None and t.requires_grad]
         self.vjps: list[Vjp] | None = [vjp for _, vjp in wanted]
@@ -141,8 +146,11 @@ def backward(root: Any, gradient: Any, retain_graph: bool, add: Callable[[Any, A
         return
     gradients: dict[Node, Any] = {root._node: gradient}
     queue = [(-root._node.order, root._node)]
+    recorder = current.get()
     while queue:
         node = heapq.heappop(queue)[1]
+        if recorder is not None:
+            recorder.layer = node.layer
         gy = gradients.pop(node)
         for vjp, edge, shape in zip(node.check(), node.edges, node.shapes, strict=True):
             gx = vjp(gy)
@@ -159,3 +167,5 @@ def backward(root: Any, gradient: Any, retain_graph: bool, add: Callable[[Any, A
                 gradients[edge] = add(gradients[edge], gx)
         if not retain_graph:
             node.vjps = None
+    if recorder is not None:
+        recorder.layer = ""

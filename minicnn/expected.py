@@ -18,8 +18,10 @@ _NAMES = {str: "text", bool: "true or false", dict: "a mapping", list: "a list"}
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number (true and false are none) from ``least`` to ``most``, itself not one of them where it must be
-    ``above`` or ``below``; a ``whole`` one is an int.
+    """A finite number, true and false are none, between limits.
+
+    It is from ``least`` to ``most``, itself not one of them where it must be ``above`` or ``below``; a ``whole`` one is
+    an int.
     """
 
     least: float = 0

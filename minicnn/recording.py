@@ -4,14 +4,15 @@ A recorder belongs to the context of the call that records (:data:`current`): ot
 there, the data of every tensor is a :class:`Recorded`, and :func:`minicnn.backend.of` answers with its kernels.
 
 A plan repeats the kernel calls of one run. A Python number that changes from run to run (a learning rate, the key of a
-mask) is wrapped by :func:`live`; what Python must do again (count a step, check labels) goes through :func:`again`.
-Without a recorder both just do it.
+mask) is wrapped by :func:`per_replay`; what Python must do in each replay goes through :func:`on_replay` (count a step)
+or :func:`check_on_replay` (check labels). Without a recorder they just do it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol
 
@@ -42,14 +43,20 @@ class Recorder(Protocol):
     def leaf_gradient_of(self, tensor: Any) -> Any:
         """Return the gradient to which backward adds, None for none so far."""
 
-    def live(self, read: Callable[[], Any]) -> Any:
+    def per_replay(self, read: Callable[[], Any]) -> Any:
         """Return a stand-in for ``read()`` that a recorded call may take as an argument."""
 
-    def again(self, action: Callable[[], None], undo: Callable[[], None] | None) -> None:
+    def on_replay(self, action: Callable[[], None], undo: Callable[[], None] | None) -> None:
         """Note an action for every replay, and how it is taken back where a replay fails."""
 
-    def inspect(self, array: Any, action: Callable[[Any], None]) -> None:
+    def check_on_replay(self, array: Any, action: Callable[[Any], None]) -> None:
         """Note an action on an array for this place in every replay."""
+
+    layer: str
+    """The name of the module that runs, or of the one whose gradient is computed."""
+
+    def inside(self, module: Any) -> AbstractContextManager[None]:
+        """Note that a module runs, inside of the context."""
 
     def relies_on(self, module: Any) -> None:
         """Note that the run depends on the parts of a module, and on its mode."""
@@ -105,7 +112,7 @@ class Recorded(np.lib.mixins.NDArrayOperatorsMixin):
     def __float__(self) -> NoReturn:
         self.refuse("a conversion to a number")
 
-    __int__ = __index__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __float__
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -131,13 +138,13 @@ def _used_up(shape: tuple[int, ...], dtype: np.dtype) -> Recorded:
     return stand_in
 
 
-def live(read: Callable[[], Any]) -> Any:
+def per_replay(read: Callable[[], Any]) -> Any:
     """Return ``read()``, read anew by every replay."""
     recorder = current.get()
-    return read() if recorder is None else recorder.live(read)
+    return read() if recorder is None else recorder.per_replay(read)
 
 
-def again(action: Callable[[], None], undo: Callable[[], None] | None = None) -> None:
+def on_replay(action: Callable[[], None], undo: Callable[[], None] | None = None) -> None:
     """Call ``action`` now, or, where a run is recorded, in every replay before its kernels.
 
     ``undo`` takes back what it changed, if anything, where a replay fails.
@@ -146,10 +153,10 @@ def again(action: Callable[[], None], undo: Callable[[], None] | None = None) ->
     if recorder is None:
         action()
     else:
-        recorder.again(action, undo)
+        recorder.on_replay(action, undo)
 
 
-def inspect(array: Any, action: Callable[[Any], None]) -> None:
+def check_on_replay(array: Any, action: Callable[[Any], None]) -> None:
     """Call ``action(array)`` here, and here in every replay; it may raise, and what comes after is then not done.
 
     A run that is recorded has no numbers to look at; its first replay has.
@@ -158,7 +165,7 @@ def inspect(array: Any, action: Callable[[Any], None]) -> None:
     if recorder is None:
         action(array)
     else:
-        recorder.inspect(array, action)
+        recorder.check_on_replay(array, action)
 
 
 def check_readable(operation: str, remedy: str = "return the tensor instead") -> None:

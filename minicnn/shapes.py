@@ -41,6 +41,27 @@ def of(operand: Any) -> tuple[int, ...]:
     return getattr(operand, "shape", ())
 
 
+def output_size(
+    size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool = False,
+) -> tuple[int, ...]:
+    """Return how many windows fit along each axis of a picture: (size + 2 padding - reach) / stride + 1, rounded down.
+
+    reach = dilation (kernel_size - 1) + 1. ``ceil_mode``: rounded up, without a window that would start in the padding
+    behind the picture.
+    """
+    counts = []
+    for n, k, s, p, d in zip(size, kernel_size, stride, padding, dilation, strict=True):
+        room = n + 2 * p - d * (k - 1) - 1
+        count = (-(-room // s) if ceil_mode else room // s) + 1
+        counts.append(count - (ceil_mode and (count - 1) * s >= n + p))
+    return tuple(counts)
+
+
 def broadcastable(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     """Return whether two shapes broadcast."""
     return all(m == n or 1 in (m, n) for m, n in zip(reversed(a), reversed(b), strict=False))

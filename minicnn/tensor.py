@@ -13,13 +13,14 @@ from minicnn.arithmetic import Arithmetic
 from minicnn.autograd import Node, Version, Vjp, is_grad_enabled
 from minicnn.autograd import backward as walk_back
 from minicnn.backend import Backend
+from minicnn.backend.reference import Kernels
 from minicnn.comparisons import Comparable
 from minicnn.reading import Readable
 from minicnn.recording import Recorded, check_readable, current
 from minicnn.reductions import Reducible
 
 
-def kernels_of(x: Tensor) -> Any:
+def kernels_of(x: Tensor) -> type[Kernels]:
     """Return the kernels that work on the array of ``x``."""
     return backend.of(x._data).kernels
 

@@ -7,6 +7,8 @@ numpy        NumPy       Numba, compiled for this processor (:mod:`minicnn.backe
 cupy         CuPy        CUDA (:mod:`minicnn.backend.cuda`)
 reference    NumPy       plain array code, the specification (:mod:`minicnn.backend.reference`)
 ===========  ==========  =======================================================================
+
+What is true of a kernel on each of them is declared in the reference (:mod:`minicnn.backend.kernel`).
 """
 
 import importlib
@@ -18,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.backend.reference import Kernels
 from minicnn.recording import Recorded, current
 
-_KERNELS = {
+_PACKAGES = {
     "numpy": "minicnn.backend.cpu",
     "cupy": "minicnn.backend.cuda",
     "reference": "minicnn.backend.reference",
@@ -33,11 +36,11 @@ class BackendUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Backend:
-    """A name, the array module ``xp``, and the module of ``kernels`` that work on its arrays."""
+    """A name, the array module ``xp``, and the ``kernels`` that work on its arrays."""
 
     name: str
     xp: Any
-    kernels: Any
+    kernels: type[Kernels]
 
     def asarray(self, array: Any) -> Any:
         """Return ``array`` (NumPy or CuPy) as an array of this backend, moved only where it must be."""
@@ -61,7 +64,7 @@ _used: ContextVar[Backend | None] = ContextVar("used", default=None)
 
 def names() -> tuple[str, ...]:
     """Return the names that :func:`get` knows, without "auto"."""
-    return tuple(_KERNELS)
+    return tuple(_PACKAGES)
 
 
 def get(name: str = "auto") -> Backend:
@@ -76,13 +79,17 @@ def get(name: str = "auto") -> Backend:
             return get("cupy")
         except BackendUnavailable:
             return get("numpy")
-    if name not in _KERNELS:
-        raise ValueError(f"backend: expected auto, {', '.join(_KERNELS)}; received {name!r}")
+    if name not in _PACKAGES:
+        raise ValueError(f"backend: expected auto, {', '.join(_PACKAGES)}; received {name!r}")
     if name not in _loaded:
-        kernels = importlib.import_module(_KERNELS[name])
-        xp = kernels.require_device() if name == "cupy" else np
-        _loaded[name] = Backend(name, xp, kernels)
+        xp = package(name).require_device() if name == "cupy" else np
+        _loaded[name] = Backend(name, xp, package(name).Kernels)
     return _loaded[name]
+
+
+def package(name: str) -> Any:
+    """Return the package behind a backend, for what it has beside kernels: threads, the machine of plans, memory."""
+    return importlib.import_module(_PACKAGES[name])
 
 
 def default() -> Backend:
@@ -124,9 +131,14 @@ def of(array: Any) -> Backend:
     return _by_array_type[kind]
 
 
+def get_num_threads() -> int:
+    """Return how many CPU threads the kernels use."""
+    return package("numpy").get_num_threads()
+
+
 def set_num_threads(count: int) -> None:
     """Use ``count`` CPU threads from now on; ValueError for more than there are processors. No result depends on it."""
-    get("numpy").kernels.set_num_threads(count)
+    package("numpy").set_num_threads(count)
 
 
 def to_numpy(array: Any) -> np.ndarray:

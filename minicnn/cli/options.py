@@ -69,7 +69,7 @@ def naming_memory(chosen: Backend, images: int) -> Iterator[None]:
         text = " ".join(str(error).split())
         if chosen.name != "cupy" or not (isinstance(error, MemoryError) or any(word in text for word in _ALLOCATION)):
             raise
-        used, total = (size / 2**30 for size in chosen.kernels.device_memory())
+        used, total = (size / 2**30 for size in backend.package("cupy").device_memory())
         raise OutOfMemory(
             f"out of memory on the GPU with batches of {images} images: {used:.1f} of {total:.1f} GiB are in use "
             f"({text[:200]}); use smaller batches, end other programs on the GPU, or use --backend numpy"

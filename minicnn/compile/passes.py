@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from minicnn.backend import get
+from minicnn.backend import package
 from minicnn.compile.allocate import allocate
 from minicnn.compile.encode import encode
 from minicnn.compile.fuse import fuse
@@ -14,14 +14,12 @@ from minicnn.compile.rules import SINGLE, interleaved
 from minicnn.compile.schedule import rematerialise, schedule
 
 _FEW = 4
-"""Images up to which a prediction takes them one by one ..."""
-_HEAVY = {"conv2d", "linear", "conv2d_grad_input", "conv2d_grad_weight", "linear_grad_input", "linear_grad_weight"}
-"""... if that leaves none of these to calls."""
+"""Images up to which a prediction takes them one by one, if that leaves no convolution or product to calls."""
 
 
 def compiled(program: Program) -> Plan:
     """Return the plan that replays a program."""
-    machine = get("numpy").kernels.machine
+    machine = package("numpy").machine
     graph = fuse(_lowered(program, machine), machine)
     phases = rematerialise(schedule(graph, machine))
     phases, allocation = allocate(phases, graph, machine)
@@ -29,9 +27,9 @@ def compiled(program: Program) -> Plan:
 
 
 def _lowered(program: Program, machine: Any) -> Graph:
-    """Lower in the layout for few images, where that takes all heavy calls, or in the one for many."""
+    """Lower in the layout for few images, where that suits, or in the one for many."""
     if program.batch <= _FEW:
         graph = lower(program, machine, SINGLE)
-        if not any(node.kind == "call" and node.call.kernel in _HEAVY for node in graph.nodes if node.call):
+        if not any(node.kind == "call" and node.call and node.call.flop() for node in graph.nodes):
             return graph
     return lower(program, machine, interleaved(machine.LANES))

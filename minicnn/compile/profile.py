@@ -1,7 +1,7 @@
 """Profile: where the time of a replay goes, by instruction, kernel and layer.
 
-Python's calls are timed by the clock. Inside a program of the machine each thread counts the ticks of the processor that
-each instruction takes, and the time of the program is shared out by them.
+Python's calls are timed by the clock. Inside a program of the machine each thread counts the ticks of the processor
+that each instruction takes, and the time of the program is shared out by them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -64,7 +64,7 @@ class Row:
         layer: the name of the layer, "" outside of all; kernel: that of the recorded call.
         instructions: the names of what the plan made of it.
         milliseconds: of a replay; share: of all its time, from 0 to 1.
-        gflops: 10^9 floating-point operations a second, 2 a multiply-add, None where the kernel states none.
+        gflops: 10^9 floating-point operations a second, 2 a multiply-add, 0 of a kernel that memory bounds.
         gbs: 10^9 bytes a second of arguments and results, each counted once.
     """
 
@@ -73,7 +73,7 @@ class Row:
     instructions: tuple[str, ...]
     milliseconds: float
     share: float
-    gflops: float | None
+    gflops: float
     gbs: float
 
 
@@ -99,7 +99,7 @@ class Profile:
     def __str__(self) -> str:
         lines = [("layer", "kernel", "ms", "share", "GFLOP/s", "GB/s", "instructions")]
         for row in self.rows:
-            gflops = "" if row.gflops is None else f"{row.gflops:.1f}"
+            gflops = f"{row.gflops:.1f}" if row.gflops else ""
             numbers = f"{row.milliseconds:.3f}", f"{row.share:.1%}", gflops, f"{row.gbs:.1f}"
             lines.append((row.layer, row.kernel, *numbers, " ".join(row.instructions)))
         total = f"{self.milliseconds:.3f} ms a replay, the mean of {self.replays}"
@@ -124,10 +124,9 @@ def profiled(code: Code, stopwatch: Stopwatch, replays: int) -> Profile:
     rows = []
     for key, seconds in times.items():
         once = seconds / replays
-        flop = [call.flop() for call in calls[key]]
-        rate = None if None in flop or not once else sum(filter(None, flop)) / once / 1e9
-        moved = sum(call.bytes() for call in calls[key])
-        rows.append(Row(*key, tuple(names[key]), 1e3 * once, seconds / whole, rate, moved / once / 1e9 if once else 0.0))
+        flop, moved = sum(call.flop() or 0 for call in calls[key]), sum(call.bytes() for call in calls[key])
+        rates = (number / once / 1e9 if once else 0.0 for number in (flop, moved))
+        rows.append(Row(*key, tuple(names[key]), 1e3 * once, seconds / whole, *rates))
     return Profile(rows, replays)
 
 

@@ -9,32 +9,22 @@ from typing import Any
 
 from minicnn.autograd import Version
 from minicnn.backend import Backend
+from minicnn.backend.kernel import Facts, facts, kernel
 from minicnn.nn.module import Module
 from minicnn.tensor import Tensor
-
-_IN_PLACE = {
-    "accumulate": (0,),
-    "copy_into": (0,),
-    "lerp_into": (0,),
-    "sgd_step": (0, 2),
-    "adam_step": (0, 2, 3),
-    "clip_norm": (0,),
-    "clip_values": (0,),
-}
-"""Kernels that write into their arguments, and into which."""
 
 
 class Value:
     """An array of the recorded run.
 
     Attributes:
-        array: itself, or None for results of calls as soon as a plan is made; shape: its shape.
+        array: itself, or None for results of calls as soon as a plan is made; shape, dtype: those of the array.
         call: what made it, None for inputs and states.
         memory: the same for all that lie in one array: an array and its views.
     """
 
     def __init__(self, array: Any, call: Call | None = None) -> None:
-        self.array, self.shape, self.memory = array, tuple(array.shape), memory_of(array)
+        self.array, self.shape, self.dtype, self.memory = array, tuple(array.shape), array.dtype, memory_of(array)
         self._call = None if call is None else weakref.ref(call)
 
     @property
@@ -50,7 +40,7 @@ def memory_of(array: Any) -> int:
 
 
 @dataclass(eq=False)
-class Live:
+class PerReplay:
     """A Python number that each replay reads anew."""
 
     read: Callable[[], Any]
@@ -58,7 +48,7 @@ class Live:
 
 @dataclass(eq=False)
 class Action:
-    """What Python does again in each replay before the calls, and how it is taken back where a replay fails."""
+    """What Python does in each replay before the calls, and how it is taken back where a replay fails."""
 
     do: Callable[[], None]
     undo: Callable[[], None] | None
@@ -66,13 +56,11 @@ class Action:
 
 @dataclass(eq=False)
 class Call:
-    """``outputs = kernel(*arguments)``; arguments are Values, lists of Values, Lives and plain Python values.
-
-    The kernel "inspect" is Python's: its second argument is called with the first.
-    """
+    """``outputs = kernel(*arguments)``; arguments are Values, lists of Values, PerReplays and Python's own values."""
 
     kernel: str
     arguments: tuple[Any, ...]
+    layer: str = ""  # the name of the module that called it, or whose gradient it computes
     outputs: tuple[Value, ...] = ()
 
     def reads(self) -> list[Value]:
@@ -85,8 +73,26 @@ class Call:
 
     def writes(self) -> list[Value]:
         """Return the Values that the call edits in place; what else lies in their memory changes, too."""
-        positions = _IN_PLACE.get(self.kernel, ())
-        return [v for v in (self.arguments[i] for i in positions) if isinstance(v, Value)]
+        return [v for v in (self.arguments[i] for i in self.facts.writes) if isinstance(v, Value)]
+
+    def flop(self) -> int | None:
+        """Return its floating-point operations, 2 a multiply-add; None of a kernel that memory bounds."""
+        return None if self.facts.flop is None else self.facts.flop(self.arguments, self.outputs)
+
+    def bytes(self) -> int:
+        """Return the bytes that it reads and writes."""
+        return self.facts.bytes(self.arguments, self.outputs)
+
+    @property
+    def facts(self) -> Facts:
+        """What its kernel declares."""
+        return facts(self.kernel)
+
+
+@kernel()
+def check_on_replay(array: Any, action: Callable[[Any], None]) -> None:
+    """Call ``action`` with the array; it may raise. Python's own kernel, which no backend has."""
+    action(array)
 
 
 @dataclass(eq=False)
@@ -119,7 +125,7 @@ class Program:
     calls: list[Call] = field(default_factory=list)
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
-    before: list[Live | Action] = field(default_factory=list)
+    before: list[PerReplay | Action] = field(default_factory=list)
     tensors: list[tuple[Tensor, Any, bool | None]] = field(default_factory=list)
     modules: list[tuple[Module, dict[str, Any]]] = field(default_factory=list)
     gradients: list[Gradient] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """Record: run a function once and write down the kernels it calls.
 
-What is recorded are shapes, not numbers: the heavy kernels are not run at all, and what a kernel returns is replaced by
-a view of one zero, which takes no memory.
+What is recorded are shapes, not numbers: only kernels that return views, or compute with integers, are run, and what a
+kernel returns is replaced by a view of one zero, which takes no memory.
 
 Every array becomes a :class:`Value`: an input, a state (any other array that existed before: parameters, statistics,
 optimizer memory; a plan reads and writes it in place), or the output of a call. The function sees stand-ins
@@ -10,57 +10,21 @@ optimizer memory; a plan reads and writes it in place), or the output of a call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from minicnn import backend, recording
 from minicnn.autograd import is_grad_enabled
 from minicnn.backend import Backend
-from minicnn.compile.program import Action, Call, Gradient, Live, Program, Value, memory_of
+from minicnn.backend.kernel import arrays_in, facts, is_float
+from minicnn.compile.program import Action, Call, Gradient, PerReplay, Program, Value, memory_of
 from minicnn.nn.module import Module, attributes
 from minicnn.recording import Recorded
 from minicnn.tensor import Tensor
-
-_STEPS = {"sgd_step", "adam_step"}
-"""Kernels that use a gradient up, their second argument."""
-_TO_PYTHON = {"all_finite", "label_range"}
-"""Kernels that return a Python number: their result cannot be recorded."""
-
-
-def _as_first(x: Any, *_: Any) -> Any:
-    return x.shape
-
-
-def _broadcast(a: Any, b: Any) -> Any:
-    return np.broadcast_shapes(*(getattr(x, "shape", ()) for x in (a, b)))
-
-
-def _conv2d(x: Any, weight: Any, _: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
-    axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
-    return x.shape[0], weight.shape[0], *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
-
-
-_SHAPES: dict[str, Callable[..., Any]] = {
-    **dict.fromkeys(("relu", "relu_grad", "elu", "elu_grad", "dropout", "batch_norm"), _as_first),
-    **dict.fromkeys(("add", "subtract", "multiply", "divide"), _broadcast),
-    "batch_norm_statistics": lambda x: [x.shape[1:2]] * 2,
-    "batch_norm_grad": lambda gy, x, *_: [x.shape, x.shape[1:2], x.shape[1:2]],
-    "conv2d": _conv2d,
-    "conv2d_grad_bias": lambda gy: gy.shape[1:2],
-    "conv2d_grad_input": lambda gy, weight, shape, *_: shape,
-    "conv2d_grad_weight": lambda gy, x, shape, *_: shape,
-    "linear": lambda x, weight, bias: (*x.shape[:-1], weight.shape[0]),
-    "linear_grad_input": lambda gy, weight: (*gy.shape[:-1], weight.shape[1]),
-    "linear_grad_weight": lambda gy, x: (gy.shape[-1], x.shape[-1]),
-    "max_pool2d": lambda x, kernel_size, stride, padding, dilation, output_size: [(*x.shape[:2], *output_size)] * 2,
-    "max_pool2d_grad": lambda gy, taps, shape, *_: shape,
-    "cross_entropy": lambda logits, *_: [logits.shape[:1], logits.shape],
-    "cross_entropy_grad": lambda glosses, probabilities, *_: probabilities.shape,
-}
-"""Kernels that are not run, and the shape of what they return, or a list of several."""
 
 
 def record(function: Callable[..., Any], arrays: Sequence[Any]) -> Program:
@@ -93,7 +57,7 @@ class _Recorder:
 
     def __init__(self, owner: Backend, inputs: Sequence[Any]) -> None:
         self.program = Program(owner)
-        self.backend = replace(owner, kernels=self)
+        self.backend = replace(owner, kernels=cast(Any, self))
         self._values: dict[int, Value] = {}
         self._states: dict[int, list[Value]] = {}  # inputs too, by their memory
         self._fresh: set[int] = set()  # the memory of arrays that became tensors in the run
@@ -102,6 +66,8 @@ class _Recorder:
         self._modules: dict[int, Module] = {}
         self._gradients: dict[int, Gradient] = {}
         self._own: dict[int, Tensor] = {}
+        self._names: dict[int, str] = {}  # of modules, within the outermost that runs
+        self.layer = ""
         # the numbers of the run are thrown away, so on the CPU it need not wait for kernels to compile
         self._kernels = backend.get("reference").kernels if owner.name == "numpy" else owner.kernels
         self.program.inputs = [self._value_of(self._zeros(array.shape, array.dtype)) for array in inputs]
@@ -157,19 +123,30 @@ class _Recorder:
     def owns(self, tensor: Tensor) -> bool:
         return isinstance(tensor._data, Recorded) or id(tensor) in self._own
 
-    def live(self, read: Callable[[], Any]) -> Live:
-        number = Live(read)
+    def per_replay(self, read: Callable[[], Any]) -> PerReplay:
+        number = PerReplay(read)
         self.program.before.append(number)
         return number
 
-    def again(self, action: Callable[[], None], undo: Callable[[], None] | None) -> None:
+    def on_replay(self, action: Callable[[], None], undo: Callable[[], None] | None) -> None:
         self.program.before.append(Action(action, undo))
 
-    def inspect(self, array: Any, action: Callable[[Any], None]) -> None:
-        self.program.calls.append(Call("inspect", (self._noted(array), action)))
+    def check_on_replay(self, array: Any, action: Callable[[Any], None]) -> None:
+        self.program.calls.append(Call("check_on_replay", (self._noted(array), action), self.layer))
 
     def relies_on(self, module: Module) -> None:
         self._modules[id(module)] = module
+
+    @contextmanager
+    def inside(self, module: Module) -> Iterator[None]:
+        names, layer = self._names, self.layer
+        if not names:  # the outermost
+            self._names = dict(_names(module, ""))
+        self.layer = self._names.get(id(module), layer)
+        try:
+            yield
+        finally:
+            self._names, self.layer = names, layer
 
     # The end
 
@@ -178,7 +155,7 @@ class _Recorder:
         program = self.program
         program.single, program.taped = single, [r.requires_grad for r in results]
         program.outputs = [self._noted(r.data) for r in results]
-        used = {call.arguments[1] for call in program.calls if call.kernel in _STEPS}
+        used = {call.arguments[i] for call in program.calls for i in call.facts.consumes}
         for gradient in self._gradients.values():
             if self.owns(gradient.tensor):
                 continue
@@ -210,12 +187,12 @@ class _Recorder:
                 "compile: this context was copied while a function was recorded, and that is over; "
                 "start tasks and copy contexts outside of compiled functions"
             )
-        kernel = getattr(self._kernels, name)
-        if name in _TO_PYTHON:
+        kernel, declared = getattr(self._kernels, name), facts(name)
+        if declared.number:
             recording.check_readable(name)
 
         def noted(*arguments: Any) -> Any:
-            call = Call(name, tuple(self._noted(a) for a in arguments))
+            call = Call(name, tuple(self._noted(a) for a in arguments), self.layer)
             written = call.writes()
             for state in (state for value in written for state in self._seen_in(value)):
                 if state in self.program.inputs:
@@ -229,8 +206,9 @@ class _Recorder:
                     self.program.written.append(state)
             if written:
                 result = None
-            elif name in _SHAPES and _is_float(arguments[0]):
-                result = self._blank(name, arguments)
+            elif not declared.view and is_float(next(arrays_in(arguments))):
+                blanks = tuple(self._zeros(*output) for output in declared.outputs(*arguments))
+                result = blanks if len(blanks) > 1 else blanks[0]
             else:
                 result = kernel(*(_unwrapped(a) for a in call.arguments))
             if isinstance(result, np.generic):
@@ -247,12 +225,6 @@ class _Recorder:
     def _seen_in(self, value: Value) -> list[Value]:
         """Return the inputs and states whose memory a Value is, or shows a part of."""
         return self._states.get(value.memory, [])
-
-    def _blank(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        """Return what a kernel returns, without its numbers."""
-        dtype = np.result_type(*(a.dtype for a in arguments if _is_float(a)))
-        shapes = _SHAPES[name](*arguments)
-        return tuple(self._zeros(s, dtype) for s in shapes) if isinstance(shapes, list) else self._zeros(shapes, dtype)
 
     def _zeros(self, shape: Any, dtype: Any) -> Any:
         xp = self.program.backend.xp
@@ -277,8 +249,12 @@ class _Recorder:
         return self._value_of(argument) if isinstance(argument, self.program.backend.xp.ndarray) else argument
 
 
-def _is_float(argument: Any) -> bool:
-    return getattr(getattr(argument, "dtype", None), "kind", None) == "f"
+def _names(module: Module, name: str) -> Iterator[tuple[int, str]]:
+    """Yield the ids and names of a module and its parts, without the recorder's notice."""
+    yield id(module), name
+    for part, child in object.__getattribute__(module, "_modules").items():
+        if child is not None:
+            yield from _names(child, f"{name}.{part}" if name else part)
 
 
 def _unwrapped(argument: Any) -> Any:
@@ -287,4 +263,4 @@ def _unwrapped(argument: Any) -> Any:
         return type(argument)(map(_unwrapped, argument))
     if isinstance(argument, Value):
         return argument.array
-    return argument.read() if isinstance(argument, Live) else argument
+    return argument.read() if isinstance(argument, PerReplay) else argument

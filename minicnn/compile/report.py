@@ -1,11 +1,9 @@
 """What a plan shows to people: a listing, a graph, and how much it computes."""
 
-import math
 from typing import Any
 
 from minicnn.compile.encode import Code, Instructions
 from minicnn.compile.graph import Block, Node, Region
-from minicnn.compile.program import Call
 
 
 def listing(code: Code) -> str:
@@ -19,10 +17,11 @@ def listing(code: Code) -> str:
     for step in code.steps:
         if isinstance(step, Instructions):
             lines.append(f"the machine, over {step.images} images in blocks:")
-            lines += [f"  {code.machine.disassembled(row, code.numbers)}" for row in step.rows]
+            for row, node in zip(step.rows, step.nodes, strict=True):
+                lines.append(f"  {_layer(node):<20} {code.machine.disassembled(row, code.numbers)}")
         else:
             ends = (" ".join(_described(code, thing) for thing in things) for things in (step.reads, step.writes))
-            lines.append(f"{_title(step):<20} {' -> '.join(ends)}")
+            lines.append(f"{_layer(step):<22} {_title(step)} {' -> '.join(ends)}")
     return "\n".join(lines)
 
 
@@ -35,7 +34,7 @@ def graph(code: Code) -> str:
     for phase, nodes in enumerate(code.phases):
         members = []
         for node in nodes:
-            members.append(f'n{index} [label="{_title(node)}"];')
+            members.append(f'n{index} [label="{_layer(node)}\\n{_title(node)}"];')
             reads = [code.graph.place_of(thing) for thing in node.reads]
             edges += [f'  n{made[r]} -> n{index} [label="{_described(code, r)}"];' for r in reads if r in made]
             made.update((code.graph.place_of(w), index) for w in node.writes)
@@ -46,23 +45,15 @@ def graph(code: Code) -> str:
 
 
 def flop(code: Code) -> int:
-    """Return the floating-point operations of a replay in convolutions and linear layers; 2 a multiply-add.
+    """Return the floating-point operations of a replay in convolutions and products of matrices; 2 a multiply-add.
 
     Also where a transform needs fewer.
     """
-    return sum(map(_flop, code.graph.program.calls))
+    return sum(call.flop() or 0 for call in code.graph.program.calls)
 
 
-def _flop(call: Call) -> int:
-    if call.kernel in ("conv2d", "linear"):
-        (y,), weight = call.outputs, call.arguments[1].shape
-    elif call.kernel in ("conv2d_grad_input", "linear_grad_input"):
-        y, weight = call.arguments[0], call.arguments[1].shape
-    elif call.kernel in ("conv2d_grad_weight", "linear_grad_weight"):
-        y, weight = call.arguments[0], call.outputs[0].shape
-    else:
-        return 0
-    return 2 * math.prod(weight) * math.prod(y.shape) // weight[0]
+def _layer(node: Node) -> str:
+    return node.call.layer if node.call else ""
 
 
 def _title(node: Node) -> str:

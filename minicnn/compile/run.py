@@ -8,10 +8,10 @@ import numpy as np
 from minicnn.compile.encode import Code, Instructions
 from minicnn.compile.graph import Node, Region
 from minicnn.compile.profile import Stopwatch
-from minicnn.compile.program import Action, Live, Value
+from minicnn.compile.program import Action, PerReplay, Value
 
 Environment = dict[Any, Any]
-"""What Values (their arrays) and Lives (their numbers) are in this replay; of states it is their own array."""
+"""What Values (their arrays) and PerReplays (their numbers) are in this replay; of states it is their own array."""
 
 
 def aligned(length: int) -> np.ndarray:
@@ -60,7 +60,7 @@ class Run:
         done: list[Action] = []
         try:
             for thing in self._before:
-                if isinstance(thing, Live):
+                if isinstance(thing, PerReplay):
                     environment[thing] = thing.read()
                 else:
                     thing.do()
@@ -103,7 +103,7 @@ def _array(environment: Environment, argument: Any) -> Any:
         return environment.get(argument, argument.array)
     if isinstance(argument, list | tuple):
         return type(argument)(_array(environment, a) for a in argument)
-    return environment[argument] if isinstance(argument, Live) else argument
+    return environment[argument] if isinstance(argument, PerReplay) else argument
 
 
 class _Binding:
@@ -133,13 +133,13 @@ class _Binding:
 
     def call(self, call: Any) -> Callable[[], None]:
         environment = self.environment
-        if call.kernel == "inspect":
+        if call.kernel == "check_on_replay":
             seen, action = call.arguments
             return lambda: action(_array(environment, seen))
         kernel = getattr(self.code.graph.program.backend.kernels, call.kernel)
         arguments = [self.fixed(argument) for argument in call.arguments]
         outputs = call.outputs
-        late = [i for i, argument in enumerate(arguments) if isinstance(argument, Value | Live | list | tuple)]
+        late = [i for i, argument in enumerate(arguments) if isinstance(argument, Value | PerReplay | list | tuple)]
 
         def run() -> None:
             now = arguments.copy()
@@ -161,7 +161,7 @@ class _Binding:
         take = self.code.machine.sgd_steps(addresses, sizes, numbers, calls[0].arguments[-1])
 
         options = [call.arguments[3:8] for call in calls]
-        now = environment.get  # of a Live its number; of a number itself
+        now = environment.get  # of a PerReplay its number; of a number itself
 
         def run() -> None:
             numbers[...] = [

@@ -106,6 +106,6 @@ def _are_edited(sources: set[Block], makers: Sequence[tuple[int, Node]], order: 
     return any(
         source in n.writes
         for maker in makers
-        for source in sources.intersection(maker[1].reads)  # type: ignore[arg-type]
+        for source in sources.intersection(maker[1].reads)
         for _, n in order[order.index(maker) + 1 :]
     )

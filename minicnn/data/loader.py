@@ -81,12 +81,13 @@ class Loader:
         kernels, move = self._backend.kernels, self._backend.asarray
         n, size, records = len(index), self.dataset.images.shape[2:], move(index)
         recolors = augment.jitters or augment.sharpness != 1
-        scaling = self._unit if recolors else (self._mean, self._std)
+        mean, std = self._unit if recolors else (self._mean, self._std)
         if augment.warps:
             maps = move(augment.draw_maps(rng, size, *moves))
-            x = kernels.warp_images(self._images, records, maps, *scaling, augment.padding_mode)
+            x = kernels.warp_images(self._images, records, maps, mean, std, augment.padding_mode)
         else:
-            x = kernels.gather_images(self._images, records, *map(move, moves), *scaling, augment.padding_mode)
+            flip, dy, dx = map(move, moves)
+            x = kernels.gather_images(self._images, records, flip, dy, dx, mean, std, augment.padding_mode)
         if augment.jitters:
             x = kernels.adjust_colors(x, *map(move, augment.draw_colors(rng, n)))
         if augment.sharpness != 1:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
+from minicnn.shapes import output_size
 from minicnn.tensor import Tensor
 from minicnn.text import brief
 
@@ -34,9 +35,9 @@ def check_count(operation: str, **counts: int) -> None:
             raise ValueError(f"{operation}: expected {name} of at most {_MOST}, received {brief(value)}")
 
 
-def check_size(operation: str, name: str, shape: tuple[int, ...], itemsize: int) -> None:
+def check_size(operation: str, name: str, shape: tuple[int, ...], dtype: Any) -> None:
     """Raise ValueError for an array of ``shape`` that this machine's memory cannot hold."""
-    size = math.prod(shape) * itemsize
+    size = math.prod(shape) * dtype.itemsize
     if size > _MEMORY:
         raise ValueError(
             f"{operation}: expected {name} that fits into the memory ({_MEMORY / 2**30:,.0f} GiB), "
@@ -87,3 +88,22 @@ def check_images(operation: str, x: Tensor) -> None:
     check_float(operation, input=x)
     if x.ndim != 4 or 0 in x.shape[1:]:
         raise ValueError(f"{operation}: expected an input (N, C, H, W) with pixels, received shape {x.shape}")
+
+
+def count_windows(
+    operation: str,
+    x: Tensor,
+    window: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int] = (1, 1),
+    ceil_mode: bool = False,
+) -> tuple[int, ...]:
+    """Return (OH, OW), how many windows fit on images; ValueError for none. See :func:`minicnn.shapes.output_size`."""
+    counts = output_size(x.shape[2:], window, stride, padding, dilation, ceil_mode)
+    if min(counts) < 1:
+        raise ValueError(
+            f"{operation}: expected a window that fits into the input {x.shape[2:]} with padding {padding}, "
+            f"received {window} with dilation {dilation}"
+        )
+    return counts

@@ -1,6 +1,14 @@
 """The convolution of images."""
 
-from minicnn.functional.arguments import IntPair, check_float, check_images, check_shape, check_size, pair
+from minicnn.functional.arguments import (
+    IntPair,
+    check_float,
+    check_images,
+    check_shape,
+    check_size,
+    count_windows,
+    pair,
+)
 from minicnn.tensor import Tensor, kernels_of
 from minicnn.text import brief
 
@@ -50,17 +58,10 @@ def conv2d(
     check_shape("conv2d", (outputs,), bias=bias)
     strides, dilations = pair("conv2d", "stride", stride, 1), pair("conv2d", "dilation", dilation, 1)
     pads = _padding(padding, window, strides, dilations)
-    for size, kernel, pad, step in zip(input.shape[2:], window, pads, dilations, strict=True):
-        if step * (kernel - 1) + 1 > size + 2 * pad:
-            raise ValueError(
-                f"conv2d: expected a window that fits into the input {input.shape[2:]} with padding {pads}, "
-                f"received {window} with dilation {dilations}"
-            )
-    padded = tuple(size + 2 * pad for size, pad in zip(input.shape[2:], pads, strict=True))
-    axes = zip(padded, window, strides, dilations, strict=True)
-    reach = ((size - step * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, step in axes)
-    check_size("conv2d", "a padded input", (*input.shape[:2], *padded), input.dtype.itemsize)
-    check_size("conv2d", "an output", (input.shape[0], outputs, *reach), input.dtype.itemsize)
+    size = count_windows("conv2d", input, window, strides, pads, dilations)
+    padded = (n + 2 * pad for n, pad in zip(input.shape[2:], pads, strict=True))
+    check_size("conv2d", "a padded input", (*input.shape[:2], *padded), input.dtype)
+    check_size("conv2d", "an output", (input.shape[0], outputs, *size), input.dtype)
 
     k = kernels_of(input)
     x, w = input.data, weight.data

@@ -4,7 +4,7 @@ from typing import Any
 
 from minicnn import backend
 from minicnn.functional.arguments import check_float, check_fraction, check_option, check_shape
-from minicnn.recording import inspect
+from minicnn.recording import check_on_replay
 from minicnn.tensor import Tensor, kernels_of
 
 
@@ -83,7 +83,7 @@ def _labels(logits: Tensor, target: Tensor | Any) -> Any:
         if lowest < 0 or highest >= classes:
             raise ValueError(f"cross_entropy: expected labels from 0 to {classes - 1}, received {lowest} to {highest}")
 
-    inspect(labels, check)
+    check_on_replay(labels, check)
     k = kernels_of(logits)
     return k.copy(labels) if labels.dtype == "int64" else k.convert(labels, "int64")
 

@@ -7,7 +7,7 @@ from typing import Any
 from minicnn import random
 from minicnn.autograd import split_vjps
 from minicnn.functional.arguments import check_float, check_fraction, check_shape
-from minicnn.recording import live
+from minicnn.recording import per_replay
 from minicnn.tensor import Tensor, kernels_of
 
 
@@ -127,5 +127,5 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     if p == 1:
         return input * 0
     k = kernels_of(input)
-    key, rate = live(random.default_generator.key), float(p)
+    key, rate = per_replay(random.default_generator.key), float(p)
     return Tensor.from_op(k.dropout(input.data, key, rate), (input,), (lambda gy: k.dropout(gy, key, rate),))

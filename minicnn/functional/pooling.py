@@ -1,6 +1,6 @@
 """Functions that pool the pixels of windows."""
 
-from minicnn.functional.arguments import IntPair, check_images, check_size, pair
+from minicnn.functional.arguments import IntPair, check_images, check_size, count_windows, pair
 from minicnn.tensor import Tensor, kernels_of
 
 
@@ -39,13 +39,10 @@ def max_pool2d(
                 f"max_pool2d: expected windows that meet the input {input.shape[2:]}, "
                 f"received padding {pads} and dilation {dilations}, which step over it"
             )
-    output_size = tuple(
-        _length("max_pool2d", *axis, ceil_mode)
-        for axis in zip(input.shape[2:], size, strides, pads, dilations, strict=True)
-    )
+    counts = count_windows("max_pool2d", input, size, strides, pads, dilations, ceil_mode)
     k = kernels_of(input)
     shape = input.shape
-    y, taps = k.max_pool2d(input.data, size, strides, pads, dilations, output_size)
+    y, taps = k.max_pool2d(input.data, size, strides, pads, dilations, counts)
     return Tensor.from_op(y, (input,), (lambda gy: k.max_pool2d_grad(gy, taps, shape, size, strides, pads, dilations),))
 
 
@@ -78,8 +75,9 @@ def avg_pool2d(
             )
         pair("avg_pool2d", "divisor_override", abs(divisor_override), 1)
     axes = []
-    for axis, (length, window, step, pad) in enumerate(zip(input.shape[2:], size, strides, pads, strict=True)):
-        count = _length("avg_pool2d", length, window, step, pad, 1, ceil_mode)
+    windows = count_windows("avg_pool2d", input, size, strides, pads, ceil_mode=ceil_mode)
+    each = zip(input.shape[2:], size, strides, pads, windows, strict=True)
+    for axis, (length, window, step, pad, count) in enumerate(each):
         first = [i * step - pad for i in range(count)]
         starts, stops = [max(f, 0) for f in first], [min(f + window, length) for f in first]
         if divisor_override is not None:
@@ -132,17 +130,3 @@ def _window(
     if any(2 * pad > window for pad, window in zip(pads, size, strict=True)):
         raise ValueError(f"{operation}: expected padding of at most half the window {size}, received {pads}")
     return size, strides, pads
-
-
-def _length(operation: str, length: int, window: int, stride: int, pad: int, dilation: int, ceil_mode: bool) -> int:
-    """Return the number of windows along an axis."""
-    room = length + 2 * pad - dilation * (window - 1) - 1
-    count = (-(-room // stride) if ceil_mode else room // stride) + 1
-    if ceil_mode and (count - 1) * stride >= length + pad:  # the last window would start in the right padding
-        count -= 1
-    if count < 1:
-        raise ValueError(
-            f"{operation}: expected a window that fits into the input {length} with padding {pad}, "
-            f"received {window} with dilation {dilation}"
-        )
-    return count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from inspect import isfunction
 from typing import Any
@@ -168,7 +168,9 @@ class Module:
         raise TypeError(f"{type(self).__name__}: expected a class that defines forward, received one that does not")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        output = self.forward(*inputs, **options)
+        recorder = current.get()
+        with nullcontext() if recorder is None else recorder.inside(self):
+            output = self.forward(*inputs, **options)
         for hook in self._hooks:
             hook(self, output)
         return output

@@ -7,7 +7,7 @@ from minicnn.functional.arguments import check_count, check_fraction
 from minicnn.nn import init
 from minicnn.nn.layer import Layer
 from minicnn.nn.module import Parameter
-from minicnn.recording import again, live
+from minicnn.recording import on_replay, per_replay
 from minicnn.tensor import Tensor, tensor
 
 
@@ -54,8 +54,8 @@ class _BatchNorm(Layer):
         count = self.num_batches_tracked
         if count is None:
             raise ValueError(f"{type(self).__name__}: momentum became None; make the layer with momentum=None instead")
-        again(lambda: _add(count, 1), undo=lambda: _add(count, -1))
-        return live(lambda: 1 / int(count.data))
+        on_replay(lambda: _add(count, 1), undo=lambda: _add(count, -1))
+        return per_replay(lambda: 1 / int(count.data))
 
 
 def _add(count: Tensor, number: int) -> None:

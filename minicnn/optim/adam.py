@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minicnn.optim.optimizer import Moved, Optimizer, option
-from minicnn.recording import live
+from minicnn.recording import per_replay
 from minicnn.tensor import Tensor
 
 
@@ -49,7 +49,7 @@ class Adam(Optimizer):
     def _update(self, group: dict[str, Any], moved: list[Moved]) -> None:
         self._count(moved)
         lr, eps, weight_decay = (option(group, name) for name in ("lr", "eps", "weight_decay"))
-        beta1, beta2 = live(lambda: group["betas"][0]), live(lambda: group["betas"][1])
+        beta1, beta2 = per_replay(lambda: group["betas"][0]), per_replay(lambda: group["betas"][1])
         mean, square = (self._slot(slot) for slot in self._slots)
         for i, p, gradient in moved:
             k, step = p.backend.kernels, self._steps_of(i)
@@ -59,7 +59,7 @@ class Adam(Optimizer):
 
     def _steps_of(self, index: int) -> Any:
         """Return the number of steps that the parameter has taken, this one included, read anew by every replay."""
-        return live(lambda: int(self._counts[index]))
+        return per_replay(lambda: int(self._counts[index]))
 
 
 class AdamW(Adam):

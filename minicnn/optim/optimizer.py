@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minicnn import shapes
-from minicnn.recording import Recorded, again, check_readable, current, live
+from minicnn.recording import Recorded, check_readable, current, on_replay, per_replay
 from minicnn.tensor import Tensor
 
 Moved = tuple[int, Tensor, Tensor]
@@ -144,7 +144,7 @@ class Optimizer:
             shapes.check_same(f"{self._name}: the gradient of parameter {i}", p, gradient)
             for slot, arrays in self._state.items():
                 shapes.check_same(f"{self._name}: the {slot} of parameter {i}, made before its data", p, arrays[i])
-        again(lambda: self._advance(1), undo=lambda: self._advance(-1))
+        on_replay(lambda: self._advance(1), undo=lambda: self._advance(-1))
         first = 0
         for group in self.param_groups:
             members = range(first, first + len(group["params"]))
@@ -167,7 +167,7 @@ class Optimizer:
         def add(steps: int) -> None:
             self._counts[indices] += steps
 
-        again(lambda: add(1), undo=lambda: add(-1))
+        on_replay(lambda: add(1), undo=lambda: add(-1))
 
     def state_dict(self) -> dict[str, Any]:
         """Return numbers, tuples of them and arrays by name; the arrays are shared.
@@ -240,4 +240,4 @@ class Optimizer:
 
 def option(group: Mapping[str, Any], name: str) -> Any:
     """Return an option of a group, read anew by every replay."""
-    return live(lambda: group[name])
+    return per_replay(lambda: group[name])

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minicnn.optim.optimizer import Moved, Optimizer, option
-from minicnn.recording import again, live
+from minicnn.recording import on_replay, per_replay
 from minicnn.tensor import Tensor
 
 
@@ -60,19 +60,21 @@ class SGD(Optimizer):
                     "compile the function anew"
                 )
 
-        again(check)
+        on_replay(check)
         velocity = [None] * len(self.params)
         if has_velocity:
             self._count(moved)
             velocity = self._slot("velocity")
-        options = [option(group, name) for name in ("lr", "momentum", "dampening", "weight_decay")]
+        lr, momentum, dampening, weight_decay = (
+            option(group, name) for name in ("lr", "momentum", "dampening", "weight_decay")
+        )
         for i, p, gradient in moved:
-            k = p.backend.kernels
-            k.sgd_step(p.data, gradient.data, velocity[i], has_velocity and self._is_first(i), *options, nesterov)
+            k, first = p.backend.kernels, has_velocity and self._is_first(i)
+            k.sgd_step(p.data, gradient.data, velocity[i], first, lr, momentum, dampening, weight_decay, nesterov)
 
     def _is_first(self, index: int) -> Any:
         """Return whether the parameter takes its first step with a momentum, read anew by every replay."""
-        return live(lambda: bool(self._counts[index] == 1))
+        return per_replay(lambda: bool(self._counts[index] == 1))
 
 
 def _form(group: Mapping[str, Any]) -> tuple[bool, bool]:

@@ -8,7 +8,7 @@ import minicnn.functional as F
 from minicnn import optim
 from minicnn.compile import compile
 from minicnn.nn import Module
-from minicnn.recording import inspect, live
+from minicnn.recording import check_on_replay, per_replay
 from minicnn.tensor import Tensor, kernels_of
 from minicnn.training.config import Config
 
@@ -76,7 +76,7 @@ class Update:
     def _backward(self, images: Tensor, labels: Tensor, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
         logits = self.model(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        inspect(loss.data, lambda array: self.check("loss", array))
+        check_on_replay(loss.data, lambda array: self.check("loss", array))
         self.optimizer.zero_grad()
         loss.backward(share)
         return loss, logits
@@ -88,10 +88,10 @@ class Update:
             optim.clip_grad_value_(self.optimizer.params, config.clip_value)
         if config.clip_norm:
             norm = optim.clip_grad_norm_(self.optimizer.params, config.clip_norm)
-            inspect(norm.data, lambda array: self.check("norm of the gradient", array))
+            check_on_replay(norm.data, lambda array: self.check("norm of the gradient", array))
         self.optimizer.step()
         if config.ema:
-            weight = live(lambda: 1 - min(config.ema, (1 + self.optimizer.steps) / (10 + self.optimizer.steps)))
+            weight = per_replay(lambda: 1 - min(config.ema, (1 + self.optimizer.steps) / (10 + self.optimizer.steps)))
             values = self.model.state_dict()
             for name, average in self.averaged.state_dict().items():
                 if average.dtype.kind == "f":

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from minicnn.backend import get, reference
+from minicnn.backend import get
+from minicnn.backend.reference import data as reference
 
 KERNELS = get("numpy").kernels
 MEAN, STD = np.float32([0.4, 0.5, 0.6]), np.float32([0.2, 0.3, 0.25])

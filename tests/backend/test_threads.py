@@ -292,4 +292,4 @@ print(json.dumps([2, sorted(set(imported)), sorted(set(counts()))]))
 
 def test_the_name_of_the_backend_reaches_it(most):
     backend.set_num_threads(1)
-    assert backend.get("numpy").kernels.get_num_threads() == 1
+    assert backend.get_num_threads() == 1

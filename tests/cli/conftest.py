@@ -53,10 +53,9 @@ def command(capsys, monkeypatch):
         out, err = capsys.readouterr()
         return caught.value.code, out, complaints(err)
 
-    kernels = backend.get("numpy").kernels
-    threads = kernels.get_num_threads()
+    threads = backend.get_num_threads()
     yield run
-    kernels.set_num_threads(threads)
+    backend.set_num_threads(threads)
 
 
 @pytest.fixture

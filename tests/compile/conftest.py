@@ -1,10 +1,10 @@
 """The number of threads, put back after a test, and a verifier of every plan that a test makes."""
 
 import pytest
-import verify
 
 from minicnn import backend
 from minicnn.compile import passes
+from shared import verify
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def verified(monkeypatch):
     watch("lower", lambda graph, program, machine, layout: verify.graph(graph, machine))
     watch("fuse", fused)
     watch("schedule", verify.schedule)
-    watch("rematerialise", lambda phases, _: verify.schedule(phases, seen["graph"], backend.get("numpy").kernels.machine))
+    watch("rematerialise", lambda phases, _: verify.schedule(phases, seen["graph"], backend.package("numpy").machine))
     watch("allocate", lambda result, phases, graph, machine: verify.allocation(*result, graph))
     watch("encode", lambda code, *_: verify.code(code))
 
@@ -37,7 +37,7 @@ def verified(monkeypatch):
 @pytest.fixture
 def threads():
     """Set the number of threads; where there are not that many, the test is skipped."""
-    before = backend.get("numpy").kernels.get_num_threads()
+    before = backend.get_num_threads()
 
     def use(count):
         try:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from runs import NETWORKS, Run, agree, batches, eager, nodes_of, same
 
 import minicnn
 import minicnn.functional as F
@@ -11,6 +10,7 @@ from minicnn.compile.record import record
 from minicnn.models import LeNet
 from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
+from shared.runs import NETWORKS, Run, agree, batches, eager, nodes_of, same
 
 COUNTS = [2, 9]  # one by one, and in lanes
 

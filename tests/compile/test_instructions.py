@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from runs import agree, conv, kinds, same
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn, random
+from shared.runs import agree, conv, kinds, same
 
 LAYERS = {
     "first": conv(3, 4, 1, bias=False),

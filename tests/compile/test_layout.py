@@ -4,7 +4,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from runs import Run, agree, batches, chain, conv, eager, fc, kinds, nodes_of
 
 import minicnn
 import minicnn.functional as F
@@ -14,6 +13,7 @@ from minicnn.compile.graph import Block, Region
 from minicnn.models import LeNet
 from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
+from shared.runs import Run, agree, batches, chain, conv, eager, fc, kinds, nodes_of
 
 MODELS = {
     "lenet": (LeNet, 32),

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from runs import NETWORKS, Run, agree, batches, eager, nodes_of, same
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend
+from shared.runs import NETWORKS, Run, agree, batches, eager, nodes_of, same
 
 
 @pytest.mark.parametrize("name", NETWORKS)

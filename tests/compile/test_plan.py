@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from runs import NETWORKS, Run, agree, batches, eager, same
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn, optim, random
 from minicnn.models import LeNet
 from minicnn.models.vgg import VGG
+from shared.runs import NETWORKS, Run, agree, batches, eager, same
 
 # LeNet
 

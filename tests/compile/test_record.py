@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from runs import nodes_of
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn, optim, random, recording
+from shared.runs import nodes_of
 
 X = np.random.default_rng(0).standard_normal((5, 3, 6, 5)).astype(np.float32)
 LABELS = np.array([0, 2, 1, 2, 0])

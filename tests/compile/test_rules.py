@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from runs import Run, agree, batches, chain, conv, fc, kinds, nodes_of, pool
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, nn
 from minicnn.models import LeNet
+from shared.runs import Run, agree, batches, chain, conv, fc, kinds, nodes_of, pool
 
 
 def test_lenet_step_is_fused():

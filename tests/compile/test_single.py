@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from runs import Run, agree, batches, chain, conv, eager, fc, kinds, pool, same
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn
 from minicnn.models import LeNet
+from shared.runs import Run, agree, batches, chain, conv, eager, fc, kinds, pool, same
 
 ONE_BY_ONE = {"linear_single"}
 

@@ -4,11 +4,11 @@ from functools import partial
 
 import numpy as np
 import pytest
-from runs import kinds
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn
+from shared.runs import kinds
 
 COUNTS = [5, 8, 13]
 SPECIAL = [np.inf, -np.inf]

@@ -4,12 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
-from runs import agree, kinds
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend
 from minicnn.backend.cpu.geometry import sweeps
+from shared.runs import agree, kinds
 
 
 def axes():

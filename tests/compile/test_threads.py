@@ -8,7 +8,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from runs import Run, batches
 
 import minicnn
 import minicnn.functional as F
@@ -18,6 +17,7 @@ from minicnn.models.vgg import VGG
 from minicnn.nn.module import evaluating
 from minicnn.training.evaluation import predict as probabilities
 from minicnn.training.explain import grad_cam
+from shared.runs import Run, batches
 
 
 def small_vgg():

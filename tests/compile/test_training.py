@@ -4,7 +4,6 @@ import sys
 
 import numpy as np
 import pytest
-from runs import Run, agree, batches, eager, kinds, nodes_of, same
 
 import minicnn
 import minicnn.functional as F
@@ -12,6 +11,7 @@ from minicnn import Tensor, nn, optim, random, recording
 from minicnn.models import LeNet
 from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
+from shared.runs import Run, agree, batches, eager, kinds, nodes_of, same
 
 MEANS = ("copy", "sum", "mean", "divide", "broadcast_to")
 MODELS = {
@@ -38,7 +38,8 @@ def test_what_is_left_to_calls(name):
     run = Run(build)
     run.train(batches(1, (9, 3, size, size)))
     rest = {
-        f"{kernel}()" for kernel in ("inspect", "sgd_step", "lerp_into", "multiply", "add", "power", "reshape", *MEANS)
+        f"{kernel}()"
+        for kernel in ("check_on_replay", "sgd_step", "lerp_into", "multiply", "add", "power", "reshape", *MEANS)
     }
     if name == "resnet":  # the factors of average pooling
         rest |= {"window_means()", "transpose()"}
@@ -98,7 +99,7 @@ def test_a_replay_that_raises_counts_no_step(fault):
 
     def step(images, labels):
         loss, logits = run.eager(images, labels)
-        recording.inspect(loss.data, look)
+        recording.check_on_replay(loss.data, look)
         return loss, logits
 
     compiled = minicnn.compile(step)

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from runs import kinds
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend
 from minicnn.backend.cpu.winograd import FILTER
+from shared.runs import kinds
 
 SPREAD = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])  # B^T
 GATHER = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])  # A^T

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from runs import kinds, nodes_of
 
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn
 from minicnn.backend.cpu.winograd_rows import FILTER
+from shared.runs import kinds, nodes_of
 
 POINTS = [0, 1, -1, 2, -2, 0.5, -0.5]
 ROWS = {"spread_rows", "spread_rows_grad", "gather_rows", "gather_rows_grad"}

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy import ndimage, stats
 
-from minicnn.backend import get, reference
+from minicnn.backend import get
+from minicnn.backend.reference import data as reference
 from minicnn.data import Augment, Dataset, Loader
 from minicnn.data.augment import inverse_maps
 

@@ -100,7 +100,7 @@ def kernels_of(**options):
     def spy(name):
         return lambda *arguments: calls.append(name) or getattr(kernels, name)(*arguments)
 
-    names = [name for name in kernels.__all__ if name.endswith("_images") or name.startswith("adjust_")]
+    names = [name for name in vars(kernels) if name.endswith("_images") or name.startswith("adjust_")]
     recorder = backend.Backend("reference", np, SimpleNamespace(**{name: spy(name) for name in names}))
     next(make(augment=Augment(**options), backend=recorder).epoch(0))
     return calls

@@ -170,7 +170,12 @@ ERRORS = {
         ValueError,
         r"at most half the window \(2, 4\), received \(2, 2\)",
     ),
-    "window": (X, {"kernel_size": (6, 2)}, ValueError, "fits into the input 5 with padding 0, received 6"),
+    "window": (
+        X,
+        {"kernel_size": (6, 2)},
+        ValueError,
+        r"fits into the input \(5, 6\) with padding \(0, 0\), received \(6, 2\)",
+    ),
     "integers": (Tensor([[[[1]]]]), {"kernel_size": 1}, TypeError, "float32 or float64, received int64"),
 }
 

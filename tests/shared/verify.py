@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minicnn.compile.graph import Block, Region, Value
+from minicnn.compile.graph import Block, Region
 
 DERIVED = {"sweeps", "window"}  # what the encoder makes operands of
 

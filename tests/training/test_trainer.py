@@ -100,8 +100,7 @@ def test_stopping_at_the_last_step_still_finishes_the_epoch(trainer):
 
 
 def test_same_seed_same_bits_with_any_number_of_threads(trainer):
-    kernels = backend.get("numpy").kernels
-    most = kernels.get_num_threads()
+    most = backend.get_num_threads()
     expected = identity(finish(trainer(epochs=2, flip=0.5)))
     assert identity(finish(trainer(epochs=2, flip=0.5))) == expected
     try:

@@ -1,171 +1,51 @@
 """The kernels for the CPU: Numba where it pays, the reference for the rest.
 
-What is imported from ``reference`` is bound by memory or called on small arrays, and Numba gained nothing there.
+What is left to the reference is bound by memory or called on small arrays, and Numba gained nothing there.
 """
 
-from minicnn.backend.cpu import machine as machine  # of compiled plans; not a kernel
-from minicnn.backend.cpu.activation import gelu, gelu_grad, softmax, softmax_grad
-from minicnn.backend.cpu.conv import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
-from minicnn.backend.cpu.data import gather_images, warp_images
-from minicnn.backend.cpu.elementwise import adam_step, dropout, relu_grad, sgd_step
-from minicnn.backend.cpu.layer_norm import layer_norm, layer_norm_grad
-from minicnn.backend.cpu.linear import linear, linear_grad_input, linear_grad_weight
-from minicnn.backend.cpu.matmul import matmul
-from minicnn.backend.cpu.normalization import batch_norm, batch_norm_grad, batch_norm_statistics
-from minicnn.backend.cpu.pooling import avg_pool2d, max_pool2d, max_pool2d_grad
-from minicnn.backend.cpu.threads import get_num_threads, set_num_threads
-from minicnn.backend.reference import (
-    accumulate,
-    add,
-    adjust_colors,
-    adjust_sharpness,
-    all_finite,
-    argmax,
-    argmin,
-    broadcast_to,
-    clip_norm,
-    clip_values,
-    concatenate,
-    convert,
-    copy,
-    copy_into,
-    cross_entropy,
-    cross_entropy_grad,
-    divide,
-    elu,
-    elu_grad,
-    equal,
-    erase_images,
-    exp,
-    extreme_grad,
-    getitem,
-    getitem_grad,
-    greater,
-    greater_equal,
-    label_range,
-    leaky_relu,
-    leaky_relu_grad,
-    lerp_into,
-    less,
-    less_equal,
-    linear_grad_bias,
-    log,
-    log_softmax,
-    log_softmax_grad,
-    max,
-    min,
-    mix_images,
-    multiply,
-    negative,
-    normalize_images,
-    not_equal,
-    power,
-    power_grad,
-    put_along_axis,
-    relu,
-    reshape,
-    sigmoid,
-    sigmoid_grad,
-    sqrt,
-    sqrt_grad,
-    subtract,
-    sum,
-    sum_to,
-    tanh,
-    tanh_grad,
-    total_norm,
-    transpose,
-    window_means,
+from minicnn.backend import reference
+from minicnn.backend.cpu import (
+    activation,
+    conv,
+    data,
+    elementwise,
+    layer_norm,
+    linear,
+    matmul,
+    normalization,
+    pooling,
 )
+from minicnn.backend.cpu import machine as machine  # of compiled plans; not a kernel
+from minicnn.backend.cpu.threads import get_num_threads as get_num_threads
+from minicnn.backend.cpu.threads import set_num_threads as set_num_threads
 
-__all__ = [
-    "accumulate",
-    "adam_step",
-    "add",
-    "adjust_colors",
-    "adjust_sharpness",
-    "all_finite",
-    "argmax",
-    "argmin",
-    "avg_pool2d",
-    "batch_norm",
-    "batch_norm_grad",
-    "batch_norm_statistics",
-    "broadcast_to",
-    "clip_norm",
-    "clip_values",
-    "concatenate",
-    "conv2d",
-    "conv2d_grad_bias",
-    "conv2d_grad_input",
-    "conv2d_grad_weight",
-    "convert",
-    "copy",
-    "copy_into",
-    "cross_entropy",
-    "cross_entropy_grad",
-    "divide",
-    "dropout",
-    "elu",
-    "elu_grad",
-    "equal",
-    "erase_images",
-    "exp",
-    "extreme_grad",
-    "gather_images",
-    "gelu",
-    "gelu_grad",
-    "get_num_threads",
-    "getitem",
-    "getitem_grad",
-    "greater",
-    "greater_equal",
-    "label_range",
-    "layer_norm",
-    "layer_norm_grad",
-    "leaky_relu",
-    "leaky_relu_grad",
-    "lerp_into",
-    "less",
-    "less_equal",
-    "linear",
-    "linear_grad_bias",
-    "linear_grad_input",
-    "linear_grad_weight",
-    "log",
-    "log_softmax",
-    "log_softmax_grad",
-    "matmul",
-    "max",
-    "max_pool2d",
-    "max_pool2d_grad",
-    "min",
-    "mix_images",
-    "multiply",
-    "negative",
-    "normalize_images",
-    "not_equal",
-    "power",
-    "power_grad",
-    "put_along_axis",
-    "relu",
-    "relu_grad",
-    "reshape",
-    "set_num_threads",
-    "sgd_step",
-    "sigmoid",
-    "sigmoid_grad",
-    "softmax",
-    "softmax_grad",
-    "sqrt",
-    "sqrt_grad",
-    "subtract",
-    "sum",
-    "sum_to",
-    "tanh",
-    "tanh_grad",
-    "total_norm",
-    "transpose",
-    "warp_images",
-    "window_means",
-]
+
+class Kernels(reference.Kernels):
+    """The reference, and what Numba does in its place."""
+
+    gelu = activation.gelu
+    gelu_grad = activation.gelu_grad
+    softmax = activation.softmax
+    softmax_grad = activation.softmax_grad
+    conv2d = conv.conv2d
+    conv2d_grad_bias = conv.conv2d_grad_bias
+    conv2d_grad_input = conv.conv2d_grad_input
+    conv2d_grad_weight = conv.conv2d_grad_weight
+    gather_images = data.gather_images
+    warp_images = data.warp_images
+    adam_step = elementwise.adam_step
+    dropout = elementwise.dropout
+    relu_grad = elementwise.relu_grad
+    sgd_step = elementwise.sgd_step
+    layer_norm_grad = layer_norm.layer_norm_grad
+    layer_norm = layer_norm.layer_norm
+    linear_grad_input = linear.linear_grad_input
+    linear_grad_weight = linear.linear_grad_weight
+    linear = linear.linear  # last: it hides the module
+    matmul = matmul.matmul
+    batch_norm = normalization.batch_norm
+    batch_norm_grad = normalization.batch_norm_grad
+    batch_norm_statistics = normalization.batch_norm_statistics
+    avg_pool2d = pooling.avg_pool2d
+    max_pool2d = pooling.max_pool2d
+    max_pool2d_grad = pooling.max_pool2d_grad

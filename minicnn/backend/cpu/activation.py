@@ -5,8 +5,7 @@ import math
 import numba
 import numpy as np
 
-from minicnn.backend import reference
-from minicnn.backend.cpu.jit import LANES, helper, jit, plain
+from minicnn.backend.cpu.jit import LANES, contiguous, helper, jit
 from minicnn.backend.cpu.lanes import (
     divide,
     fill,
@@ -17,30 +16,31 @@ from minicnn.backend.cpu.lanes import (
     where_greater,
 )
 from minicnn.backend.cpu.pointwise import exp_parts
+from minicnn.backend.reference import activation as reference
 
 _PIECE = 1 << 13  # elements of a task
 
 
 def gelu(x, approximate):
-    """See :func:`minicnn.backend.reference.gelu`."""
+    """See :func:`minicnn.backend.reference.activation.gelu`."""
     if approximate == "tanh" or x.dtype != np.float32 or x.size < LANES:
         return reference.gelu(x, approximate)
     y = np.empty(x.shape, dtype=x.dtype)
-    _gelu(plain(x).reshape(-1), y.reshape(-1))
+    _gelu(contiguous(x).reshape(-1), y.reshape(-1))
     return y
 
 
 def gelu_grad(gy, x, approximate):
-    """See :func:`minicnn.backend.reference.gelu_grad`."""
+    """See :func:`minicnn.backend.reference.activation.gelu_grad`."""
     if approximate == "tanh" or x.dtype != np.float32 or x.size < LANES:
         return reference.gelu_grad(gy, x, approximate)
     gx = np.empty(x.shape, dtype=x.dtype)
-    _gelu_grad(plain(gy).reshape(-1), plain(x).reshape(-1), gx.reshape(-1))
+    _gelu_grad(contiguous(gy).reshape(-1), contiguous(x).reshape(-1), gx.reshape(-1))
     return gx
 
 
 def softmax(x, axis):
-    """See :func:`minicnn.backend.reference.softmax`."""
+    """See :func:`minicnn.backend.reference.activation.softmax`."""
     if axis not in (-1, x.ndim - 1) or x.dtype != np.float32:
         return reference.softmax(x, axis)
     y = np.empty(x.shape, dtype=x.dtype)
@@ -49,7 +49,7 @@ def softmax(x, axis):
 
 
 def softmax_grad(gy, y, axis):
-    """See :func:`minicnn.backend.reference.softmax_grad`."""
+    """See :func:`minicnn.backend.reference.activation.softmax_grad`."""
     if axis not in (-1, y.ndim - 1):
         return reference.softmax_grad(gy, y, axis)
     gx = np.empty(y.shape, dtype=y.dtype)
@@ -59,7 +59,7 @@ def softmax_grad(gy, y, axis):
 
 def _rows(x):
     """(..., M) -> (rows, M)."""
-    return plain(x).reshape(-1, x.shape[-1])
+    return contiguous(x).reshape(-1, x.shape[-1])
 
 
 @jit(parallel=True)

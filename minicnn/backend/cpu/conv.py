@@ -8,13 +8,14 @@ threads.
 import numba
 import numpy as np
 
-from minicnn.backend import reference
 from minicnn.backend.cpu import blocks
 from minicnn.backend.cpu.blas import one_thread
 from minicnn.backend.cpu.geometry import Window, padded, tile_for, up
 from minicnn.backend.cpu.instruction import View
-from minicnn.backend.cpu.jit import LANES, jit, plain
+from minicnn.backend.cpu.jit import LANES, contiguous, jit
 from minicnn.backend.cpu.threads import get_num_threads
+from minicnn.backend.reference import conv as reference
+from minicnn.shapes import output_size
 
 # for few images, and for windows that the lanes cannot do
 _conv2d = one_thread(reference.conv2d)
@@ -25,21 +26,18 @@ _PIECE = 1024
 
 
 def conv2d(x, weight, bias, stride, padding, dilation, groups):
-    """See :func:`minicnn.backend.reference.conv2d`; fewer than LANES / 2 images are left to it."""
+    """See :func:`minicnn.backend.reference.conv.conv2d`; fewer than LANES / 2 images are left to it."""
     if x.shape[0] < LANES // 2:
         return _conv2d(x, weight, bias, stride, padding, dilation, groups)
     kernel = weight.shape[2:]
-    size = tuple(
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(x.shape[2:], padding, dilation, kernel, stride, strict=True)
-    )
+    size = output_size(x.shape[2:], kernel, stride, padding, dilation)
     if bias is None:
         bias = np.zeros(weight.shape[0], dtype=x.dtype)
     return _correlate(x, weight, bias, size, Window(kernel, stride, padding, dilation), groups, (1, 1))
 
 
 def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
-    """See :func:`minicnn.backend.reference.conv2d_grad_input`.
+    """See :func:`minicnn.backend.reference.conv.conv2d_grad_input`.
 
     It is a convolution too: of gy with ``stride - 1`` zeros between its pixels, with the filters rotated by 180 degrees
     and input and output channels exchanged.
@@ -61,7 +59,7 @@ def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
 
 
 def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
-    """See :func:`minicnn.backend.reference.conv2d_grad_weight`."""
+    """See :func:`minicnn.backend.reference.conv.conv2d_grad_weight`."""
     if gy.shape[0] < LANES // 2:
         return _conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups)
     o, c = shape[0] // groups, shape[1]
@@ -74,8 +72,8 @@ def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
     partial = np.zeros((parts, groups, o, taps.size), dtype=gy.dtype)
     first = padding[0] * room[1] + padding[1] * LANES
     _grad_weight(
-        plain(gy), plain(x), partial, table, starts, taps.size, pixels.size, first, room, choice, rows * columns,
-        min(parts, get_num_threads()),
+        contiguous(gy), contiguous(x), partial, table, starts, taps.size, pixels.size, first, room, choice,
+        rows * columns, min(parts, get_num_threads()),
     )  # fmt: skip
     total = partial[0]
     for part in partial[1:]:
@@ -84,9 +82,9 @@ def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
 
 
 def conv2d_grad_bias(gy):
-    """See :func:`minicnn.backend.reference.conv2d_grad_bias`."""
+    """See :func:`minicnn.backend.reference.conv.conv2d_grad_bias`."""
     n, c, h, w = gy.shape
-    return _channel_sums(plain(gy).reshape(n, c, h * w)).sum(axis=0).astype(gy.dtype)
+    return _channel_sums(contiguous(gy).reshape(n, c, h * w)).sum(axis=0).astype(gy.dtype)
 
 
 def _correlate(x, weight, bias, size, window, groups, spacing):
@@ -101,8 +99,8 @@ def _correlate(x, weight, bias, size, window, groups, spacing):
     first = window.padding[0] * room[1] + window.padding[1] * LANES
     threads = min(-(-x.shape[0] // LANES), get_num_threads())
     _correlate_blocks(
-        plain(x), plain(weight).reshape(-1), plain(bias), y, table, starts, taps.size, first, room, spacing, groups,
-        choice, up(o, rows), threads,
+        contiguous(x), contiguous(weight).reshape(-1), contiguous(bias), y, table, starts, taps.size, first, room,
+        spacing, groups, choice, up(o, rows), threads,
     )  # fmt: skip
     return y
 

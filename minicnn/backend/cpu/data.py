@@ -3,25 +3,26 @@
 import numba
 import numpy as np
 
-from minicnn.backend.cpu.jit import LANES, helper, jit, plain
+from minicnn.backend.cpu.jit import LANES, contiguous, helper, jit
 from minicnn.backend.cpu.lanes import fill, load_bytes, prefetch, reversed_lanes, store
 
 _MODES = {"constant": 0, "reflect": 1, "replicate": 2}
 
 
 def gather_images(images, index, flip, dy, dx, mean, std, mode):
-    """See :func:`minicnn.backend.reference.gather_images`."""
+    """See :func:`minicnn.backend.reference.data.gather_images`."""
     y = np.empty((len(index), *images.shape[1:]), dtype=np.float32)
     scale = (1 / (255 * std)).astype(np.float32)
-    _gather(plain(images), plain(index), plain(flip), plain(dy), plain(dx), scale, plain(mean / std), _MODES[mode], y)
+    images, index, flip, dy, dx, shift = map(contiguous, (images, index, flip, dy, dx, mean / std))
+    _gather(images, index, flip, dy, dx, scale, shift, _MODES[mode], y)
     return y
 
 
 def warp_images(images, index, matrix, mean, std, mode):
-    """See :func:`minicnn.backend.reference.warp_images`."""
+    """See :func:`minicnn.backend.reference.data.warp_images`."""
     y = np.empty((len(index), *images.shape[1:]), dtype=np.float32)
     scale = (1 / (255 * std)).astype(np.float32)
-    _warp(plain(images), plain(index), plain(matrix), scale, plain(mean / std), _MODES[mode], y)
+    _warp(contiguous(images), contiguous(index), contiguous(matrix), scale, contiguous(mean / std), _MODES[mode], y)
     return y
 
 

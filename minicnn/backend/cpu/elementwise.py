@@ -2,28 +2,28 @@
 
 import numpy as np
 
-from minicnn.backend import reference
-from minicnn.backend.cpu.jit import jit, plain
+from minicnn.backend.cpu.jit import contiguous, jit
+from minicnn.backend.reference import optimizer as reference
 
 
 def relu_grad(gy, y):
-    """See :func:`minicnn.backend.reference.relu_grad`."""
+    """See :func:`minicnn.backend.reference.activation.relu_grad`."""
     gx = np.empty_like(y, order="C")
-    _relu_grad(plain(gy).reshape(-1), plain(y).reshape(-1), gx.reshape(-1))
+    _relu_grad(contiguous(gy).reshape(-1), contiguous(y).reshape(-1), gx.reshape(-1))
     return gx
 
 
 def dropout(x, key, p):
-    """See :func:`minicnn.backend.reference.dropout`."""
+    """See :func:`minicnn.backend.reference.normalization.dropout`."""
     y = np.empty(x.shape, dtype=x.dtype)
     _dropout(
-        plain(x).reshape(-1), y.reshape(-1), np.uint64(key), np.uint64(round(p * 2**24)), x.dtype.type(1 / (1 - p))
+        contiguous(x).reshape(-1), y.reshape(-1), np.uint64(key), np.uint64(round(p * 2**24)), x.dtype.type(1 / (1 - p))
     )
     return y
 
 
 def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov):
-    """See :func:`minicnn.backend.reference.sgd_step`, which also takes what is not contiguous."""
+    """See :func:`minicnn.backend.reference.optimizer.sgd_step`, which also takes what is not contiguous."""
     if not _contiguous(parameter, velocity):
         reference.sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov)
         return
@@ -31,7 +31,7 @@ def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weig
     state = parameter if velocity is None else velocity  # without momentum it is only an argument of the right type
     sgd_step_flat(
         parameter.reshape(-1),
-        plain(gradient).reshape(-1),
+        contiguous(gradient).reshape(-1),
         state.reshape(-1),
         velocity is not None,
         first,
@@ -44,14 +44,14 @@ def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weig
 
 
 def adam_step(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled):
-    """See :func:`minicnn.backend.reference.adam_step`, which also takes what is not contiguous."""
+    """See :func:`minicnn.backend.reference.optimizer.adam_step`, which also takes what is not contiguous."""
     if not _contiguous(parameter, mean, square):
         reference.adam_step(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled)
         return
     real = parameter.dtype.type
     _adam_step(
         parameter.reshape(-1),
-        plain(gradient).reshape(-1),
+        contiguous(gradient).reshape(-1),
         mean.reshape(-1),
         square.reshape(-1),
         real(1 - lr * weight_decay if decoupled else 1),

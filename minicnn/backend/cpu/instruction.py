@@ -127,7 +127,7 @@ def row(name: str, **operands: tuple[int, ...]) -> list[int]:
 
 def calls() -> str:
     """Return the chain of calls of the interpreter, as the source of a branch for each instruction."""
-    lines = []
+    lines: list[str] = []
     for name, declared in INSTRUCTIONS.items():
         places, words = iter("abcd"), iter(f"r[{i}]" for i in range(_FIRST_WORD, WIDTH))
         read = {

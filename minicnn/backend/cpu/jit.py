@@ -51,7 +51,7 @@ def helper(function: Callable) -> Any:
     return jit(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
-def plain(array: np.ndarray) -> np.ndarray:
+def contiguous(array: np.ndarray) -> np.ndarray:
     """``array`` as C-contiguous and writable: Numba compiles every other layout anew."""
     array = np.ascontiguousarray(array)
     return array if array.flags.writeable else array.copy()

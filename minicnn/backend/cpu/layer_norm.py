@@ -5,14 +5,14 @@ import math
 import numba
 import numpy as np
 
-from minicnn.backend import reference
-from minicnn.backend.cpu.jit import jit, plain
+from minicnn.backend.cpu.jit import contiguous, jit
+from minicnn.backend.reference import reductions
 
 _ROWS = 64
 
 
 def layer_norm(x, dims, weight, bias, eps):
-    """See :func:`minicnn.backend.reference.layer_norm`."""
+    """See :func:`minicnn.backend.reference.normalization.layer_norm`."""
     rows = _rows(x, dims)
     y, mean, inverse_std = np.empty_like(rows), np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
     _normalize(rows, *_affine(rows, weight, bias), x.dtype.type(eps), y, mean, inverse_std)
@@ -21,25 +21,25 @@ def layer_norm(x, dims, weight, bias, eps):
 
 
 def layer_norm_grad(gy, x, dims, mean, inverse_std, weight):
-    """See :func:`minicnn.backend.reference.layer_norm_grad`."""
+    """See :func:`minicnn.backend.reference.normalization.layer_norm_grad`."""
     rows, inner = _rows(x, dims), x.shape[x.ndim - dims :]
     gx = np.empty_like(rows)
     sums = np.empty((2, -(-len(rows) // _ROWS), rows.shape[1]), dtype=x.dtype)
     scale, _ = _affine(rows, weight, None)
-    _gradient(_rows(gy, dims), rows, plain(mean).reshape(-1), plain(inverse_std).reshape(-1), scale, gx, sums)
-    gweight, gbias = reference.sum(sums, (1,), False)
+    _gradient(_rows(gy, dims), rows, contiguous(mean).reshape(-1), contiguous(inverse_std).reshape(-1), scale, gx, sums)
+    gweight, gbias = reductions.sum(sums, (1,), False)
     return gx.reshape(x.shape), gweight.reshape(inner), gbias.reshape(inner)
 
 
 def _rows(x, dims):
     """Leading axes and the last ``dims``, as a matrix."""
-    return plain(x).reshape(-1, math.prod(x.shape[x.ndim - dims :]))
+    return contiguous(x).reshape(-1, math.prod(x.shape[x.ndim - dims :]))
 
 
 def _affine(rows, weight, bias):
     """Weight and bias of one row; ones and zeros for None."""
-    one = np.ones(rows.shape[1], rows.dtype) if weight is None else plain(weight).reshape(-1)
-    return one, np.zeros_like(one) if bias is None else plain(bias).reshape(-1)
+    one = np.ones(rows.shape[1], rows.dtype) if weight is None else contiguous(weight).reshape(-1)
+    return one, np.zeros_like(one) if bias is None else contiguous(bias).reshape(-1)
 
 
 @jit(parallel=True, fastmath={"reassoc", "nsz", "contract"})

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from minicnn.backend.cpu.blas import one_thread
-from minicnn.backend.cpu.jit import jit, plain
+from minicnn.backend.cpu.jit import contiguous, jit
 
 _SMALL = 1 << 18  # multiply-adds below which OpenBLAS, which the packages of NumPy bring, takes no second thread
 _WORTH = 1 << 21  # multiply-adds from which one pays
@@ -17,7 +17,7 @@ _ROWS = 64
 
 
 def matmul(a, b):
-    """See :func:`minicnn.backend.reference.matmul`."""
+    """See :func:`minicnn.backend.reference.arithmetic.matmul`."""
     work = a.size * b.shape[-1] if a.shape[:-2] == b.shape[:-2] else a.size * b.size
     if a.dtype.kind != "f" or work < _SMALL:
         return a @ b
@@ -26,7 +26,7 @@ def matmul(a, b):
             return a @ b
     _load_scipy()
     y = np.empty((*a.shape[:-1], b.shape[-1]), dtype=a.dtype)
-    a, b, out = (plain(m).reshape(-1, *m.shape[-2:]) for m in (a, b, y))
+    a, b, out = (contiguous(m).reshape(-1, *m.shape[-2:]) for m in (a, b, y))
     with one_thread:
         _products(a, b, out)
     return y

@@ -8,41 +8,42 @@ import math
 import numba
 import numpy as np
 
-from minicnn.backend.cpu.jit import jit, plain
+from minicnn.backend.cpu.jit import contiguous, jit
 
 _PIECE = 1024
 
 
 def batch_norm_statistics(x):
-    """See :func:`minicnn.backend.reference.batch_norm_statistics`."""
+    """See :func:`minicnn.backend.reference.normalization.batch_norm_statistics`."""
     mean, var = np.empty(x.shape[1], dtype=x.dtype), np.empty(x.shape[1], dtype=x.dtype)
     _statistics(_planes(x), mean, var)
     return mean, var
 
 
 def batch_norm(x, mean, inverse_std, weight, bias):
-    """See :func:`minicnn.backend.reference.batch_norm`."""
+    """See :func:`minicnn.backend.reference.normalization.batch_norm`."""
     scale = inverse_std if weight is None else inverse_std * weight
     y = np.empty(x.shape, dtype=x.dtype)
     shift = np.zeros_like(mean) if bias is None else bias
-    _normalize(_planes(x), plain(mean), plain(scale), plain(shift), _planes(y))
+    _normalize(_planes(x), contiguous(mean), contiguous(scale), contiguous(shift), _planes(y))
     return y
 
 
 def batch_norm_grad(gy, x, mean, inverse_std, weight, training):
-    """See :func:`minicnn.backend.reference.batch_norm_grad`."""
+    """See :func:`minicnn.backend.reference.normalization.batch_norm_grad`."""
     gx = np.empty(x.shape, dtype=x.dtype)
     gweight, gbias = np.empty(x.shape[1], dtype=x.dtype), np.empty(x.shape[1], dtype=x.dtype)
     scale = inverse_std if weight is None else inverse_std * weight
     _gradient(
-        _planes(gy), _planes(x), plain(mean), plain(inverse_std), plain(scale), _planes(gx), gweight, gbias, training
-    )
+        _planes(gy), _planes(x), contiguous(mean), contiguous(inverse_std), contiguous(scale), _planes(gx), gweight,
+        gbias, training,
+    )  # fmt: skip
     return gx, gweight, gbias
 
 
 def _planes(x):
     """(N, C, ...) -> (N, C, M)."""
-    return plain(x).reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]))
+    return contiguous(x).reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]))
 
 
 @jit(parallel=True, fastmath={"reassoc", "nsz", "contract"})

@@ -3,35 +3,36 @@
 import numba
 import numpy as np
 
-from minicnn.backend.cpu.jit import helper, jit, plain
+from minicnn.backend.cpu.jit import contiguous, helper, jit
 
 
 def max_pool2d(x, kernel_size, stride, padding, dilation, output_size):
-    """See :func:`minicnn.backend.reference.max_pool2d`."""
+    """See :func:`minicnn.backend.reference.pooling.max_pool2d`."""
     n, c, h, w = x.shape
     y = np.empty((n, c, *output_size), dtype=x.dtype)
     taps = np.empty(y.shape, dtype=np.uint16)
     planes = (n * c, *output_size)
     _max_pool(
-        plain(x).reshape(n * c, h, w), y.reshape(planes), taps.reshape(planes), kernel_size, stride, padding, dilation
-    )
+        contiguous(x).reshape(n * c, h, w), y.reshape(planes), taps.reshape(planes), kernel_size, stride, padding,
+        dilation,
+    )  # fmt: skip
     return y, taps
 
 
 def max_pool2d_grad(gy, taps, shape, kernel_size, stride, padding, dilation):
-    """See :func:`minicnn.backend.reference.max_pool2d_grad`."""
+    """See :func:`minicnn.backend.reference.pooling.max_pool2d_grad`."""
     n, c, h, w = shape
     gx = np.zeros(shape, dtype=gy.dtype)
-    gy, taps = (plain(a).reshape(n * c, *gy.shape[2:]) for a in (gy, taps))
+    gy, taps = (contiguous(a).reshape(n * c, *gy.shape[2:]) for a in (gy, taps))
     _max_pool_grad(gy, taps, gx.reshape(n * c, h, w), kernel_size[1], stride, padding, dilation)
     return gx
 
 
 def avg_pool2d(x, rows, columns):
-    """See :func:`minicnn.backend.reference.avg_pool2d`."""
+    """See :func:`minicnn.backend.reference.pooling.avg_pool2d`."""
     n, c, h, w = x.shape
     y = np.empty((n, c, len(rows), len(columns)), dtype=x.dtype)
-    _avg_pool(plain(x).reshape(n * c, h, w), plain(rows), plain(columns), y.reshape(n * c, *y.shape[2:]))
+    _avg_pool(contiguous(x).reshape(n * c, h, w), contiguous(rows), contiguous(columns), y.reshape(n * c, *y.shape[2:]))
     return y
 
 

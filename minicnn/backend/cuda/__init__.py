@@ -1,178 +1,56 @@
 """The kernels for the GPU: CUDA C on CuPy arrays where it pays, the reference for the rest.
 
 The modules here mirror those of the reference, which holds the docstrings too; the kernels of each are in the ``.cu``
-file of the same name. What is imported from ``reference`` is a single launch of CuPy's own, a view, or seldom used.
+file of the same name. What is left to the reference is a single launch of CuPy's own, a view, or seldom used.
 """
 
-from minicnn.backend.cuda.activation import (
-    elu,
-    elu_grad,
-    gelu,
-    gelu_grad,
-    leaky_relu,
-    leaky_relu_grad,
-    log_softmax,
-    log_softmax_grad,
-    relu,
-    relu_grad,
-    sigmoid,
-    sigmoid_grad,
-    softmax,
-    softmax_grad,
-    tanh_grad,
-)
-from minicnn.backend.cuda.arithmetic import all_finite, getitem_grad, lerp_into
-from minicnn.backend.cuda.conv import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
-from minicnn.backend.cuda.data import gather_images, warp_images
-from minicnn.backend.cuda.launch import device_memory, require_device
-from minicnn.backend.cuda.loss import cross_entropy, cross_entropy_grad, label_range
-from minicnn.backend.cuda.normalization import (
-    batch_norm,
-    batch_norm_grad,
-    batch_norm_statistics,
-    dropout,
-    layer_norm,
-    layer_norm_grad,
-)
-from minicnn.backend.cuda.optimizer import adam_step, clip_norm, sgd_step, total_norm
-from minicnn.backend.cuda.pooling import avg_pool2d, max_pool2d, max_pool2d_grad, window_means
-from minicnn.backend.reference import (
-    accumulate,
-    add,
-    adjust_colors,
-    adjust_sharpness,
-    argmax,
-    argmin,
-    broadcast_to,
-    clip_values,
-    concatenate,
-    convert,
-    copy,
-    copy_into,
-    divide,
-    equal,
-    erase_images,
-    exp,
-    extreme_grad,
-    getitem,
-    greater,
-    greater_equal,
-    less,
-    less_equal,
-    linear,
-    linear_grad_bias,
-    linear_grad_input,
-    linear_grad_weight,
-    log,
-    matmul,
-    max,
-    min,
-    mix_images,
-    multiply,
-    negative,
-    normalize_images,
-    not_equal,
-    power,
-    power_grad,
-    put_along_axis,
-    reshape,
-    sqrt,
-    sqrt_grad,
-    subtract,
-    sum,
-    sum_to,
-    tanh,
-    transpose,
-)
+from minicnn.backend import reference
+from minicnn.backend.cuda import activation, arithmetic, conv, data, loss, normalization, optimizer, pooling
+from minicnn.backend.cuda.launch import device_memory as device_memory
+from minicnn.backend.cuda.launch import require_device as require_device
 
-__all__ = [
-    "accumulate",
-    "adam_step",
-    "add",
-    "adjust_colors",
-    "adjust_sharpness",
-    "all_finite",
-    "argmax",
-    "argmin",
-    "avg_pool2d",
-    "batch_norm",
-    "batch_norm_grad",
-    "batch_norm_statistics",
-    "broadcast_to",
-    "clip_norm",
-    "clip_values",
-    "concatenate",
-    "conv2d",
-    "conv2d_grad_bias",
-    "conv2d_grad_input",
-    "conv2d_grad_weight",
-    "convert",
-    "copy",
-    "copy_into",
-    "cross_entropy",
-    "cross_entropy_grad",
-    "device_memory",
-    "divide",
-    "dropout",
-    "elu",
-    "elu_grad",
-    "equal",
-    "erase_images",
-    "exp",
-    "extreme_grad",
-    "gather_images",
-    "gelu",
-    "gelu_grad",
-    "getitem",
-    "getitem_grad",
-    "greater",
-    "greater_equal",
-    "label_range",
-    "layer_norm",
-    "layer_norm_grad",
-    "leaky_relu",
-    "leaky_relu_grad",
-    "lerp_into",
-    "less",
-    "less_equal",
-    "linear",
-    "linear_grad_bias",
-    "linear_grad_input",
-    "linear_grad_weight",
-    "log",
-    "log_softmax",
-    "log_softmax_grad",
-    "matmul",
-    "max",
-    "max_pool2d",
-    "max_pool2d_grad",
-    "min",
-    "mix_images",
-    "multiply",
-    "negative",
-    "normalize_images",
-    "not_equal",
-    "power",
-    "power_grad",
-    "put_along_axis",
-    "relu",
-    "relu_grad",
-    "require_device",
-    "reshape",
-    "sgd_step",
-    "sigmoid",
-    "sigmoid_grad",
-    "softmax",
-    "softmax_grad",
-    "sqrt",
-    "sqrt_grad",
-    "subtract",
-    "sum",
-    "sum_to",
-    "tanh",
-    "tanh_grad",
-    "total_norm",
-    "transpose",
-    "warp_images",
-    "window_means",
-]
+
+class Kernels(reference.Kernels):
+    """The reference, and what CUDA does in its place."""
+
+    elu = activation.elu
+    elu_grad = activation.elu_grad
+    gelu = activation.gelu
+    gelu_grad = activation.gelu_grad
+    leaky_relu = activation.leaky_relu
+    leaky_relu_grad = activation.leaky_relu_grad
+    log_softmax = activation.log_softmax
+    log_softmax_grad = activation.log_softmax_grad
+    relu = activation.relu
+    relu_grad = activation.relu_grad
+    sigmoid = activation.sigmoid
+    sigmoid_grad = activation.sigmoid_grad
+    softmax = activation.softmax
+    softmax_grad = activation.softmax_grad
+    tanh_grad = activation.tanh_grad
+    all_finite = arithmetic.all_finite
+    getitem_grad = arithmetic.getitem_grad
+    lerp_into = arithmetic.lerp_into
+    conv2d = conv.conv2d
+    conv2d_grad_bias = conv.conv2d_grad_bias
+    conv2d_grad_input = conv.conv2d_grad_input
+    conv2d_grad_weight = conv.conv2d_grad_weight
+    gather_images = data.gather_images
+    warp_images = data.warp_images
+    cross_entropy = loss.cross_entropy
+    cross_entropy_grad = loss.cross_entropy_grad
+    label_range = loss.label_range
+    batch_norm = normalization.batch_norm
+    batch_norm_grad = normalization.batch_norm_grad
+    batch_norm_statistics = normalization.batch_norm_statistics
+    dropout = normalization.dropout
+    layer_norm = normalization.layer_norm
+    layer_norm_grad = normalization.layer_norm_grad
+    adam_step = optimizer.adam_step
+    clip_norm = optimizer.clip_norm
+    sgd_step = optimizer.sgd_step
+    total_norm = optimizer.total_norm
+    avg_pool2d = pooling.avg_pool2d
+    max_pool2d = pooling.max_pool2d
+    max_pool2d_grad = pooling.max_pool2d_grad
+    window_means = pooling.window_means

@@ -2,8 +2,8 @@
 
 import math
 
-from minicnn.backend import reference
 from minicnn.backend.cuda.launch import elementwise, empty, launch
+from minicnn.backend.reference import activation as reference
 
 _GELU_TANH = "T t = tanh(T(0.79788456080286536) * (x + T(0.044715) * x * x * x))"  # sqrt(2 / pi)
 _NORMAL_CDF = "T cdf = T(0.5) * erfc(-x * T(0.70710678118654752))"

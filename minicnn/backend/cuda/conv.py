@@ -1,6 +1,7 @@
 """Convolution as im2col, one matrix product a group over the whole batch, and back; see conv.cu for the layout."""
 
 from minicnn.backend.cuda.launch import channel_sums, elementwise, empty, launch
+from minicnn.shapes import output_size
 
 
 def conv2d(x, weight, bias, stride, padding, dilation, groups):
@@ -35,9 +36,7 @@ def conv2d_grad_bias(gy):
 def _im2col(x, kernel_size, stride, padding, dilation, groups):
     """x: (N, C, H, W) -> columns (G, C/G*KH*KW, N*OH*OW), and (OH, OW)."""
     n, c = x.shape[:2]
-    oh, ow = (
-        (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1 for i in range(2)
-    )  # fmt: skip
+    oh, ow = output_size(x.shape[2:], kernel_size, stride, padding, dilation)
     columns = empty((groups, c // groups * kernel_size[0] * kernel_size[1], n * oh * ow), x)
     geometry = (*x.shape, *kernel_size, oh, ow, *stride, *padding, *dilation)
     launch("im2col", x.dtype, c * n * oh * ow, x, columns, *geometry)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from minicnn.backend import reference
 from minicnn.backend.cuda.launch import cupy, empty, launch
+from minicnn.backend.reference import pooling as reference
 
 
 def max_pool2d(x, kernel_size, stride, padding, dilation, output_size):

@@ -6,166 +6,110 @@ finds out which), works in the dtype it is given, and trusts its caller: argumen
 window, OH x OW output, G groups, K classes.
 """
 
-from minicnn.backend.reference.activation import (
-    elu,
-    elu_grad,
-    gelu,
-    gelu_grad,
-    leaky_relu,
-    leaky_relu_grad,
-    log_softmax,
-    log_softmax_grad,
-    relu,
-    relu_grad,
-    sigmoid,
-    sigmoid_grad,
-    softmax,
-    softmax_grad,
-    tanh,
-    tanh_grad,
+from minicnn.backend.reference import (
+    activation,
+    arithmetic,
+    conv,
+    data,
+    linear,
+    loss,
+    normalization,
+    optimizer,
+    pooling,
+    reductions,
 )
-from minicnn.backend.reference.arithmetic import (
-    accumulate,
-    add,
-    all_finite,
-    broadcast_to,
-    concatenate,
-    convert,
-    copy,
-    copy_into,
-    divide,
-    equal,
-    exp,
-    getitem,
-    getitem_grad,
-    greater,
-    greater_equal,
-    lerp_into,
-    less,
-    less_equal,
-    log,
-    matmul,
-    multiply,
-    negative,
-    not_equal,
-    power,
-    power_grad,
-    reshape,
-    sqrt,
-    sqrt_grad,
-    subtract,
-    transpose,
-)
-from minicnn.backend.reference.conv import conv2d, conv2d_grad_bias, conv2d_grad_input, conv2d_grad_weight
-from minicnn.backend.reference.data import (
-    adjust_colors,
-    adjust_sharpness,
-    erase_images,
-    gather_images,
-    mix_images,
-    normalize_images,
-    warp_images,
-)
-from minicnn.backend.reference.linear import linear, linear_grad_bias, linear_grad_input, linear_grad_weight
-from minicnn.backend.reference.loss import cross_entropy, cross_entropy_grad, label_range
-from minicnn.backend.reference.normalization import (
-    batch_norm,
-    batch_norm_grad,
-    batch_norm_statistics,
-    dropout,
-    layer_norm,
-    layer_norm_grad,
-)
-from minicnn.backend.reference.optimizer import adam_step, clip_norm, clip_values, sgd_step, total_norm
-from minicnn.backend.reference.pooling import avg_pool2d, max_pool2d, max_pool2d_grad, window_means
-from minicnn.backend.reference.reductions import argmax, argmin, extreme_grad, max, min, put_along_axis, sum, sum_to
 
-__all__ = [
-    "accumulate",
-    "adam_step",
-    "add",
-    "adjust_colors",
-    "adjust_sharpness",
-    "all_finite",
-    "argmax",
-    "argmin",
-    "avg_pool2d",
-    "batch_norm",
-    "batch_norm_grad",
-    "batch_norm_statistics",
-    "broadcast_to",
-    "clip_norm",
-    "clip_values",
-    "concatenate",
-    "conv2d",
-    "conv2d_grad_bias",
-    "conv2d_grad_input",
-    "conv2d_grad_weight",
-    "convert",
-    "copy",
-    "copy_into",
-    "cross_entropy",
-    "cross_entropy_grad",
-    "divide",
-    "dropout",
-    "elu",
-    "elu_grad",
-    "equal",
-    "erase_images",
-    "exp",
-    "extreme_grad",
-    "gather_images",
-    "gelu",
-    "gelu_grad",
-    "getitem",
-    "getitem_grad",
-    "greater",
-    "greater_equal",
-    "label_range",
-    "layer_norm",
-    "layer_norm_grad",
-    "leaky_relu",
-    "leaky_relu_grad",
-    "lerp_into",
-    "less",
-    "less_equal",
-    "linear",
-    "linear_grad_bias",
-    "linear_grad_input",
-    "linear_grad_weight",
-    "log",
-    "log_softmax",
-    "log_softmax_grad",
-    "matmul",
-    "max",
-    "max_pool2d",
-    "max_pool2d_grad",
-    "min",
-    "mix_images",
-    "multiply",
-    "negative",
-    "normalize_images",
-    "not_equal",
-    "power",
-    "power_grad",
-    "put_along_axis",
-    "relu",
-    "relu_grad",
-    "reshape",
-    "sgd_step",
-    "sigmoid",
-    "sigmoid_grad",
-    "softmax",
-    "softmax_grad",
-    "sqrt",
-    "sqrt_grad",
-    "subtract",
-    "sum",
-    "sum_to",
-    "tanh",
-    "tanh_grad",
-    "total_norm",
-    "transpose",
-    "warp_images",
-    "window_means",
-]
+
+class Kernels:
+    """The set of instructions; a backend derives from it, and overrides what it does in its own way.
+
+    It is used as it is, without an instance. This list is what a type checker and an editor know the kernels by.
+    """
+
+    elu = activation.elu
+    elu_grad = activation.elu_grad
+    gelu = activation.gelu
+    gelu_grad = activation.gelu_grad
+    leaky_relu = activation.leaky_relu
+    leaky_relu_grad = activation.leaky_relu_grad
+    log_softmax = activation.log_softmax
+    log_softmax_grad = activation.log_softmax_grad
+    relu = activation.relu
+    relu_grad = activation.relu_grad
+    sigmoid = activation.sigmoid
+    sigmoid_grad = activation.sigmoid_grad
+    softmax = activation.softmax
+    softmax_grad = activation.softmax_grad
+    tanh = activation.tanh
+    tanh_grad = activation.tanh_grad
+    accumulate = arithmetic.accumulate
+    add = arithmetic.add
+    all_finite = arithmetic.all_finite
+    broadcast_to = arithmetic.broadcast_to
+    concatenate = arithmetic.concatenate
+    convert = arithmetic.convert
+    copy = arithmetic.copy
+    copy_into = arithmetic.copy_into
+    divide = arithmetic.divide
+    equal = arithmetic.equal
+    exp = arithmetic.exp
+    getitem = arithmetic.getitem
+    getitem_grad = arithmetic.getitem_grad
+    greater = arithmetic.greater
+    greater_equal = arithmetic.greater_equal
+    lerp_into = arithmetic.lerp_into
+    less = arithmetic.less
+    less_equal = arithmetic.less_equal
+    log = arithmetic.log
+    matmul = arithmetic.matmul
+    multiply = arithmetic.multiply
+    negative = arithmetic.negative
+    not_equal = arithmetic.not_equal
+    power = arithmetic.power
+    power_grad = arithmetic.power_grad
+    reshape = arithmetic.reshape
+    sqrt = arithmetic.sqrt
+    sqrt_grad = arithmetic.sqrt_grad
+    subtract = arithmetic.subtract
+    transpose = arithmetic.transpose
+    conv2d = conv.conv2d
+    conv2d_grad_bias = conv.conv2d_grad_bias
+    conv2d_grad_input = conv.conv2d_grad_input
+    conv2d_grad_weight = conv.conv2d_grad_weight
+    adjust_colors = data.adjust_colors
+    adjust_sharpness = data.adjust_sharpness
+    erase_images = data.erase_images
+    gather_images = data.gather_images
+    mix_images = data.mix_images
+    normalize_images = data.normalize_images
+    warp_images = data.warp_images
+    linear_grad_bias = linear.linear_grad_bias
+    linear_grad_input = linear.linear_grad_input
+    linear_grad_weight = linear.linear_grad_weight
+    linear = linear.linear  # last: it hides the module
+    cross_entropy = loss.cross_entropy
+    cross_entropy_grad = loss.cross_entropy_grad
+    label_range = loss.label_range
+    batch_norm = normalization.batch_norm
+    batch_norm_grad = normalization.batch_norm_grad
+    batch_norm_statistics = normalization.batch_norm_statistics
+    dropout = normalization.dropout
+    layer_norm = normalization.layer_norm
+    layer_norm_grad = normalization.layer_norm_grad
+    adam_step = optimizer.adam_step
+    clip_norm = optimizer.clip_norm
+    clip_values = optimizer.clip_values
+    sgd_step = optimizer.sgd_step
+    total_norm = optimizer.total_norm
+    avg_pool2d = pooling.avg_pool2d
+    max_pool2d = pooling.max_pool2d
+    max_pool2d_grad = pooling.max_pool2d_grad
+    window_means = pooling.window_means
+    argmax = reductions.argmax
+    argmin = reductions.argmin
+    extreme_grad = reductions.extreme_grad
+    max = reductions.max
+    min = reductions.min
+    put_along_axis = reductions.put_along_axis
+    sum = reductions.sum
+    sum_to = reductions.sum_to

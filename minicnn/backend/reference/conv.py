@@ -7,9 +7,16 @@ adjoint ``col2im`` adds the columns back up (Chellapilla et al., 2006).
 import math
 
 from minicnn.backend.arrays import namespace
+from minicnn.backend.kernel import kernel, multiply_adds
 from minicnn.backend.reference.reductions import sum
+from minicnn.shapes import output_size
 
 
+def _output_shape(x, weight, bias, stride, padding, dilation, groups):
+    return x.shape[0], weight.shape[0], *output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+
+
+@kernel(_output_shape, flop=lambda arguments, outputs: multiply_adds(outputs[0], arguments[1]))
 def conv2d(x, weight, bias, stride, padding, dilation, groups):
     """y[n,o,i,j] = bias[o] + sum_{c,u,v} x[n, c, i*stride + u*dilation - padding, ...] weight[o,c,u,v].
 
@@ -17,7 +24,8 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     -> (N, O, OH, OW).
     """
     n, o = x.shape[0], weight.shape[0]
-    columns, (oh, ow) = im2col(x, weight.shape[2:], stride, padding, dilation)
+    columns = im2col(x, weight.shape[2:], stride, padding, dilation)
+    oh, ow = columns.shape[4:]
     matrix = weight.reshape(groups, o // groups, -1)  # (G, O/G, C/G*KH*KW)
     y = matrix @ columns.reshape(n, groups, matrix.shape[2], oh * ow)  # (N, G, O/G, OH*OW)
     y = y.reshape(n, o, oh, ow)
@@ -26,6 +34,7 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     return y
 
 
+@kernel(lambda gy, weight, shape, *_: shape, flop=lambda arguments, _: multiply_adds(arguments[0], arguments[1]))
 def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
     """Gradient for x of ``shape`` (N, C, H, W): columns = weight^T gy, added back up. gy: (N, O, OH, OW)."""
     n, o, oh, ow = gy.shape
@@ -35,35 +44,30 @@ def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
     return col2im(columns, shape, stride, padding, dilation)
 
 
+@kernel(lambda gy, x, shape, *_: shape, flop=lambda arguments, outputs: multiply_adds(arguments[0], outputs[0]))
 def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
     """Gradient for weight of ``shape`` (O, C/G, KH, KW): gy columns^T, summed over the images. gy: (N, O, OH, OW)."""
     n, o, oh, ow = gy.shape
-    columns, _ = im2col(x, shape[2:], stride, padding, dilation)
+    columns = im2col(x, shape[2:], stride, padding, dilation)
     columns = columns.reshape(n, groups, math.prod(shape[1:]), oh * ow).transpose(0, 1, 3, 2)
     per_image = gy.reshape(n, groups, o // groups, oh * ow) @ columns  # (N, G, O/G, C/G*KH*KW)
     return sum(per_image, (0,), False).reshape(shape)
 
 
+@kernel(lambda gy: gy.shape[1:2])
 def conv2d_grad_bias(gy):
     """Gradient for bias: gy (N, O, OH, OW) summed over all but the channels -> (O,)."""
     return sum(gy, (0, 2, 3), False)
 
 
 def im2col(x, kernel_size, stride, padding, dilation):
-    """x: (N, C, H, W) -> columns (N, C, KH, KW, OH, OW), and (OH, OW)."""
+    """x: (N, C, H, W) -> columns (N, C, KH, KW, OH, OW)."""
     xp = namespace(x)
     x = xp.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
-    x = xp.ascontiguousarray(x)
-    n, c, h, w = x.shape
-    oh = (h - dilation[0] * (kernel_size[0] - 1) - 1) // stride[0] + 1
-    ow = (w - dilation[1] * (kernel_size[1] - 1) - 1) // stride[1] + 1
-    sn, sc, sh, sw = x.strides
-    windows = xp.lib.stride_tricks.as_strided(
-        x,
-        (n, c, *kernel_size, oh, ow),
-        (sn, sc, sh * dilation[0], sw * dilation[1], sh * stride[0], sw * stride[1]),
-    )
-    return xp.ascontiguousarray(windows), (oh, ow)
+    reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel_size, strict=True))
+    windows = xp.lib.stride_tricks.sliding_window_view(x, reach, (2, 3))
+    windows = windows[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]  # (N, C, OH, OW, KH, KW)
+    return xp.ascontiguousarray(windows.transpose(0, 1, 4, 5, 2, 3))
 
 
 def col2im(columns, shape, stride, padding, dilation):

@@ -1,8 +1,23 @@
 """From stored pictures to a batch: gather, move, warp and normalise, and what is done to the batch afterwards."""
 
+import math
+
 from minicnn.backend.arrays import namespace
+from minicnn.backend.kernel import kernel, like_first, nbytes
 
 
+def _gathered(images, index, *_):
+    """The shape of a batch of ``images``."""
+    return len(index), *images.shape[1:]
+
+
+def _gathered_bytes(arguments, outputs):
+    """Of all images, those of the batch are read."""
+    images, *others = arguments
+    return math.prod(outputs[0].shape) * images.dtype.itemsize + nbytes([*others, *outputs])
+
+
+@kernel(_gathered, "float32", bytes=_gathered_bytes)
 def gather_images(images, index, flip, dy, dx, mean, std, mode):
     """A normalised float32 batch of shifted and mirrored pictures.
 
@@ -20,6 +35,7 @@ def gather_images(images, index, flip, dy, dx, mean, std, mode):
     return _normalised(pixels, mean, std, xp)
 
 
+@kernel(_gathered, "float32", bytes=_gathered_bytes)
 def warp_images(images, index, matrix, mean, std, mode):
     """A normalised float32 batch of pictures under affine maps, sampled bilinearly.
 
@@ -46,6 +62,7 @@ def warp_images(images, index, matrix, mean, std, mode):
     return _normalised(upper + (lower - upper) * b, mean, std, xp)
 
 
+@kernel(like_first)
 def adjust_colors(x, brightness, contrast, saturation):
     """Brightness, contrast and saturation, in this order, each a blend clamped to [0, 1].
 
@@ -63,6 +80,7 @@ def adjust_colors(x, brightness, contrast, saturation):
     return xp.clip(y * s + _grey(y) * (1 - s), 0, 1)
 
 
+@kernel(like_first)
 def adjust_sharpness(x, factor):
     """Sharper pictures, or with a factor below 1 smoother ones: torchvision's adjust_sharpness.
 
@@ -79,11 +97,13 @@ def adjust_sharpness(x, factor):
     return y
 
 
+@kernel(like_first)
 def normalize_images(x, mean, std):
     """(x - mean) / std per channel. x: (N, C, H, W); mean, std: (C,) -> (N, C, H, W)."""
     return (x - mean[:, None, None]) * (1 / std)[:, None, None]
 
 
+@kernel(like_first)
 def erase_images(x, boxes):
     """0 in one rectangle of each picture.
 
@@ -97,6 +117,7 @@ def erase_images(x, boxes):
     return xp.where(inside[:, None], xp.zeros_like(x[:1, :1]), x)
 
 
+@kernel(like_first)
 def mix_images(x, order, weight):
     """y[i] = weight x[i] + (1 - weight) x[order[i]]. x: (N, C, H, W); order: int64 (N,); weight: (H, W) in [0, 1]."""
     return x * weight + x[order] * (1 - weight)

@@ -1,8 +1,10 @@
 """Softmax and cross-entropy in one step, so that large logits neither overflow nor lose the gradient."""
 
 from minicnn.backend.arrays import namespace
+from minicnn.backend.kernel import kernel
 
 
+@kernel(lambda logits, *_: [logits.shape[:1], logits.shape])
 def cross_entropy(logits, labels, weight, label_smoothing):
     """Loss of each image: -sum_k q_k log p_k with p = softmax(logits), where 0 log 0 is 0.
 
@@ -19,12 +21,14 @@ def cross_entropy(logits, labels, weight, label_smoothing):
     return losses, e / total
 
 
+@kernel(lambda glosses, probabilities, *_: probabilities.shape)
 def cross_entropy_grad(glosses, probabilities, labels, weight, label_smoothing):
     """Gradient for the logits: glosses (p sum(q) - q). glosses: (N,); probabilities: (N, K) -> (N, K)."""
     target = _target(probabilities, labels, weight, label_smoothing)
     return glosses[:, None] * (probabilities * target.sum(axis=1, keepdims=True) - target)
 
 
+@kernel(number=True)
 def label_range(labels):
     """Smallest and largest label as Python ints. labels: any integer array with at least one element."""
     return int(labels.min()), int(labels.max())

@@ -4,9 +4,11 @@ Channels are axis 1 of x (N, C, ...). ``inverse_std`` is 1 / sqrt(variance + eps
 """
 
 from minicnn.backend.arrays import namespace
+from minicnn.backend.kernel import kernel, like_first
 from minicnn.backend.reference.reductions import sum
 
 
+@kernel(lambda x: [x.shape[1:2]] * 2)
 def batch_norm_statistics(x):
     """Mean and biased variance of each channel: x (N, C, ...) -> (C,), (C,)."""
     axes = (0, *range(2, x.ndim))
@@ -16,6 +18,7 @@ def batch_norm_statistics(x):
     return mean, sum(centred * centred, axes, False) / values
 
 
+@kernel(like_first)
 def batch_norm(x, mean, inverse_std, weight, bias):
     """(x - mean) inverse_std weight + bias per channel; all (C,), weight and bias may be None."""
     y = (x - _channels(mean, x.ndim)) * _channels(inverse_std, x.ndim)
@@ -26,6 +29,7 @@ def batch_norm(x, mean, inverse_std, weight, bias):
     return y
 
 
+@kernel(lambda gy, x, *_: [x.shape, x.shape[1:2], x.shape[1:2]])
 def batch_norm_grad(gy, x, mean, inverse_std, weight, training):
     """Gradients for x, weight and bias (Ioffe and Szegedy, 2015).
 
@@ -44,6 +48,7 @@ def batch_norm_grad(gy, x, mean, inverse_std, weight, training):
     return gx * _channels(scale, x.ndim), gweight, gbias
 
 
+@kernel(lambda x, dims, *_: [x.shape, *[(*x.shape[:-dims], *(1,) * dims)] * 2])
 def layer_norm(x, dims, weight, bias, eps):
     """(x - mean) / sqrt(variance + eps) weight + bias over the last ``dims`` axes (Ba et al., 2016).
 
@@ -62,6 +67,7 @@ def layer_norm(x, dims, weight, bias, eps):
     return y, mean, inverse_std
 
 
+@kernel(lambda gy, x, dims, *_: [x.shape, *[x.shape[-dims:]] * 2])
 def layer_norm_grad(gy, x, dims, mean, inverse_std, weight):
     """Gradients for x, weight and bias: gx = inverse_std (g - mean(g) - xhat mean(g xhat)), g = gy weight."""
     inner = tuple(range(x.ndim - dims, x.ndim))
@@ -72,6 +78,7 @@ def layer_norm_grad(gy, x, dims, mean, inverse_std, weight):
     return gx, sum(gy * xhat, outer, False), sum(gy, outer, False)
 
 
+@kernel(like_first)
 def dropout(x, key, p):
     """x / (1 - p) where a random bit of probability 1 - p is set, else 0; linear, so also its own gradient.
 

@@ -1,8 +1,10 @@
 """Optimizer steps and gradient clipping, in place on parameters and their state."""
 
 from minicnn.backend.arrays import namespace
+from minicnn.backend.kernel import kernel
 
 
+@kernel(writes="parameter velocity", consumes="gradient")
 def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov):
     """One step of SGD on ``parameter``; ``velocity`` is None without momentum.
 
@@ -21,6 +23,7 @@ def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weig
     parameter -= lr * gradient
 
 
+@kernel(writes="parameter mean square", consumes="gradient")
 def adam_step(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     """Step number ``step`` (from 1) of Adam (Kingma and Ba, 2015), or of AdamW (Loshchilov and Hutter, 2019).
 
@@ -40,11 +43,13 @@ def adam_step(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, we
     parameter -= lr / (1 - beta1**step) * mean / denominator
 
 
+@kernel(lambda arrays: (), "float64")
 def total_norm(arrays):
     """2-norm of all elements of a list of arrays together, computed and returned as one float64."""
     return namespace(arrays[0]).sqrt(sum((a.astype("float64") ** 2).sum() for a in arrays))
 
 
+@kernel(writes="a")
 def clip_norm(a, norm, limit):
     """a *= limit / (norm + 1e-6) in place where ``norm``, an array of one element, is finite and above ``limit``."""
     xp = namespace(a)
@@ -52,6 +57,7 @@ def clip_norm(a, norm, limit):
     a *= factor.astype(a.dtype)
 
 
+@kernel(writes="a")
 def clip_values(a, limit):
     """a clipped to [-limit, limit], in place."""
     namespace(a).clip(a, -limit, limit, out=a)

@@ -1,8 +1,13 @@
 """Pooling. A maximum remembers which tap of its window won; an average is a product with two small matrices."""
 
 from minicnn.backend.arrays import namespace
+from minicnn.backend.kernel import kernel
 
 
+@kernel(
+    lambda x, kernel_size, stride, padding, dilation, output_size: [(*x.shape[:2], *output_size)] * 2,
+    lambda x, *_: [x.dtype, "uint16"],
+)
 def max_pool2d(x, kernel_size, stride, padding, dilation, output_size):
     """Largest value of each window, and which tap it was (the first, in row order; a NaN wins and stays).
 
@@ -23,6 +28,7 @@ def max_pool2d(x, kernel_size, stride, padding, dilation, output_size):
     return y, taps
 
 
+@kernel(lambda gy, taps, shape, *_: shape)
 def max_pool2d_grad(gy, taps, shape, kernel_size, stride, padding, dilation):
     """Gradient of ``max_pool2d`` for x of ``shape``: gy goes to the winning taps and adds up where windows overlap."""
     xp = namespace(gy)
@@ -37,6 +43,7 @@ def max_pool2d_grad(gy, taps, shape, kernel_size, stride, padding, dilation):
     return padded[:, :, padding[0] : padding[0] + h, padding[1] : padding[1] + w]
 
 
+@kernel(lambda x, rows, columns: (*x.shape[:2], len(rows), len(columns)))
 def avg_pool2d(x, rows, columns):
     """rows @ x @ columns^T: any averaging over windows of rows and columns, and with the transposes its gradient.
 
@@ -47,6 +54,7 @@ def avg_pool2d(x, rows, columns):
     return _means(y.transpose(0, 1, 3, 2), columns)  # (N, C, OH, OW)
 
 
+@kernel(lambda like, size, starts, *_: (len(starts), size))
 def window_means(like, size, starts, stops, counts):
     """(len(starts), size) matrix in the dtype of ``like`` whose row i has 1/counts[i] in starts[i] <= j < stops[i]."""
     xp = namespace(like)

@@ -8,11 +8,19 @@ blocks are added in float64 (Higham, 1993).
 import math
 
 from minicnn.backend.arrays import namespace
+from minicnn.backend.kernel import kernel
+from minicnn.shapes import reduced_shape
 
 _FEW = 128
 _BLOCK = 16
 
 
+def _reduced(a, axis, keepdims):
+    """The shape of ``a`` without the axes ``axis``, or with 1 there."""
+    return reduced_shape(a.shape, axis) if keepdims else tuple(n for i, n in enumerate(a.shape) if i not in axis)
+
+
+@kernel(_reduced)
 def sum(a, axis, keepdims):
     """Sum over ``axis``, a tuple of axes; float32 in blocks, so that a mean of many is exact to 1e-6."""
     if a.size <= _FEW:
@@ -26,6 +34,7 @@ def sum(a, axis, keepdims):
     return blocks.sum(axis=axis, keepdims=keepdims, dtype="float64").astype(a.dtype)
 
 
+@kernel(lambda a, shape: shape, view=True)
 def sum_to(a, shape):
     """Sum over the axes that broadcasting added or stretched: the adjoint of ``broadcast_to``."""
     if a.shape == tuple(shape):
@@ -35,16 +44,19 @@ def sum_to(a, shape):
     return sum(a, (*range(added), *stretched), True).reshape(shape)
 
 
+@kernel(_reduced)
 def max(a, axis, keepdims):
     """Maximum over ``axis``, a tuple of axes; NaN where there is one."""
     return a.max(axis=axis, keepdims=keepdims)
 
 
+@kernel(_reduced)
 def min(a, axis, keepdims):
     """Minimum over ``axis``, a tuple of axes; NaN where there is one."""
     return a.min(axis=axis, keepdims=keepdims)
 
 
+@kernel(lambda gy, a, y: a.shape)
 def extreme_grad(gy, a, y):
     """Gradient of ``max`` and ``min``: shared evenly by the elements equal to y; gy, y: reduced axes kept."""
     hit = (a == y) | (a != a)  # a NaN among the elements is their maximum
@@ -52,16 +64,19 @@ def extreme_grad(gy, a, y):
     return namespace(a).where(hit, gy / hit.sum(axis=axes, keepdims=True).astype(a.dtype), a.dtype.type(0))
 
 
+@kernel(lambda a, axis: _reduced(a, (axis,), False), "int64")
 def argmax(a, axis):
     """Index of the first maximum along ``axis``; a NaN is one."""
     return a.argmax(axis=axis)
 
 
+@kernel(lambda a, axis: _reduced(a, (axis,), False), "int64")
 def argmin(a, axis):
     """Index of the first minimum along ``axis``; a NaN is one."""
     return a.argmin(axis=axis)
 
 
+@kernel(lambda values, indices, axis, length: (*values.shape[:axis], length, *values.shape[axis + 1 :]))
 def put_along_axis(values, indices, axis, length):
     """Zeros but for ``values`` at ``indices`` along ``axis`` of ``length``; both arguments have 1 there."""
     xp = namespace(values)
