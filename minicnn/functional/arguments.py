@@ -35,9 +35,9 @@ def check_count(operation: str, **counts: int) -> None:
             raise ValueError(f"{operation}: expected {name} of at most {_MOST}, received {brief(value)}")
 
 
-def check_size(operation: str, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+def check_size(operation: str, name: str, shape: tuple[int, ...], itemsize: int) -> None:
     """Raise ValueError for an array of ``shape`` that this machine's memory cannot hold."""
-    size = math.prod(shape) * dtype.itemsize
+    size = math.prod(shape) * itemsize
     if size > _MEMORY:
         raise ValueError(
             f"{operation}: expected {name} that fits into the memory ({_MEMORY / 2**30:,.0f} GiB), "

@@ -60,8 +60,8 @@ def conv2d(
     pads = _padding(padding, window, strides, dilations)
     size = count_windows("conv2d", input, window, strides, pads, dilations)
     padded = (n + 2 * pad for n, pad in zip(input.shape[2:], pads, strict=True))
-    check_size("conv2d", "a padded input", (*input.shape[:2], *padded), input.dtype)
-    check_size("conv2d", "an output", (input.shape[0], outputs, *size), input.dtype)
+    check_size("conv2d", "a padded input", (*input.shape[:2], *padded), input.dtype.itemsize)
+    check_size("conv2d", "an output", (input.shape[0], outputs, *size), input.dtype.itemsize)
 
     k = kernels_of(input)
     x, w = input.data, weight.data
