@@ -14,11 +14,11 @@ import typer
 from rich.table import Table
 
 import minicnn
-from minicnn import files
+from minicnn import files, plots
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
 from minicnn.cli.folders import METRICS, STATE, WEIGHTS, check_holds_no_run, held, new_folder
 from minicnn.cli.options import BackendName, DataDir, Debug, Out, Threads, UsageError, choose_backend, naming_memory
-from minicnn.cli.reports import test_reports, write_curves
+from minicnn.cli.reports import test_reports, write_curves, write_pictures
 from minicnn.expected import Maybe, check
 from minicnn.summary import macs
 from minicnn.text import aligned
@@ -44,6 +44,9 @@ def train(
     stop_after: Annotated[int, typer.Option(min=0, help="Stop, to resume later, after so many epochs (0: no).")] = 0,
     eager: Annotated[
         bool, typer.Option("--eager", help="Run every operation at once instead of a compiled plan.")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="First show where the time of a step goes, and draw it.")
     ] = False,
     debug: Debug = False,
 ) -> int:
@@ -82,12 +85,25 @@ def train(
             f"backend {chosen.name}, into {folder}"
         )
         _write_config(folder, config, source, chosen.name)
+        if profile:
+            _profile(trainer, folder, output)
         code = _fit(trainer, folder, stop_after, source)
         if trainer.history:
             write_curves(folder, trainer.history)
         if code == 0 and trainer.finished:
             _finish(trainer, folder, source["recipe"], output)
     return code
+
+
+def _profile(trainer: Trainer, folder: Path, output: Output) -> None:
+    """Print and draw where the time of a training step goes."""
+    try:
+        found = trainer.profile()
+    except ValueError as error:
+        raise UsageError(f"--profile: {error}; leave out --eager and take --backend numpy") from error
+    for line in str(found).splitlines():
+        output.say(line)
+    write_pictures(folder, {"profile": plots.profile(found.layers(), f"Time of a step of {trainer.config.model}")})
 
 
 def _list_recipes() -> None:

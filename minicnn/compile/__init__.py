@@ -19,6 +19,7 @@ from minicnn.autograd import is_grad_enabled
 from minicnn.compile.memory import Memories
 from minicnn.compile.passes import compiled
 from minicnn.compile.plan import Plan
+from minicnn.compile.profile import Profile as Profile
 from minicnn.compile.record import record
 from minicnn.nn import Module
 from minicnn.nn.module import evaluating

@@ -21,6 +21,7 @@ def lower(program: Program, machine: Any, layout: Layout) -> Graph:
         if rule is None or any(map(low.is_edited_with_others, low.call.outputs)) or not rule(low, low.call):
             low.leave(low.call)
     for value in program.outputs:
+        low.call = value.call or low.call
         low.contiguous(value)
     return Graph(program, layout, tuple(low.nodes), low.regions, low.sees, low.images, low.labels)
 

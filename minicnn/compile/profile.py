@@ -78,7 +78,7 @@ class Row:
 
 
 class Profile:
-    """A table of a plan's kernels, in the order of the plan.
+    """A table of a plan's kernels, in the order of their first calls.
 
     Attributes:
         rows: a :class:`Row` for each kernel of each layer.
@@ -89,11 +89,14 @@ class Profile:
         self.rows, self.replays = tuple(rows), replays
         self.milliseconds = sum(row.milliseconds for row in rows)
 
-    def layers(self) -> dict[str, float]:
-        """Return the milliseconds of each layer, forward and backward; "" for what belongs to none."""
-        found: dict[str, float] = {}
+    def layers(self) -> dict[str, tuple[float, float]]:
+        """Return the milliseconds of each layer, forward and backward; "others" for what belongs to none."""
+        found: dict[str, tuple[float, float]] = {}
         for row in self.rows:
-            found[row.layer] = found.get(row.layer, 0.0) + row.milliseconds
+            forward, backward = found.get(row.layer or "others", (0.0, 0.0))
+            is_backward = "_grad" in row.kernel
+            times = forward + row.milliseconds * (not is_backward), backward + row.milliseconds * is_backward
+            found[row.layer or "others"] = times
         return found
 
     def __str__(self) -> str:
@@ -122,11 +125,12 @@ def profiled(code: Code, stopwatch: Stopwatch, replays: int) -> Profile:
                 names.setdefault(key, {})["python" if node.kind == "call" else node.kind] = None
     whole = sum(times.values()) or 1.0
     rows = []
-    for key, seconds in times.items():
-        once = seconds / replays
+    order = {(call.layer, call.kernel): i for i, call in reversed(list(enumerate(code.graph.program.calls)))}
+    for key, seconds in sorted(times.items(), key=lambda item: order[item[0]]):
+        once = float(seconds) / replays
         flop, moved = sum(call.flop() or 0 for call in calls[key]), sum(call.bytes() for call in calls[key])
         rates = (number / once / 1e9 if once else 0.0 for number in (flop, moved))
-        rows.append(Row(*key, tuple(names[key]), 1e3 * once, seconds / whole, *rates))
+        rows.append(Row(*key, tuple(names[key]), 1e3 * once, float(seconds / whole), *rates))
     return Profile(rows, replays)
 
 

@@ -4,6 +4,7 @@ from minicnn.plots.confusion import confusion_matrix
 from minicnn.plots.curves import curves, learning_rates, runs
 from minicnn.plots.network import feature_maps, filters, overlays
 from minicnn.plots.pictures import before_after, mistakes, probability_bars, samples
+from minicnn.plots.profile import profile
 from minicnn.plots.style import BLUE, FAINT, GREEN, GRID, INK, ORANGE, RED, to_png
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "mistakes",
     "overlays",
     "probability_bars",
+    "profile",
     "runs",
     "samples",
     "to_png",

@@ -1,5 +1,6 @@
 """The training loop, which can stop after any step and go on from there as if it had not."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ import numpy as np
 from minicnn import models, random
 from minicnn.autograd import no_grad
 from minicnn.backend import Backend
-from minicnn.compile import compile
+from minicnn.compile import Profile, compile
 from minicnn.data import Loader, Splits, identity_differences
 from minicnn.expected import LARGEST, Maybe, Number, OneOf, check, like
 from minicnn.nn import Module
@@ -55,7 +56,7 @@ class Trainer:
     """
 
     def __init__(self, config: Config, splits: Splits, backend: Backend, eager: bool = False) -> None:
-        self.config, self.splits, self.backend = config, splits, backend
+        self.config, self.splits, self.backend, self.eager = config, splits, backend, eager
         random.manual_seed(config.seed)
         self.model: Module = models.create(config.model, len(splits.train.classes), **config.model_options)
         self.model.to(backend)
@@ -145,6 +146,22 @@ class Trainer:
         self.history.append(row)
         self._batch, self._loss, self._correct, self._seen, self._seconds = 0, 0.0, 0, 0, 0.0
         return True
+
+    def profile(self, replays: int = 20) -> Profile:
+        """Return where the time of a training step goes: steps of a copy, so that the run stays as it is.
+
+        Raises:
+            ValueError: the steps are not compiled, or not on the CPU.
+        """
+        streams = random.get_state()
+        self.model.train()
+        update = Update(copy.deepcopy(self.model), self.config, self.eager)
+        update.check = lambda name, array: None
+        images, labels = next(self.batches(0))
+        try:
+            return update.profile(Tensor(images), Tensor(labels), replays)
+        finally:
+            random.set_state(streams)
 
     def loader(self, part: str) -> Loader:
         """Return the batches of "validation" or "test", in order and unchanged."""

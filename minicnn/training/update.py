@@ -6,7 +6,7 @@ from typing import Any
 
 import minicnn.functional as F
 from minicnn import optim
-from minicnn.compile import compile
+from minicnn.compile import Profile, compile
 from minicnn.nn import Module
 from minicnn.recording import check_on_replay, per_replay
 from minicnn.tensor import Tensor, kernels_of
@@ -47,10 +47,26 @@ class Update:
         images: (N, 3, H, W); labels: int64 (N,) or float32 (N, K) of probabilities. ``share``: of the batch in the
         images of its step; ``last``: whether the step is complete with it. Both are for accumulation.
         """
+        function = self._whole if self.config.accumulate == 1 else self._last if last else self._part
+        return function(*self._inputs(images, labels, share))
+
+    def _inputs(self, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, ...]:
         if self.config.accumulate == 1:
-            return self._whole(images, labels)
-        xp = images.backend.xp
-        return (self._last if last else self._part)(images, labels, Tensor(xp.full((), share, dtype=images.dtype)))
+            return images, labels
+        return images, labels, Tensor(images.backend.xp.full((), share, dtype=images.dtype))
+
+    def profile(self, images: Tensor, labels: Tensor, replays: int = 20) -> Profile:
+        """Learn from a batch again and again, and return where the time goes; see :meth:`minicnn.compile.Plan.profile`.
+
+        Raises:
+            ValueError: there is no plan: the steps are eager, or on CuPy arrays.
+        """
+        self(images, labels)
+        step = self._whole if self.config.accumulate == 1 else self._last
+        if not getattr(step, "plans", None):
+            raise ValueError("profile: expected compiled steps on the CPU, received eager ones or others")
+        *_, plan = step.plans.values()
+        return plan.profile(*self._inputs(images, labels, 1.0), replays=replays)
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         loss, logits = self._backward(images, labels)

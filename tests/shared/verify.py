@@ -4,7 +4,7 @@ import numpy as np
 
 from minicnn.compile.graph import Block, Region
 
-DERIVED = {"sweeps", "window"}  # what the encoder makes operands of
+DERIVED = {"adjoint", "sweeps", "window"}  # what the encoder makes operands of
 
 
 def graph(graph, machine, unique=True):
