@@ -73,7 +73,7 @@ def new_run_folder(root: str | os.PathLike[str], name: str) -> Path:
     The making itself is the test for existence, so two processes that ask in the same second get two folders.
     """
     if name in ("", "..") or Path(name).name != name:
-        raise ValueError(f"new_run_folder expects the name of one folder, without separators. Received: {name!r}")
+        raise ValueError(f"new_run_folder: expected the name of one folder, without separators, received {name!r}")
     root = Path(root)
     folder, number = root / name, 1
     try:

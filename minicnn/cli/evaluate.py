@@ -11,20 +11,8 @@ import typer
 from rich.table import Table
 
 from minicnn import data
+from minicnn.cli import options
 from minicnn.cli.folders import METRICS, check_holds_no_run, held
-from minicnn.cli.options import (
-    BackendName,
-    DataDir,
-    Debug,
-    SkipDamaged,
-    Threads,
-    Tta,
-    UsageError,
-    Weights,
-    choose_backend,
-    naming_memory,
-    usage_errors,
-)
 from minicnn.cli.reports import test_reports
 from minicnn.expected import OneOf, check
 from minicnn.text import shown
@@ -34,25 +22,24 @@ from minicnn.training.stored import write_json
 
 
 def evaluate(
-    weights: Weights = "lenet-cifar10",
+    weights: options.Weights = "lenet-cifar10",
     dataset: Annotated[str, typer.Option(help="cifar10, digits or a folder (default: what the weights know).")] = "",
-    data_dir: DataDir = None,
-    skip_damaged: SkipDamaged = False,
+    data_dir: options.DataDir = None,
+    skip_damaged: options.SkipDamaged = False,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 500,
-    tta: Tta = False,
-    backend: BackendName = "auto",
-    threads: Threads = 0,
+    tta: options.Tta = False,
+    backend: options.BackendName = "auto",
+    threads: options.Threads = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and pictures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-    debug: Debug = False,
+    debug: options.Debug = False,
 ) -> int:
     """Measure trained weights on a data set: without --dataset, on that of the training, from where it was."""
-    with usage_errors():
+    with options.usage_errors():
         check(split, OneOf(("test", "validation", "train")), "--split")
-    if out is not None:
-        check_holds_no_run(out)
-    chosen = choose_backend(backend, threads)
+    check_holds_no_run(out)
+    chosen = options.choose_backend(backend, threads)
     trained = pretrained.load(weights, chosen)
     splits = _load(dataset, data_dir, skip_damaged, trained.metadata)
     if splits.train.classes != trained.classes:
@@ -63,7 +50,7 @@ def evaluate(
     _check_identity(splits, split, named=bool(dataset), metadata=trained.metadata)
     part = getattr(splits, split)
     loader = data.Loader(part, batch_size, mean=trained.mean, std=trained.std, backend=chosen)
-    with nullcontext() if out is None else held(out), naming_memory(chosen, batch_size):
+    with nullcontext() if out is None else held(out), options.naming_memory(chosen, batch_size):
         report = test_reports(out, trained.model, loader, tta)
         if out is not None:
             write_json(out / METRICS, report)
@@ -80,12 +67,14 @@ def _load(dataset: str, data_dir: Path | None, skip_damaged: bool, metadata: Map
     known = metadata.get("dataset") or "auto"
     origin = known if metadata.get("origin") is None else metadata["origin"]
     if not dataset and origin not in data.NAMES and not Path(origin).is_absolute():
-        raise UsageError(f"the weights are of a data set {known!r}, and do not say where it is; name it by --dataset")
+        raise options.UsageError(
+            f"the weights are of a data set {known!r}, and do not say where it is; name it by --dataset"
+        )
     dataset = dataset or origin
-    options = dict(metadata.get("split") or {}) if Path(dataset).resolve().name == known else {}
+    how = dict(metadata.get("split") or {}) if Path(dataset).resolve().name == known else {}
     if skip_damaged:
-        options["skip_damaged"] = True
-    return data.load(dataset, data_dir, **options)
+        how["skip_damaged"] = True
+    return data.load(dataset, data_dir, **how)
 
 
 def _check_identity(splits: data.Splits, split: str, named: bool, metadata: Mapping[str, Any]) -> None:

@@ -7,19 +7,8 @@ import numpy as np
 import typer
 
 from minicnn import plots
+from minicnn.cli import options
 from minicnn.cli.folders import check_holds_no_run, held
-from minicnn.cli.options import (
-    BackendName,
-    Debug,
-    Images,
-    Paths,
-    Threads,
-    UsageError,
-    Weights,
-    choose_backend,
-    naming_memory,
-    usage_errors,
-)
 from minicnn.cli.predict import read_pictures
 from minicnn.cli.reports import check_finite, explanations, write_pictures
 from minicnn.data import ImageError
@@ -34,17 +23,17 @@ _MOST = 24  # pictures on one sheet
 
 
 def explain(
-    paths: Paths = None,
-    image: Images = None,
-    weights: Weights = "lenet-cifar10",
+    paths: options.Paths = None,
+    image: options.Images = None,
+    weights: options.Weights = "lenet-cifar10",
     layer: Annotated[
         str, typer.Option(help="Layer to show (default: feature maps of the first convolution, Grad-CAM of the last).")
     ] = "",
     class_name: Annotated[str, typer.Option("--class", help="Class to look for (default: the most probable).")] = "",
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/explanations"),
-    backend: BackendName = "auto",
-    threads: Threads = 0,
-    debug: Debug = False,
+    backend: options.BackendName = "auto",
+    threads: options.Threads = 0,
+    debug: options.Debug = False,
 ) -> int:
     """Draw what a model sees on up to 24 pictures.
 
@@ -57,31 +46,31 @@ def explain(
     """
     given = [*(image or []), *(paths or [])]
     if not given:
-        raise UsageError("expected a picture: explain.py -image PATH [PATH ...]")
+        raise options.UsageError("expected a picture: explain.py -image PATH [PATH ...]")
     check_holds_no_run(out)
-    chosen = choose_backend(backend, threads)
+    chosen = options.choose_backend(backend, threads)
     trained = pretrained.load(weights, chosen)
     if class_name:
-        with usage_errors():
+        with options.usage_errors():
             check(class_name, OneOf(trained.classes), "--class")
     read = list(read_pictures(given))
     readable = [(path, picture) for path, picture in read if not isinstance(picture, ImageError)]
     if not readable:
         return 1
     if len(readable) > _MOST:
-        raise UsageError(f"expected at most {_MOST} pictures for one sheet, received {len(readable)}")
+        raise options.UsageError(f"expected at most {_MOST} pictures for one sheet, received {len(readable)}")
     images = np.stack([picture for _, picture in readable])
     inputs = Tensor(trained.normalize(images, chosen))
     if layer:
-        with usage_errors("--"):
+        with options.usage_errors("--"):
             check_layer(trained.model, inputs, layer)
-    with naming_memory(chosen, len(images)):
+    with options.naming_memory(chosen, len(images)):
         rows = predict(trained.model, inputs.data)
     check_finite(rows)
     targets = np.full(len(rows), trained.classes.index(class_name)) if class_name else rows.argmax(axis=1)
     answers = [f"{trained.classes[index]} {row[index]:.0%}" for index, row in zip(targets, rows, strict=True)]
     captions = [f"{answer}, {Path(path).name}" for answer, (path, _) in zip(answers, readable, strict=True)]
-    with naming_memory(chosen, len(images)):
+    with options.naming_memory(chosen, len(images)):
         pictures = explanations(trained.model, inputs, images, targets, captions, layer)
     if not pictures:
         raise ValueError(f"{weights}: expected a model with a convolution, received {trained.name}; name a --layer")

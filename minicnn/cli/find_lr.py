@@ -31,8 +31,7 @@ def find_lr(
     The suggestion is where the loss falls the most steeply; find_lr.png and find_lr.csv show the whole course.
     Options that are not given are those of the recipe.
     """
-    if out is not None:
-        check_holds_no_run(out)
+    check_holds_no_run(out)
     chosen = choose_backend(backend, threads)
     splits, config, _ = prepare(given, recipe_name, dataset, data_dir)
     whole = replace(config, batch_size=config.batch_size * config.accumulate, accumulate=1)  # a step of the same images

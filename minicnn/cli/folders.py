@@ -11,8 +11,10 @@ from minicnn.cli.options import UsageError
 STATE, WEIGHTS, METRICS = "last.safetensors", "best.safetensors", "metrics.json"
 
 
-def check_holds_no_run(folder: Path) -> None:
+def check_holds_no_run(folder: Path | None) -> None:
     """Refuse to write over a run that can go on, or that is finished."""
+    if folder is None:
+        return
     if (folder / STATE).exists() or ((folder / WEIGHTS).exists() and (folder / METRICS).exists()):
         raise UsageError(f"--out: {folder} holds a run; choose another folder, or go on with it by train.py --resume")
 

@@ -10,18 +10,7 @@ import numpy as np
 import typer
 from rich.text import Text
 
-from minicnn.cli.options import (
-    BackendName,
-    Debug,
-    Images,
-    Paths,
-    Threads,
-    Tta,
-    UsageError,
-    Weights,
-    choose_backend,
-    naming_memory,
-)
+from minicnn.cli import options
 from minicnn.data import ImageError, find_images, load_image
 from minicnn.text import shown
 from minicnn.training import pretrained
@@ -33,15 +22,15 @@ _BAR = 30
 
 
 def predict(
-    paths: Paths = None,
-    image: Images = None,
-    weights: Weights = "lenet-cifar10",
+    paths: options.Paths = None,
+    image: options.Images = None,
+    weights: options.Weights = "lenet-cifar10",
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
-    tta: Tta = False,
-    backend: BackendName = "auto",
-    threads: Threads = 0,
-    debug: Debug = False,
+    tta: options.Tta = False,
+    backend: options.BackendName = "auto",
+    threads: options.Threads = 0,
+    debug: options.Debug = False,
 ) -> int:
     """Say what is on pictures: PNG, JPEG, GIF, BMP, WebP, TIFF, PPM or AVIF of any size.
 
@@ -50,8 +39,8 @@ def predict(
     """
     given = [*(image or []), *(paths or [])]
     if not given:
-        raise UsageError("expected a picture: predict.py -image PATH [PATH ...]")
-    chosen = choose_backend(backend, threads)
+        raise options.UsageError("expected a picture: predict.py -image PATH [PATH ...]")
+    chosen = options.choose_backend(backend, threads)
     trained = pretrained.load(weights, chosen)
     answers: list[dict[str, Any]] = []
     readable, pictures = [], []
@@ -64,7 +53,7 @@ def predict(
             pictures.append(picture)
     for start in range(0, len(readable), _BATCH):
         batch = pictures[start : start + _BATCH]
-        with naming_memory(chosen, len(batch)):
+        with options.naming_memory(chosen, len(batch)):
             rows = probabilities_of(trained.model, trained.normalize(np.stack(batch), chosen), tta)
         for answer, row in zip(readable[start:], rows, strict=False):
             if not np.isfinite(row).all():

@@ -63,7 +63,7 @@ def train(
     if resume:
         stored = _run_in(out)
         source = stored.metadata.get("source", {}) | {name: word for name, word in source.items() if word}
-    elif out is not None:
+    else:
         check_holds_no_run(out)
     source["dataset"] = source.get("dataset") or "auto"
     configs = choose(source, given, None if recipe_name else stored)  # checked before any data loads

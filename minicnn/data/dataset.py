@@ -34,16 +34,16 @@ class Dataset:
             array = getattr(self, field)
             if not isinstance(array, np.ndarray) or array.dtype != dtype:
                 raise TypeError(
-                    f"Dataset {self.name!r}: {field} must be a {dtype.__name__} array. "
-                    f"Received: {getattr(array, 'dtype', type(array).__name__)}"
+                    f"Dataset {self.name!r}: {field}: expected a {dtype.__name__} array, "
+                    f"received {getattr(array, 'dtype', type(array).__name__)}"
                 )
         if self.images.ndim != 4 or self.images.shape[1] != 3 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(
-                f"Dataset {self.name!r}: expected images (N, 3, H, W) and labels (N,). "
-                f"Received: {self.images.shape} and {self.labels.shape}"
+                f"Dataset {self.name!r}: expected images (N, 3, H, W) and labels (N,), "
+                f"received {self.images.shape} and {self.labels.shape}"
             )
         if not self.images.flags.c_contiguous:
-            raise ValueError(f"Dataset {self.name!r}: images must be C-contiguous")
+            raise ValueError(f"Dataset {self.name!r}: expected C-contiguous images")
         check_labels(self.labels, len(self.classes), f"Dataset {self.name!r}")
         check_classes(self.classes, f"Dataset {self.name!r}")
 
@@ -125,7 +125,9 @@ def check_classes(classes: Sequence[str], where: str):
     """
     wrong = [name for name in classes if any("\ud800" <= character <= "\udfff" for character in name)]
     if wrong:
-        raise ValueError(f"{where}: names of classes must be UTF-8; rename {', '.join(map(ascii, wrong))}")
+        raise ValueError(
+            f"{where}: expected names of classes in UTF-8, received {', '.join(map(ascii, wrong))}; rename them"
+        )
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str):

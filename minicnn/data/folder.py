@@ -118,7 +118,7 @@ def _find(root: Path, report: _Report) -> Classes:
         report.others.update(others)
         report.deeper += sum(path.parent != folder for path in paths)
     if len(classes) < 2:
-        raise ValueError(f"{root}: expected a folder for each of two or more classes. Received: {_listed(classes)}")
+        raise ValueError(f"{root}: expected a folder for each of two or more classes, received {_listed(classes)}")
     check_classes(tuple(classes), str(root))
     if empty := [name for name, paths in classes.items() if not paths]:
         counted = f"; {not_read(report.others)}" if report.others else ""

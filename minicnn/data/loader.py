@@ -37,15 +37,15 @@ class Loader:
         backend: Backend,
     ):
         if batch_size < 1:
-            raise ValueError(f"Loader: batch_size must be 1 or more. Received: {batch_size}")
+            raise ValueError(f"Loader: expected batch_size from 1, received {batch_size}")
         self._batches = len(dataset) // batch_size if drop_last else -(-len(dataset) // batch_size)
         if not self._batches:
             raise ValueError(f"Loader: no batch of {batch_size} in the {len(dataset)} records of {dataset.name!r}")
         self._augment = augment or _NONE
         if self._augment.shift >= min(dataset.images.shape[2:]):
             raise ValueError(
-                f"Loader: shift must be smaller than the pictures, {dataset.images.shape[2:]}. "
-                f"Received: {self._augment.shift}"
+                f"Loader: expected a shift smaller than the pictures, {dataset.images.shape[2:]}, "
+                f"received {self._augment.shift}"
             )
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
         self._backend = backend

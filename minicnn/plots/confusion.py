@@ -18,7 +18,7 @@ def confusion_matrix(matrix: Any, classes: Sequence[str]) -> Figure:
     counts = np.asarray(matrix)
     size = len(classes)
     if counts.shape != (size, size) or not size:
-        raise ValueError(f"confusion_matrix expects counts of shape {(size, size)}. Received: {counts.shape}")
+        raise ValueError(f"confusion_matrix: expected counts of shape {(size, size)}, received {counts.shape}")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(max(4.6, 2.4 + 0.5 * size), 13.0)
     figure = new_figure(side + 1.0, side)

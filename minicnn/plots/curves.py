@@ -41,7 +41,7 @@ def curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """
     lengths = {len(column) for column in history.values()}
     if len(lengths) != 1 or lengths == {0}:
-        raise ValueError(f"curves expects columns of one length, at least 1. Received lengths: {sorted(lengths)}")
+        raise ValueError(f"curves: expected columns of one length, at least 1, received lengths {sorted(lengths)}")
     epochs = history.get("epoch", range(1, lengths.pop() + 1))
     panels = {title: _drawable(history, keys) for title, keys in _PANELS.items()}
     panels = {title: lines for title, lines in panels.items() if lines}
@@ -63,8 +63,8 @@ def learning_rates(
     shown = np.isfinite(losses)
     if not len(rates) == len(losses) == len(smoothed) or not shown.any():
         raise ValueError(
-            f"learning_rates expects as many rates as losses and smoothed losses, and one finite loss. "
-            f"Received: {len(rates)}, {len(losses)} and {len(smoothed)}, {shown.sum()} finite"
+            f"learning_rates: expected as many rates as losses and smoothed losses, and one finite loss, "
+            f"received {len(rates)}, {len(losses)} and {len(smoothed)}, {shown.sum()} finite"
         )
     x, y, smooth = (np.asarray(column, np.float64)[shown] for column in (rates, losses, smoothed))
     figure = new_figure(6.4, 3.6)
@@ -76,9 +76,7 @@ def learning_rates(
     low, start = min(smooth.min(), y.min()), smooth[: max(len(y) // 10, 1)].max()
     span = max(start - low, 1e-3 * abs(start), 1e-12)
     axes.set_ylim(low - 0.08 * span, start + 0.6 * span)
-    axes.set_title("Loss as the learning rate rises", fontsize=10.5, color=INK, loc="left")
-    axes.set_xlabel("learning rate", fontsize=9, color=INK)
-    plain(axes)
+    plain(axes, "Loss as the learning rate rises", "learning rate")
     axes.legend(fontsize=8.5, labelcolor=INK, handlelength=1.6, edgecolor="none", framealpha=0.85, loc="upper left")
     return figure
 
@@ -90,7 +88,7 @@ def runs(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     has above that on validation images. A dot marks the best epoch of a run, which the legend names.
     """
     if not histories or not all(len(h.get("validation_accuracy", ())) for h in histories.values()):
-        raise ValueError("runs expects one history at least, each with epochs and their validation accuracy")
+        raise ValueError("runs: expected one history at least, each with epochs and their validation accuracy")
     figure = new_figure(WIDTH, 6.0 + 0.18 * math.ceil(len(histories) / 2))
     panels = dict(zip(_SHEET, figure.subplots(2, 2).flat, strict=True))
     entries = []  # of the legend
@@ -112,10 +110,8 @@ def runs(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         panels["Validation accuracy"].plot([], [], **style, label=str(number))
         entries.append(f"{short(name, 36)}{score}")
     for title, axes in panels.items():
-        axes.set_title(title, fontsize=10.5, color=INK, loc="left")
-        axes.set_xlabel("epoch", fontsize=9, color=INK)
+        plain(axes, title, "epoch")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        plain(axes)
     highest = [max(history["learning_rate"]) for history in histories.values() if "learning_rate" in history]
     if highest and max(highest) > 20 * min(highest) > 0:
         panels["Learning rate"].set_yscale("log")
@@ -127,10 +123,8 @@ def runs(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     panels["Training less validation accuracy"].axhline(0, color=FAINT, linewidth=0.8)
     looks: dict[str, Any] = {"fontsize": 8.5, "labelcolor": INK, "handlelength": 2.2, "frameon": False}
     legend = figure.legend(loc="outside lower center", ncols=2, **looks)
-    for text, entry in zip(
-        legend.get_texts(), entries, strict=True
-    ):  # a label would be read as maths, or hidden by a _
-        text.set_text(entry)
+    for text, entry in zip(legend.get_texts(), entries, strict=True):
+        text.set_text(entry)  # as a label it would be read as maths, or hidden by a _
         text.set_parse_math(False)
     return figure
 
@@ -169,9 +163,7 @@ def _panel(
             axes.plot(epochs[best], values[best], "o", color=colour, markeredgecolor=INK, markersize=7, zorder=5)
             figure = f"{values[best]:.1%}" if title == "Accuracy" else f"{values[best]:.3f}"
             axes.set_title(f"{figure} at best epoch {epochs[best]}", fontsize=8.5, color=colour, loc="right")
-    axes.set_title(title, fontsize=10.5, color=INK, loc="left")
-    axes.set_xlabel("epoch", fontsize=9, color=INK)
-    plain(axes)
+    plain(axes, title, "epoch")
     margin = 0.04 * (max(epochs) - min(epochs)) or 1
     axes.set_xlim(min(epochs) - margin, max(epochs) + margin)
     axes.xaxis.set_major_locator(FixedLocator(epochs) if len(epochs) <= 5 else MaxNLocator(5, integer=True))

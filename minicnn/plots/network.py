@@ -42,8 +42,8 @@ def overlays(images: np.ndarray, heat: np.ndarray, captions: Sequence[str], titl
     _check("overlays", "images (n, C, H, W)", images, 4)
     if heat.ndim != 3 or not len(images) == len(heat) == len(captions):
         raise ValueError(
-            f"overlays expects heat (n, h, w) and n captions for {len(images)} images. "
-            f"Received: {heat.shape} and {len(captions)}"
+            f"overlays: expected heat (n, h, w) and n captions for {len(images)} images, "
+            f"received {heat.shape} and {len(captions)}"
         )
     side, gap = 1.06, 0.04
     sheet = Sheet(len(images), 4, (WIDTH / 4, side + 0.32), title, width=WIDTH / 2 if title else 0)
@@ -74,4 +74,4 @@ def _grid(title: str, tiles: np.ndarray) -> Figure:
 
 def _check(name: str, expected: str, array: np.ndarray, ndim: int) -> None:
     if array.ndim != ndim or not array.size:
-        raise ValueError(f"{name} expects {expected}, none of them 0. Received: {array.shape}")
+        raise ValueError(f"{name}: expected {expected}, none of them 0, received {array.shape}")

@@ -53,7 +53,7 @@ def probability_bars(image: np.ndarray, probabilities: Any, classes: Sequence[st
     """A picture beside the bars of its most probable classes. image: (3, H, W) uint8; probabilities: (classes,)."""
     values = np.asarray(probabilities, np.float64)
     if values.shape != (len(classes),) or not len(classes):
-        raise ValueError(f"probability_bars expects {len(classes)} probabilities. Received shape: {values.shape}")
+        raise ValueError(f"probability_bars: expected {len(classes)} probabilities, received shape {values.shape}")
     top = np.argsort(-values, kind="stable")[:limit]
     figure = new_figure(7.2, 3.2)
     picture, axes = figure.subplots(1, 2, width_ratios=(1, 1.35))
@@ -79,8 +79,8 @@ def before_after(before: np.ndarray, after: np.ndarray, captions: Sequence[str])
     """
     if before.shape != after.shape or before.ndim != 4 or not len(before) or len(captions) != len(before):
         raise ValueError(
-            "before_after expects two batches (n, C, H, W) of one shape with n > 0, and n captions. "
-            f"Received: {before.shape}, {after.shape}, {len(captions)}"
+            "before_after: expected two batches (n, C, H, W) of one shape with n > 0, and n captions, "
+            f"received {before.shape}, {after.shape}, {len(captions)}"
         )
     side, gap, left = 1.0, 0.06, 0.7
     sheet = Sheet(len(before), 8, (side + gap, 2 * (side + gap) + 0.34), left=left)
@@ -97,8 +97,8 @@ def _check(images: np.ndarray, labels: Any, predictions: Any) -> tuple[np.ndarra
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if images.ndim != 4 or not len(images) or not len(images) == len(labels) == len(predictions):
         raise ValueError(
-            "samples and mistakes expect images (N, 3, H, W) with N > 0, N labels and N predictions. "
-            f"Received: {images.shape}, {labels.shape}, {predictions.shape}"
+            "samples and mistakes: expected images (N, 3, H, W) with N > 0, N labels and N predictions, "
+            f"received {images.shape}, {labels.shape}, {predictions.shape}"
         )
     return labels, predictions
 

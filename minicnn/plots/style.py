@@ -105,8 +105,10 @@ def fonts() -> list[str]:
     return ["DejaVu Sans", *(font for font in _OTHER_SCRIPTS if font in installed)]
 
 
-def plain(axes: Axes) -> None:
-    """Lines on a faint grid, without ticks and box."""
+def plain(axes: Axes, title: str, below: str) -> None:
+    """Lines on a faint grid, without ticks and box, with a title and a label below."""
+    axes.set_title(title, fontsize=10.5, color=INK, loc="left")
+    axes.set_xlabel(below, fontsize=9, color=INK)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

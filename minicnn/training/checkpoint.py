@@ -62,15 +62,15 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadat
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"save expects a path that ends in {', '.join(SUFFIXES)}. Received: {path}")
+        raise ValueError(f"save: expected a path that ends in {', '.join(SUFFIXES)}, received {path}")
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray) or array.dtype.name not in _DTYPES:
             kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-            raise TypeError(f"save expects arrays of {', '.join(_DTYPES)}. Received for {name!r}: {kind}")
+            raise TypeError(f"save: expected arrays of {', '.join(_DTYPES)}, received for {name!r}: {kind}")
     try:
         text = json.dumps({"format": FORMAT, "metadata": dict(metadata)})
     except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"save expects metadata that JSON can hold: {error}") from error
+        raise TypeError(f"save: expected metadata that JSON can hold: {error}") from error
     # safetensors copies an array's memory as it lies, so anything but native C order would be stored scrambled
     plain = {name: np.asarray(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()}
     try:

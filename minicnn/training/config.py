@@ -35,7 +35,7 @@ class Config(Augment):
     ``field.metadata`` has of each the "help", what is "expected", and the "panel" under which it is listed.
     """
 
-    model: str = option("lenet", f"{', '.join(models.names())}.", OneOf(models.names()), "Model")
+    model: str = option("lenet", f"{', '.join(models.names())}.", str, "Model")
     model_options: Mapping[str, Any] = option(
         dict, "An option of the model, as depth=20; may be given several times.", dict, "Model"
     )
@@ -75,6 +75,7 @@ class Config(Augment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(self.model, OneOf(models.names()), "model")  # those of now
         check(self.shift, Number(most=31, whole=True), "shift")  # pictures are 32 x 32
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup: expected fewer than the {self.epochs} epochs, received {self.warmup}")

@@ -21,16 +21,16 @@ def classification_report(
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.ndim != 1 or labels.shape != predictions.shape or not labels.size:
         raise ValueError(
-            "classification_report expects labels and predictions of the same shape (N,), N > 0. "
-            f"Received: {labels.shape} and {predictions.shape}"
+            "classification_report: expected labels and predictions of the same shape (N,), N > 0, "
+            f"received {labels.shape} and {predictions.shape}"
         )
     for name, values in (("labels", labels), ("predictions", predictions)):
         if values.dtype.kind not in "iu":
-            raise TypeError(f"classification_report expects integer {name}. Received: {values.dtype}")
+            raise TypeError(f"classification_report: expected integer {name}, received {values.dtype}")
         if values.min() < 0 or values.max() >= len(classes):
             raise ValueError(
-                f"classification_report expects {name} from 0 to {len(classes) - 1}. "
-                f"Received: {values.min()} to {values.max()}"
+                f"classification_report: expected {name} from 0 to {len(classes) - 1}, "
+                f"received {values.min()} to {values.max()}"
             )
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
@@ -61,10 +61,10 @@ def _loss(labels: np.ndarray, probabilities: np.ndarray, classes: int) -> float:
 
     if probabilities.shape != (len(labels), classes):
         raise ValueError(
-            f"classification_report expects probabilities of shape {(len(labels), classes)}. "
-            f"Received: {probabilities.shape}"
+            f"classification_report: expected probabilities of shape {(len(labels), classes)}, "
+            f"received {probabilities.shape}"
         )
     totals = probabilities.sum(axis=1, keepdims=True)
     if not np.allclose(totals, 1, atol=1e-3):
-        raise ValueError("classification_report expects probabilities whose rows sum to 1")
+        raise ValueError("classification_report: expected probabilities whose rows sum to 1")
     return float(log_loss(labels, probabilities / totals, labels=range(classes)))  # float32 rows sum to 1 only nearly

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice, repeat
 from typing import Any
 
@@ -16,7 +16,7 @@ from minicnn.autograd import no_grad
 from minicnn.backend import Backend
 from minicnn.compile import Profile, compile
 from minicnn.data import Loader, Splits, identity_differences
-from minicnn.expected import LARGEST, Maybe, Number, OneOf, check, like
+from minicnn.expected import LARGEST, Maybe, Number, OneOf, Only, check, like
 from minicnn.nn import Module
 from minicnn.optim.schedules import ReduceOnPlateau
 from minicnn.tensor import Tensor
@@ -42,6 +42,17 @@ _DATA = {"dataset": str, "records": dict, "classes": [str], "fingerprints": Mayb
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step, why, and what to change."""
+
+
+@dataclass
+class _Epoch:
+    """How many batches of the epoch under way are done, the sums over their images, and the time they took."""
+
+    batch: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    seconds: float = 0.0
 
 
 class Trainer:
@@ -78,9 +89,7 @@ class Trainer:
         self.schedule = config.make_schedule(self._steps(self.batches_per_epoch))
         self._forward = self.averaged if eager else compile(self.averaged)
         self.history: list[dict[str, float]] = []
-        self._batch = 0  # batches done in the epoch under way
-        self._loss, self._correct, self._seen = 0.0, 0, 0  # sums over them
-        self._seconds = 0.0  # time spent on them
+        self._under_way = _Epoch()
 
     @property
     def best(self) -> dict[str, float] | None:
@@ -109,21 +118,20 @@ class Trainer:
         Raises:
             TrainingError: the loss, or the norm of a gradient that is clipped, is not finite.
         """
-        epoch = len(self.history)
-        started, before, seen = time.perf_counter(), self._seconds, self._seen
+        epoch, now = len(self.history), self._under_way
+        started, before, seen = time.perf_counter(), now.seconds, now.seen
         self.model.train()
-        for images, labels in self.batches(epoch, self._batch):
-            loss, correct = self.learn(epoch, self._batch, images, labels)
-            self._batch += 1
-            self._seen += len(labels)
-            self._loss += loss * len(labels)
-            self._correct += correct
+        for images, labels in self.batches(epoch, now.batch):
+            loss, correct = self.learn(epoch, now.batch, images, labels)
+            now.batch += 1
+            now.seen += len(labels)
+            now.loss += loss * len(labels)
+            now.correct += correct
             elapsed = time.perf_counter() - started
-            self._seconds = before + elapsed
+            now.seconds = before + elapsed
             if on_batch is not None:
-                rate = (self._seen - seen) / elapsed
-                stop = on_batch(self._batch, self._loss / self._seen, self._correct / self._seen, rate)
-                if stop and self._batch < self.batches_per_epoch:
+                stop = on_batch(now.batch, now.loss / now.seen, now.correct / now.seen, (now.seen - seen) / elapsed)
+                if stop and now.batch < self.batches_per_epoch:
                     return False
         config, held_out = self.config, self.loader("validation")
         validation = evaluate(self.averaged, held_out, self._forward, config.tta, config.limit_batches)
@@ -133,18 +141,18 @@ class Trainer:
             raise self._diverged(what, self.averaged, images)
         row = {
             "epoch": epoch + 1,
-            "train_loss": self._loss / self._seen,
-            "train_accuracy": self._correct / self._seen,
+            "train_loss": now.loss / now.seen,
+            "train_accuracy": now.correct / now.seen,
             "validation_loss": validation.loss,
             "validation_accuracy": validation.accuracy,
             "learning_rate": self.optimizer.lr,
-            "seconds": self._seconds,
-            "images_per_second": self._seen / self._seconds,
+            "seconds": now.seconds,
+            "images_per_second": now.seen / now.seconds,
         }
         if isinstance(self.schedule, ReduceOnPlateau):
             self.schedule.observe(validation.loss)
         self.history.append(row)
-        self._batch, self._loss, self._correct, self._seen, self._seconds = 0, 0.0, 0, 0, 0.0
+        self._under_way = _Epoch()
         return True
 
     def profile(self, replays: int = 20) -> Profile:
@@ -260,13 +268,7 @@ class Trainer:
             "schedule": self.schedule.state_dict() if isinstance(self.schedule, ReduceOnPlateau) else {},
             "random": random.get_state(),
             "history": self.history,
-            "epoch": {
-                "batch": self._batch,
-                "loss": self._loss,
-                "correct": self._correct,
-                "seen": self._seen,
-                "seconds": self._seconds,
-            },
+            "epoch": asdict(self._under_way),
         }
         return arrays, metadata
 
@@ -321,12 +323,13 @@ class Trainer:
             "schedule": like(own["schedule"]) | schedule,
             "random": _RANDOM,
             "history": tuple({"epoch": Number(number, number, whole=True), **row} for number in range(1, epochs + 1)),
-            "epoch": {
-                "loss": finite if batch else nothing,
-                "correct": Number(most=seen, whole=True),
-                "seen": Number(seen, seen, whole=True),
-                "seconds": time if batch else nothing,
-            },
+            "epoch": Only(
+                batch=Number(whole=True),
+                loss=finite if batch else nothing,
+                correct=Number(most=seen, whole=True),
+                seen=Number(seen, seen, whole=True),
+                seconds=time if batch else nothing,
+            ),
         }
 
     def _take_over(self, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
@@ -345,9 +348,7 @@ class Trainer:
             self.schedule.load_state_dict(metadata["schedule"])
         random.set_state(metadata["random"])
         self.history = [dict(row) for row in metadata["history"]]
-        under_way = metadata["epoch"]
-        self._batch, self._seen = under_way["batch"], under_way["seen"]
-        self._loss, self._correct, self._seconds = under_way["loss"], under_way["correct"], under_way["seconds"]
+        self._under_way = _Epoch(**metadata["epoch"])
 
     def weights(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the model's arrays, and what is needed to use them on a picture."""

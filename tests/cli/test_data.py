@@ -175,7 +175,9 @@ def test_names_that_are_not_utf8(command, pictures, tmp_path):
     root = root.rename(tmp_path / "pets")
     (root / "dog").rename(root / os.fsdecode(b"dog\xe9"))
     code, out, err = command("train", "--dataset", root, *SMALL, "--out", tmp_path / "other")
-    assert code == 1 and "names of classes must be UTF-8; rename 'dog\\udce9'" in err and "epoch" not in out
+    assert (
+        code == 1 and "expected names of classes in UTF-8, received 'dog\\udce9'; rename" in err and "epoch" not in out
+    )
 
 
 def test_a_study_does_not_take_a_finished_run_on_other_data(command, pictures, tmp_path):

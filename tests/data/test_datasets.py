@@ -22,11 +22,11 @@ def make(labels, classes=10):
 def test_invalid_datasets_are_refused():
     images, labels = np.zeros((3, 3, 32, 32), np.uint8), np.zeros(3, np.int64)
     for bad_images, bad_labels, error, message in [
-        (images.astype(np.float32), labels, TypeError, "images must be a uint8 array. Received: float32"),
-        (images, labels.astype(np.float64), TypeError, "labels must be a int64 array. Received: float64"),
-        (images, [0, 0, 0], TypeError, "Received: list"),
+        (images.astype(np.float32), labels, TypeError, "images: expected a uint8 array, received float32"),
+        (images, labels.astype(np.float64), TypeError, "labels: expected a int64 array, received float64"),
+        (images, [0, 0, 0], TypeError, "received list"),
         (images[:, :1], labels, ValueError, "expected images"),
-        (images, labels[:2], ValueError, r"Received: \(3, 3, 32, 32\) and \(2,\)"),
+        (images, labels[:2], ValueError, r"received \(3, 3, 32, 32\) and \(2,\)"),
         (images[:, :, ::-1], labels, ValueError, "C-contiguous"),
         (images, np.array([0, 2, 0]), ValueError, r"record 1 has label 2, expected one in 0\.\.1"),
         (images, np.array([0, 0, -1]), ValueError, "record 2 has label -1"),
@@ -151,7 +151,7 @@ def test_every_picture_and_channel_is_in_the_fingerprint(size):
 
 
 def test_names_of_classes_that_no_file_can_store_are_refused():
-    with pytest.raises(ValueError, match=r"names of classes must be UTF-8; rename 'caf\\udce9'"):
+    with pytest.raises(ValueError, match=r"expected names of classes in UTF-8, received 'caf\\udce9'; rename"):
         data.Dataset(np.zeros((1, 3, 2, 2), np.uint8), np.zeros(1, np.int64), ("ok", "caf\udce9"), "made")
 
 

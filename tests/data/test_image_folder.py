@@ -70,10 +70,10 @@ def test_a_misnamed_part_is_not_ignored(tmp_path):
 
 
 def test_empty_root_and_class_are_named(tmp_path):
-    with pytest.raises(ValueError, match="two or more classes. Received: none"):
+    with pytest.raises(ValueError, match="two or more classes, received none"):
         data.load(str(tmp_path))
     fill(tmp_path / "a", 2)
-    with pytest.raises(ValueError, match="two or more classes. Received: a"):
+    with pytest.raises(ValueError, match="two or more classes, received a"):
         data.load(str(tmp_path))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no pictures in empty"):
@@ -177,7 +177,7 @@ def test_a_class_whose_name_is_not_utf8_is_refused_before_its_pictures_are_read(
     fill(tmp_path / "a", 3)
     fill(tmp_path / os.fsdecode(b"caf\xe9"), 3)
     monkeypatch.setattr(folder, "load_image", None)
-    with pytest.raises(ValueError, match=r"names of classes must be UTF-8; rename 'caf\\udce9'"):
+    with pytest.raises(ValueError, match=r"expected names of classes in UTF-8, received 'caf\\udce9'; rename"):
         data.load(str(tmp_path))
 
 

@@ -206,10 +206,10 @@ def test_order_and_augmentation_are_separate_streams():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"batch_size": 0}, "batch_size must be 1 or more. Received: 0"),
+        ({"batch_size": 0}, "expected batch_size from 1, received 0"),
         ({"batch_size": 24, "drop_last": True}, "no batch of 24 in the 23 records"),
         ({"dataset": DATASET.subset(np.arange(0))}, "no batch of 5 in the 0 records"),
-        ({"augment": Augment(shift=6)}, r"shift must be smaller than the pictures, \(6, 9\). Received: 6"),
+        ({"augment": Augment(shift=6)}, r"expected a shift smaller than the pictures, \(6, 9\), received 6"),
     ],
 )
 def test_impossible_loaders_are_refused(options, message):

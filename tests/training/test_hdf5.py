@@ -90,7 +90,7 @@ def test_what_cannot_be_stored_is_refused_before_writing(tmp_path):
     for name in ("a/b", "", "."):
         with pytest.raises(ValueError, match="cannot have the name"):
             save(tmp_path / "a.h5", {name: np.ones(1)}, {})
-    with pytest.raises(TypeError, match="Received for 'a': object"):
+    with pytest.raises(TypeError, match="received for 'a': object"):
         save(tmp_path / "a.h5", {"a": np.array([None])}, {})
     assert list(tmp_path.iterdir()) == []
 
