@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from shared.runs import Run, batches, same
 
 import minicnn
 from minicnn import plots
 from minicnn.models import LeNet
+from shared.runs import Run, batches, same
 
 BATCH = batches(1, (9, 3, 32, 32))
 LAYERS = ["conv1", "conv2", "fc1", "fc2", "fc3"]
