@@ -49,14 +49,15 @@ def main() -> None:
 def _row(measurement: Measurement, ours: list[float], reference: list[float], torch: list[float]) -> dict[str, Any]:
     """Medians over the rounds. rate: of minicnn, in ``unit``."""
     milliseconds = median(ours)
+    work, unit = measurement.work
     return {
         "kernel": measurement.kernel,
         "size": measurement.size,
         "minicnn_ms": round(milliseconds, 5),
         "reference_ms": round(median(reference), 5),
         "torch_ms": round(median(torch), 5),
-        "rate": round(measurement.work / milliseconds / 1e6, 2),
-        "unit": measurement.unit,
+        "rate": round(work / milliseconds / 1e6, 2),
+        "unit": unit,
         "ratio_reference": round(median(b / a for a, b in zip(ours, reference, strict=True)), 3),
         "ratio": round(median(b / a for a, b in zip(ours, torch, strict=True)), 3),
     }

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from kernel_cases import converted, measurements
+from minicnn.backend.kernel import facts
 from worker import Workload
 
 _aten = torch.ops.aten
@@ -21,7 +23,7 @@ def _convolution_backward(a: SimpleNamespace, *mask: bool) -> object:
 
 
 def _batch_norm_grad(a: SimpleNamespace) -> object:
-    saved = a.mean, a.variance**-0.5
+    saved = a.mean, a.inverse_std
     return _aten.native_batch_norm_backward(a.gy, a.x, a.weight, None, None, *saved, True, 1e-5, (True, True, True))
 
 
@@ -70,7 +72,7 @@ _CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     "avg_pool2d": lambda a: F.avg_pool2d(a.x, 2),
     "max_pool2d": lambda a: F.max_pool2d(a.x, 2, return_indices=True),
     "max_pool2d_grad": lambda a: _aten.max_pool2d_with_indices_backward(
-        a.pooled, a.x, (2, 2), (2, 2), (0, 0), (1, 1), False, a.indices
+        a.gy, a.x, (2, 2), (2, 2), (0, 0), (1, 1), False, a.indices
     ),
     "relu_grad": lambda a: _aten.threshold_backward(a.gy, a.y, 0),
     "sgd_step": lambda a: a.sgd.step(),
@@ -85,15 +87,27 @@ def _inference(task: Callable[[], object]) -> object:
         return task()
 
 
+def _named(kernel: str, arguments: tuple[Any, ...]) -> SimpleNamespace:
+    """The arguments by their names in the reference, and what PyTorch wants beside them, whose values do not count."""
+    a = SimpleNamespace(**dict(zip(facts(kernel).parameters, converted(arguments, torch.from_numpy), strict=True)))
+    if kernel in ("conv2d_grad_input", "max_pool2d_grad"):
+        a.x = torch.randn(a.shape)
+    if kernel == "conv2d_grad_weight":
+        a.weight = torch.empty(a.shape)
+    if kernel == "max_pool2d_grad":
+        a.indices = F.max_pool2d(a.x, 2, return_indices=True)[1]
+    if kernel == "batch_norm":
+        a.variance = a.inverse_std**-2
+    if kernel == "layer_norm_grad":
+        a.bias = torch.empty_like(a.weight)
+    if kernel in ("sgd_step", "adam_step"):
+        a.parameter.grad = a.gradient
+        a.sgd, a.adam = torch.optim.SGD([a.parameter], 1e-3, 0.9), torch.optim.Adam([a.parameter], 1e-3)
+    return a
+
+
 def build() -> Workload:
     """One task a measurement."""
-    tasks: dict[str, Callable[[], object]] = {}
-    for measurement in measurements():
-        a = converted(measurement.arguments, torch.from_numpy)
-        if measurement.kernel == "max_pool2d_grad":
-            a.indices = F.max_pool2d(a.x, 2, return_indices=True)[1]
-        if measurement.kernel in ("sgd_step", "adam_step"):
-            a.parameter.grad = a.gradient
-            a.sgd, a.adam = torch.optim.SGD([a.parameter], 1e-3, 0.9), torch.optim.Adam([a.parameter], 1e-3)
-        tasks[measurement.name] = partial(_inference, partial(_CALLS[measurement.kernel], a))
-    return Workload(tasks)
+    return Workload(
+        {m.name: partial(_inference, partial(_CALLS[m.kernel], _named(m.kernel, m.arguments))) for m in measurements()}
+    )

@@ -89,7 +89,9 @@ def _outer(value):
     return ndarray(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else value
 
 
-def _strict(function):
+def strict(function):
+    """A function of NumPy arrays as one of the arrays here."""
+
     @functools.wraps(function)
     def call(*args, **kwargs):
         inner = {name: _inner(value) for name, value in kwargs.items()}
@@ -99,7 +101,7 @@ def _strict(function):
 
 
 for _name in METHODS:
-    setattr(ndarray, _name, _strict(getattr(np.ndarray, _name)))
+    setattr(ndarray, _name, strict(getattr(np.ndarray, _name)))
 for _name in ATTRIBUTES:
     setattr(ndarray, _name, property(lambda self, name=_name: _outer(getattr(self._array, name))))
 
@@ -120,14 +122,15 @@ for _name in OPERATORS:
 
 def __getattr__(name):
     if name in FUNCTIONS:
-        return _strict(getattr(np, name))
+        return strict(getattr(np, name))
     if name in CONSTANTS:
         return getattr(np, name)
     raise AttributeError(f"module 'cupy' (as known to the tests) has no attribute {name!r}")
 
 
 add = SimpleNamespace(at=lambda a, index, value: np.add.at(_inner(a), _inner(index), _inner(value)))
-lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_strict(np.lib.stride_tricks.as_strided)))
+_windows = strict(np.lib.stride_tricks.sliding_window_view)
+lib = SimpleNamespace(stride_tricks=SimpleNamespace(sliding_window_view=_windows))
 
 
 def asarray(a, dtype=None):

@@ -5,7 +5,6 @@ The CUDA C runs on the CPU; see fake_cupy.py. tests/gpu runs the same cases on a
 
 import importlib
 import importlib.util
-import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -13,42 +12,46 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import special
 
 import minicnn
 import minicnn.functional as F
 from minicnn import backend
-from minicnn.backend import reference
+from minicnn.backend.reference import Kernels as reference
 from minicnn.compile.record import record
+from shared.contract import LAYOUTS, NAMES, check
 
-FOLDER = Path(__file__).parent
-shared = SimpleNamespace(**runpy.run_path(str(FOLDER / "kernel_cases.py")))
+STAND_IN = Path(__file__).with_name("fake_cupy.py")
+IN_TURN = list(LAYOUTS)
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="g++ compiles the kernels for the CPU; not found")
 
 
 @pytest.fixture(scope="module")
 def cupy():
-    spec = importlib.util.spec_from_file_location("cupy", FOLDER / "fake_cupy.py")
+    spec = importlib.util.spec_from_file_location("cupy", STAND_IN)
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", module)
         spec.loader.exec_module(module)
+        patch.setitem(sys.modules, "cupyx.scipy.special", SimpleNamespace(ndtr=module.strict(special.ndtr)))
         yield module
 
 
 @pytest.fixture(scope="module")
 def cuda(cupy):
-    """minicnn.backend.cuda, imported anew over the stand-in."""
+    """The kernels of minicnn.backend.cuda, imported anew over the stand-in."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in sys.modules if name.startswith("minicnn.backend.cuda")]:
             patch.delitem(sys.modules, name)
-        yield importlib.import_module("minicnn.backend.cuda")
+        yield importlib.import_module("minicnn.backend.cuda").Kernels
         for name in [name for name in sys.modules if name.startswith("minicnn.backend.cuda")]:
             del sys.modules[name]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_reference_runs_on_a_second_array_library(cupy, dtype):
-    shared.check(reference, cupy.asarray, dtype, 1e-6 if dtype is np.float32 else 1e-14)
+    for name in NAMES:
+        check(reference, name, dtype, 1e-6 if dtype is np.float32 else 1e-14, IN_TURN, cupy)
 
 
 @needs_compiler
@@ -56,24 +59,23 @@ def test_reference_runs_on_a_second_array_library(cupy, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_cuda_agrees_with_reference(cupy, cuda, monkeypatch, dtype, descending):
     monkeypatch.setattr(cupy, "descending", descending)
-    shared.check(cuda, cupy.asarray, dtype, 3e-5 if dtype is np.float32 else 1e-12)
+    layouts = IN_TURN[::-1] if descending else IN_TURN
+    for name in NAMES:
+        check(cuda, name, dtype, 3e-5 if dtype is np.float32 else 1e-12, layouts, cupy)
 
 
 @needs_compiler
 def test_cuda_with_wide_indices(cupy, cuda, monkeypatch):
     monkeypatch.setattr(sys.modules["minicnn.backend.cuda.launch"], "_WIDE", 1)
-    shared.check(cuda, cupy.asarray, np.float32, 3e-5)
-
-
-def test_every_kernel_has_a_case():
-    assert {name for name, _ in shared.cases(np.float32)} == set(reference.__all__)
+    for name in NAMES:
+        check(cuda, name, np.float32, 3e-5, xp=cupy)
 
 
 @needs_compiler
 def test_masks_winners_and_exact_sums_bit_for_bit(cupy, cuda):
     names = ("dropout", "max_pool2d", "max_pool2d_grad", "relu_grad", "getitem_grad", "sgd_step")
-    names += ("gather_images", "warp_images")
-    shared.check(cuda, cupy.asarray, np.float32, 0, names)
+    for name in (*names, "gather_images", "warp_images"):
+        check(cuda, name, np.float32, 0, IN_TURN, cupy)
 
 
 @needs_compiler

@@ -1,20 +1,16 @@
 """On a GPU: every kernel against the reference on NumPy arrays, and training against training on the CPU."""
 
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 import minicnn
 import minicnn.functional as F
 from minicnn import backend, models, nn
-from minicnn.backend import reference
+from minicnn.backend.reference import Kernels as reference
 from minicnn.data import Augment, Dataset, Loader
+from shared.contract import LAYOUTS, NAMES, check
 
 pytestmark = pytest.mark.gpu
-shared = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "backend" / "kernel_cases.py")))
 
 
 @pytest.fixture
@@ -24,14 +20,15 @@ def gpu():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", reference.__all__)
+@pytest.mark.parametrize("name", NAMES)
 def test_cuda_agrees_with_reference(gpu, name, dtype):
-    shared.check(gpu.kernels, gpu.asarray, dtype, 1e-4 if dtype is np.float32 else 1e-11, [name])
+    for layout in LAYOUTS:
+        check(gpu.kernels, name, dtype, 1e-4 if dtype is np.float32 else 1e-11, layout, gpu.xp)
 
 
-@pytest.mark.parametrize("name", reference.__all__)
+@pytest.mark.parametrize("name", NAMES)
 def test_reference_runs_on_the_gpu(gpu, name):
-    shared.check(reference, gpu.asarray, np.float64, 1e-11, [name])
+    check(reference, name, np.float64, 1e-11, xp=gpu.xp)
 
 
 def lenet_run(name, steps=20):

@@ -128,7 +128,7 @@ def reshape(a, shape):
     return a.reshape(shape)
 
 
-@kernel(lambda a, axes: [a.shape[i] for i in axes], view=True)
+@kernel(lambda a, axes: tuple(a.shape[i] for i in axes), view=True)
 def transpose(a, axes):
     """Axes in the order ``axes``, without a copy."""
     return a.transpose(axes)

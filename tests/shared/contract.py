@@ -1,0 +1,89 @@
+"""What every kernel keeps on every backend: its declaration, and the values of the reference."""
+
+import numpy as np
+
+from minicnn import backend
+from minicnn.backend.kernel import arrays_in, facts
+from minicnn.backend.reference import Kernels as reference
+from shared.kernel_cases import CASES
+
+NAMES = sorted(name for name in vars(reference) if not name.startswith("_"))
+DOUBLE = {("clip_norm", 1)}  # kernel and position of what is float64 in either precision
+LAYOUTS = {  # how an array of the same elements is made, and how it is then looked at
+    "contiguous": (lambda a: a, lambda a: a),
+    "Fortran": (lambda a: a.T, lambda a: a.T),
+    "strided": (lambda a: a.repeat(2, axis=-1) if a.ndim else a, lambda a: a[..., ::2] if a.ndim else a),
+    "reversed": (lambda a: a[::-1] if a.ndim else a, lambda a: a[::-1] if a.ndim else a),
+}
+
+
+def check(kernels, name, dtype, tolerance, layout="contiguous", xp=np, read_only=False):
+    """Run the cases of a kernel with floats of ``dtype``, arrays in a layout (a name or, in turn, one of several).
+
+    Results must have the declared shape and dtype and lie in memory of their own, no argument may change but those
+    declared, and results and edited arguments must be those of the reference on contiguous NumPy arrays, relative to
+    the value and to the largest of the array.
+    """
+    layouts = [layout] if isinstance(layout, str) else layout
+    for number, case in enumerate(CASES[name]):
+        where = f"{name}, case {number}"
+        expected = run(reference, name, prepare(name, case, dtype))
+        arguments = prepare(name, case, dtype, layouts[number % len(layouts)], xp)
+        before = [backend.to_numpy(a).copy() for a in arrays_in(arguments)]
+        if read_only:
+            edited = [arguments[i] for i in facts(name).writes]
+            for a in arrays_in(arguments):
+                a.flags.writeable = any(a is e for e in edited)
+        declared = facts(name).outputs(*arguments)
+        found = run(kernels, name, arguments, xp)
+        keep_to_declaration(name, arguments, before, found, declared, where)
+        assert len(found) == len(expected), where
+        for x, y in zip(found, expected, strict=True):
+            if facts(name).number:
+                assert type(x) is type(y) and x == y, where
+                continue
+            assert x.shape == y.shape and x.dtype == y.dtype, where
+            finite = np.abs(y[np.isfinite(y)])
+            atol = tolerance * float(finite.max(initial=0)) if y.dtype.kind == "f" else 0
+            np.testing.assert_allclose(backend.to_numpy(x), y, rtol=tolerance, atol=atol, err_msg=where)
+
+
+def keep_to_declaration(name, arguments, before, found, declared, where):
+    """Assert what :class:`minicnn.backend.kernel.Facts` says of results and arguments."""
+    kernel = facts(name)
+    edited = [arguments[i] for i in kernel.writes]
+    for a, copy in zip(arrays_in(arguments), before, strict=True):
+        if not any(a is e for e in edited):
+            np.testing.assert_array_equal(backend.to_numpy(a), copy, f"{where}: an argument changed")
+    if kernel.shape is not None:
+        assert [(x.shape, x.dtype) for x in found] == declared, where
+    if not kernel.view and not kernel.writes and not kernel.number:
+        inputs = [a for a in arrays_in(arguments) if isinstance(a, np.ndarray)]
+        assert not any(np.shares_memory(x, a) for x in found for a in inputs), f"{where}: a result is a view"
+
+
+def run(kernels, name, arguments, xp=np):
+    """Call a kernel; return its results, and after them the arguments that it edited."""
+    result = getattr(kernels, name)(*arguments)
+    edited = [arguments[i] for i in facts(name).writes if arguments[i] is not None]
+    if facts(name).writes:
+        assert result is None, f"{name} edits, and returns nothing"
+        return edited
+    results = list(result) if isinstance(result, tuple) else [result]
+    assert facts(name).number or all(isinstance(x, xp.ndarray | np.generic) for x in results), name
+    return results
+
+
+def prepare(name, case, dtype, layout="contiguous", xp=np):
+    """Fresh arguments of a case, on arrays of ``xp``."""
+    make, look = LAYOUTS[layout]
+
+    def prepared(value, kept):
+        if isinstance(value, list | tuple):
+            return type(value)(prepared(v, kept) for v in value)
+        if not isinstance(value, np.ndarray):
+            return value
+        array = value.astype(dtype) if value.dtype == np.float64 and not kept else value
+        return look(xp.asarray(np.array(make(array), order="C")))
+
+    return [prepared(value, (name, i) in DOUBLE) for i, value in enumerate(case)]
