@@ -91,11 +91,12 @@ def _named(kernel: str, arguments: tuple[Any, ...]) -> SimpleNamespace:
     """The arguments by their names in the reference, and what PyTorch wants beside them, whose values do not count."""
     a = SimpleNamespace(**dict(zip(facts(kernel).parameters, converted(arguments, torch.from_numpy), strict=True)))
     if kernel in ("conv2d_grad_input", "max_pool2d_grad"):
-        a.x = torch.randn(a.shape)
+        a.x = torch.empty(a.shape)
     if kernel == "conv2d_grad_weight":
         a.weight = torch.empty(a.shape)
     if kernel == "max_pool2d_grad":
-        a.indices = F.max_pool2d(a.x, 2, return_indices=True)[1]
+        taps, (h, w) = a.taps.long(), a.taps.shape[2:]
+        a.indices = (2 * torch.arange(h)[:, None] + taps // 2) * a.shape[3] + 2 * torch.arange(w) + taps % 2
     if kernel == "batch_norm":
         a.variance = a.inverse_std**-2
     if kernel == "layer_norm_grad":
