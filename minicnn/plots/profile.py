@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from minicnn.plots.style import BLUE, FAINT, INK, ORANGE, WIDTH, new_figure, plain, short
+from minicnn.plots.style import BLUE, FAINT, ORANGE, WIDTH, new_figure, plain, short
 
 
 def profile(layers: Mapping[str, tuple[float, float]], title: str = "Time of a training step") -> Figure:
@@ -25,12 +25,10 @@ def profile(layers: Mapping[str, tuple[float, float]], title: str = "Time of a t
     for place, whole in enumerate(sums.tolist()):
         share = whole / max(sums.sum(), 1e-12)
         axes.text(whole, place, f" {whole:.2f} ms  {share:.0%}", va="center", fontsize=8, color=FAINT)
-    plain(axes)
+    plain(axes, f"{title}: {sums.sum():.2f} ms", "milliseconds")
     axes.grid(axis="y", visible=False)
     axes.set_yticks(places, [short(name, 40) for name in layers])
     axes.set_ylim(len(layers) - 0.5, -0.5)
     axes.set_xlim(0, max(sums.max(), 1e-9) * 1.15)
-    axes.set_xlabel("milliseconds", fontsize=9, color=INK)
-    axes.set_title(f"{title}: {sums.sum():.2f} ms", loc="left", fontsize=10, color=INK)
     axes.legend(frameon=False, fontsize=8.5, loc="lower right")
     return figure
