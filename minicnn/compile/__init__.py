@@ -80,6 +80,7 @@ class compile:
         self._memories = Memories()
 
     def __call__(self, *inputs: Any) -> Any:
+        """Return what the function does: by a plan, where there may be one."""
         arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
         taped = is_grad_enabled()
         try:

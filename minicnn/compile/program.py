@@ -29,6 +29,7 @@ class Value:
 
     @property
     def call(self) -> Call | None:
+        """What made it."""
         return None if self._call is None else self._call()
 
 

@@ -23,7 +23,7 @@ class UnknownDataset(ValueError):
 
 def load(
     name: str = "auto",
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     *,
     seed: int = 0,
     validation: int | float | None = None,

@@ -38,7 +38,11 @@ class DatasetUnavailable(RuntimeError):
 
 
 def load(
-    data_dir: str | os.PathLike | None = None, *, validation: int | float = 5_000, download: bool = True, **how: Any
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    validation: int | float = 5_000,
+    download: bool = True,
+    **how: Any,
 ) -> Splits:
     """CIFAR-10 from `folder(data_dir)`, downloaded into it where it is not there yet and `download` allows.
 
@@ -66,7 +70,7 @@ def load(
     return split(train, None, test, validation, **how, scaling=(MEAN, STD), note=note, origin="cifar10")
 
 
-def folder(data_dir: str | os.PathLike | None = None) -> Path:
+def folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """Where data lies: `data_dir`, else the environment's MINICNN_DATA, else the user's cache folder.
 
     For a user without a home folder raises DatasetUnavailable, as there is no cache, and ValueError for a "~".

@@ -29,7 +29,7 @@ class Dataset:
     classes: tuple[str, ...]
     name: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, dtype in (("images", np.uint8), ("labels", np.int64)):
             array = getattr(self, field)
             if not isinstance(array, np.ndarray) or array.dtype != dtype:
@@ -50,7 +50,7 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, indices) -> "Dataset":
+    def subset(self, indices: np.ndarray) -> "Dataset":
         """The records at `indices`, int (n,), in that order; a copy."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
@@ -118,7 +118,7 @@ def identity_differences(stored: Mapping[str, Any], now: Mapping[str, Any], part
     return found
 
 
-def check_classes(classes: Sequence[str], where: str):
+def check_classes(classes: Sequence[str], where: str) -> None:
     """Raise ValueError, beginning with `where`, for names of classes that no file can store, as they are not Unicode.
 
     A file name of other bytes than UTF-8 is one.
@@ -130,7 +130,7 @@ def check_classes(classes: Sequence[str], where: str):
         )
 
 
-def check_labels(labels: np.ndarray, num_classes: int, where: str):
+def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
     """Raise ValueError naming the first record of `labels` outside 0..num_classes-1."""
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):

@@ -21,7 +21,7 @@ PATIENCE = 8.0  # seconds to wait for an answer, and for each further piece of i
 ATTEMPTS = 5  # transfers that may break off before the download is given up
 
 
-def fetch(url: str, path: Path, *, size: int, sha256: str):
+def fetch(url: str, path: Path, *, size: int, sha256: str) -> None:
     """Bring the file at `url`, of `size` bytes, to `path`; do nothing if it is there once it is our turn.
 
     It is written beside `path` and renamed when its size and hash are right, so whatever stands at `path` is whole.
@@ -47,7 +47,7 @@ def fetch(url: str, path: Path, *, size: int, sha256: str):
             part.unlink(missing_ok=True)
 
 
-def verify(path: Path, *, size: int, sha256: str, name: str):
+def verify(path: Path, *, size: int, sha256: str, name: str) -> None:
     """Raise ValueError, beginning with `name`, unless the file at `path` has this size and this hash."""
     if (actual_size := path.stat().st_size) != size:
         raise ValueError(f"{name}: wrong size, {actual_size:,} bytes instead of {size:,}")
@@ -65,7 +65,7 @@ def session() -> requests.Session:
     return result
 
 
-def _transfer(url: str, file: BinaryIO, size: int, console: Console):
+def _transfer(url: str, file: BinaryIO, size: int, console: Console) -> None:
     """Write the body of `url` to `file`, with a progress bar where the console is a terminal."""
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -99,13 +99,13 @@ def _open(url: str, start: int) -> Iterator[requests.Response]:
     answer: Future[requests.Response] = Future()
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
 
-    def ask():
+    def ask() -> None:
         try:
             answer.set_result(client.get(url, headers=headers, stream=True, timeout=PATIENCE))
         except Exception as error:
             answer.set_exception(error)
 
-    def close(answer: Future[requests.Response]):
+    def close(answer: Future[requests.Response]) -> None:
         if answer.exception() is None:
             answer.result().close()
         client.close()

@@ -47,7 +47,9 @@ class _Report:
         return f"{what} cannot be used: {shown}{more}: remove or mend what is listed, or leave it out by --skip-damaged"
 
 
-def load(root: str | os.PathLike, *, validation: int | float = 0.1, skip_damaged: bool = False, **how: Any) -> Splits:
+def load(
+    root: str | os.PathLike[str], *, validation: int | float = 0.1, skip_damaged: bool = False, **how: Any
+) -> Splits:
     """Pictures of `root`/train/CLASS, `root`/val/CLASS and `root`/test/CLASS, or of `root`/CLASS.
 
     Those in subfolders of a class are of that class. Classes are numbered in the order of their names. Where there is

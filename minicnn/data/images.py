@@ -1,4 +1,6 @@
-"""Picture files as the arrays a network reads. One rule, for training and for prediction:
+"""Picture files as the arrays a network reads.
+
+One rule, for training and for prediction:
 
 1. the orientation that the camera noted (EXIF) is applied;
 2. the colours become RGB: grey is copied to the three channels; transparency is laid over white; CMYK and palettes
@@ -45,7 +47,7 @@ class ImageError(ValueError):
     """A file that cannot be read as a picture; the message is one line with the file and the cause."""
 
 
-def load_image(path: str | os.PathLike, size: int = 32) -> np.ndarray:
+def load_image(path: str | os.PathLike[str], size: int = 32) -> np.ndarray:
     """The picture at `path` as uint8 (3, size, size), by the rule above. Raises ImageError; warns of further frames."""
     path = Path(path)
     shown = repr(str(path))  # a name may hold line breaks, or bytes that no terminal can print
@@ -79,7 +81,7 @@ def load_image(path: str | os.PathLike, size: int = 32) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))  # (size, size, 3) -> (3, size, size)
 
 
-def find_images(path: str | os.PathLike) -> list[Path]:
+def find_images(path: str | os.PathLike[str]) -> list[Path]:
     """The picture files in the folder `path` and in its subfolders, sorted; a warning counts what else is there."""
     images, others = scan_folder(path)
     if others:
@@ -87,7 +89,7 @@ def find_images(path: str | os.PathLike) -> list[Path]:
     return images
 
 
-def scan_folder(path: str | os.PathLike) -> tuple[list[Path], Counter[str]]:
+def scan_folder(path: str | os.PathLike[str]) -> tuple[list[Path], Counter[str]]:
     """-> the files in `path` and its subfolders with the suffix of a picture, sorted; the number of others by kind.
 
     Links are followed, but not to a folder above, and a folder is entered once, however many lead there. What is hidden

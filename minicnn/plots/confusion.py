@@ -47,5 +47,5 @@ def confusion_matrix(matrix: Any, classes: Sequence[str]) -> Figure:
     bar = figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.03, 1)), format=PercentFormatter(1, decimals=0))
     bar.set_label("share of the true class", fontsize=9, color=INK)
     bar.ax.tick_params(labelsize=8, length=0, colors=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return figure

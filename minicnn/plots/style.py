@@ -31,6 +31,7 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
 
 
 def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of so many inches whose axes make room for their labels."""
     layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09, wspace=0.02)
     return Figure(figsize=(width, height), layout=layout, facecolor="white")
 
@@ -74,6 +75,7 @@ def frame(axes: Axes, color: str = GRID) -> None:
 
 
 def draw_picture(axes: Axes, image: np.ndarray, color: str = GRID) -> None:
+    """Draw a picture, uint8 (1 or 3, H, W), in a frame of this colour."""
     if len(image) == 1:
         axes.imshow(image[0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     else:

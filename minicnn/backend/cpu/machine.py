@@ -88,8 +88,11 @@ class Context:
     """What the programs of a plan work on: addresses and sizes, where compiled code finds them."""
 
     def __init__(self, memory, room, table, numbers, images, labels):
-        """Take what stays where it is: memory, float32, with ``room`` for each thread at its end; table, int64;
-        numbers, float32; the shapes (N, C, H, W) and (N,) of what is fed, None for none."""
+        """Take what stays where it is.
+
+        memory: float32, with ``room`` for each thread at its end; table: int64; numbers: float32; images, labels: the
+        shapes (N, C, H, W) and (N,) of what is fed, None for none.
+        """
         arrays = self._arrays = (memory, table, numbers)  # an address keeps nothing alive
         addresses = [n for array in arrays for n in (array.ctypes.data, array.size)]
         shape = images or (0, 0, 0, 0)
