@@ -151,6 +151,34 @@ def test_files_stay_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
+# The compiler
+
+
+PASSES = ["program", "graph", "record", "lower", "rules", "fuse", "schedule", "allocate", "encode", "profile", "run"]
+PASSES += ["report", "plan", "memory", "passes", "__init__"]
+
+
+def test_passes_import_earlier_ones_alone():
+    files = {path.stem: path for path in FILES if room(path) == "compile"}
+    assert sorted(files) == sorted(PASSES)
+    for place, stem in enumerate(PASSES):
+        for target, line in OURS[files[stem]]:
+            if room(target) == "compile":
+                assert PASSES.index(target.stem) < place, f"compile/{stem}.py:{line} imports {target.stem}"
+
+
+def test_no_number_of_an_instruction_and_no_place_in_a_row_is_written_out():
+    """Codes come from the declarations, and so do the places of operands: but for those of code and addresses."""
+    for path in FILES:
+        if room(path) in {"backend", "compile"}:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                where = f"{name(path)}:{getattr(node, 'lineno', 0)}"
+                if isinstance(node, ast.Compare) and isinstance(node.left, ast.Name) and node.left.id == "code":
+                    assert not any(isinstance(c, ast.Constant) for c in node.comparators), where
+                if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "r":
+                    assert not isinstance(node.slice, ast.Constant), where
+
+
 # Kernels: declared in the reference, and with its signature wherever else they exist
 
 
