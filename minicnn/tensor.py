@@ -339,7 +339,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
 
 
 def _plain(index: Any) -> Any:
-    """An index with tensors replaced by their arrays."""
+    """Return an index with tensors replaced by their arrays."""
     if isinstance(index, tuple):
         return tuple(_plain(i) for i in index)
     return index.data if isinstance(index, Tensor) else index

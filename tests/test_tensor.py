@@ -263,11 +263,7 @@ ERRORS = {
         r"mean: expected at least one element .* \(0, 3\)",
     ),
     "max of nothing": (lambda: X[2:].max(0), ValueError, r"max: expected at least one element .* \(0, 3\)"),
-    "reshape": (
-        lambda: X.reshape(4, 2),
-        ValueError,
-        r"expected a shape of 6 elements for \(2, 3\), received \(4, 2\)",
-    ),
+    "reshape": (lambda: X.reshape(4, 2), ValueError, r"reshape: .* 6 elements for \(2, 3\), received \(4, 2\)"),
     "reshape -1 twice": (lambda: X.reshape(-1, -1), ValueError, "reshape: expected a shape of 6 elements"),
     "reshape -1 over": (lambda: X.reshape(4, -1), ValueError, "reshape: expected a shape of 6 elements"),
     "permute": (lambda: X.permute(0), ValueError, r"permute: expected 2 axes, received \(0,\)"),

@@ -41,7 +41,7 @@ def check_size(operation: str, name: str, shape: tuple[int, ...], itemsize: int)
     if size > _MEMORY:
         raise ValueError(
             f"{operation}: expected {name} that fits into the memory ({_MEMORY / 2**30:,.0f} GiB), "
-            f"received shape {shape}: {size / 2**30:,.0f} GiB"
+            f"received shape {shape}: {size // 2**30:,} GiB"
         )
 
 

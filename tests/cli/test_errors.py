@@ -42,7 +42,7 @@ def no_data(monkeypatch):
         (("--backend", "numpi"), "backend: expected auto, numpy, cupy, reference; received 'numpi'"),
         (("--backend", "numpy", "--threads", "99"), "received 99"),
         (("--stop-after", "-1"), "Invalid value for '--stop-after'"),
-        (("--nesterov", "--momentum", "0"), "nesterov expects a momentum"),
+        (("--nesterov", "--momentum", "0"), "expected a momentum and no dampening with nesterov"),
         (("--schedule", "plateau", "--gamma", "1"), "factor"),
     ],
 )

@@ -57,7 +57,7 @@ def test_a_value_out_of_range_is_refused(name, value, message):
 
 
 def test_options_that_only_fail_together_are_refused():
-    with pytest.raises(ValueError, match="nesterov expects a momentum"):
+    with pytest.raises(ValueError, match="expected a momentum and no dampening with nesterov"):
         Config(nesterov=True, momentum=0.0)
     with pytest.raises(ValueError, match=r"expected factor in \(0, 1\), received 1"):
         Config(schedule="plateau", gamma=1.0)
