@@ -7,7 +7,7 @@ import pytest
 import typer
 from PIL import Image
 
-from minicnn import data
+from minicnn import backend, data
 from minicnn.backend import Backend, BackendUnavailable
 from minicnn.cli import main as main_module
 from minicnn.cli import options
@@ -105,10 +105,12 @@ def test_failures_become_one_line(command, monkeypatch, error, code, line):
 )
 def test_a_gpu_whose_memory_is_full(command, monkeypatch, error):
     """A stand-in for CuPy's errors, of which OutOfMemoryError is a MemoryError."""
-    memory = SimpleNamespace(device_memory=lambda: (15 * 2**30, 16 * 2**30))
+    package = SimpleNamespace(device_memory=lambda: (15 * 2**30, 16 * 2**30))
+    monkeypatch.setattr(backend, "package", {"cupy": package}.__getitem__)
+    kernels = SimpleNamespace()
 
     def failing():
-        with options.naming_memory(Backend("cupy", None, memory), 128):
+        with options.naming_memory(Backend("cupy", None, kernels), 128):
             raise error
 
     monkeypatch.setitem(main_module._COMMANDS, "train", failing)
@@ -116,9 +118,9 @@ def test_a_gpu_whose_memory_is_full(command, monkeypatch, error):
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("error: out of memory on the GPU with batches of 128 images: 15.0 of 16.0 GiB are in use (")
     assert "use smaller batches" in err and "--backend numpy" in err
-    with pytest.raises(type(error)), options.naming_memory(Backend("numpy", None, memory), 128):
+    with pytest.raises(type(error)), options.naming_memory(Backend("numpy", None, kernels), 128):
         raise error
-    with pytest.raises(KeyError), options.naming_memory(Backend("cupy", None, memory), 128):
+    with pytest.raises(KeyError), options.naming_memory(Backend("cupy", None, kernels), 128):
         raise KeyError
 
 
