@@ -16,7 +16,7 @@ GIVEN = {"np": np, "minicnn": minicnn, "F": F}
 GIVEN |= {"Tensor": Tensor, "models": models, "nn": nn, "optim": optim, "random": random, "tensor": tensor}
 MODULES = [m.name for m in pkgutil.walk_packages(minicnn.__path__, "minicnn.") if ".backend.cuda" not in m.name]
 PUBLIC = [minicnn, F, nn, nn.init, optim, optim.schedules, models]
-WITHOUT = {"compile", "set_default_backend"}
+WITHOUT = {"set_default_backend"}
 
 
 def public(package):

@@ -66,6 +66,11 @@ class compile:
         RuntimeError: at the first call, for what is said above.
         TypeError: inputs or results that are not tensors.
 
+    Example:
+        >>> double = minicnn.compile(lambda x: x + x)
+        >>> double(tensor([1.0, 2.0]))
+        tensor([2., 4.], dtype=float32)
+
     Attributes:
         plans: the plans made so far, the last used last; ``print`` one to see its program.
     """
