@@ -23,36 +23,37 @@ def _time(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # of a row of the table: the heading, and how it is written
-    "run": ("run", shown),
-    "recipe": ("recipe", shown),
-    "model": ("model", shown),
-    "epochs": ("epochs", str),
-    "best_epoch": ("best", str),
-    "train_seconds": ("time", _time),
-    "images_per_second": ("images/s", "{:,.0f}".format),
-    "parameters": ("parameters", "{:,}".format),
-    "macs": ("MACs", "{:,}".format),
-    "validation_accuracy": ("validation", "{:.2%}".format),
-    "test_accuracy": ("test", "{:.2%}".format),
-    "precision": ("precision", "{:.4f}".format),
-    "recall": ("recall", "{:.4f}".format),
-    "f1": ("F1", "{:.4f}".format),
+_SHARE, _NUMBER, _COUNT = Number(most=1), Number(most=1e13), Number(most=10**13, whole=True)  # more is no run of ours
+_COLUMNS: dict[str, tuple[str, Callable[[Any], str], Any]] = {  # heading, how a value is written, what it may be
+    "run": ("run", shown, str),
+    "recipe": ("recipe", shown, str),
+    "model": ("model", shown, str),
+    "epochs": ("epochs", str, _COUNT),
+    "best_epoch": ("best", str, _COUNT),
+    "train_seconds": ("time", _time, _NUMBER),
+    "images_per_second": ("images/s", "{:,.0f}".format, _NUMBER),
+    "parameters": ("parameters", "{:,}".format, _COUNT),
+    "macs": ("MACs", "{:,}".format, _COUNT),
+    "validation_accuracy": ("validation", "{:.2%}".format, _SHARE),
+    "test_accuracy": ("test", "{:.2%}".format, _SHARE),
+    "precision": ("precision", "{:.4f}".format, _SHARE),
+    "recall": ("recall", "{:.4f}".format, _SHARE),
+    "f1": ("F1", "{:.4f}".format, _SHARE),
 }
 _WORDS = 3  # the first columns are words, the others numbers
-_SHARE, _NUMBER, _COUNT = Number(most=1), Number(most=1e13), Number(most=10**13, whole=True)  # more is no run of ours
-_OF_METRICS = {
-    **{"recipe": Maybe(str), "model": Maybe(str), "parameters": Maybe(_COUNT), "macs": Maybe(_COUNT)},
-    **{"best_epoch": Maybe(_COUNT), "train_seconds": Maybe(_NUMBER), "images_per_second": Maybe(_NUMBER)},
-    "validation_accuracy": Maybe(_SHARE),
-}
-_MACRO = {name: Maybe(_SHARE) for name in ("precision", "recall", "f1")}
-_METRICS = {**_OF_METRICS, "test": Maybe({"accuracy": Maybe(_SHARE), "macro": Maybe(_MACRO)})}
+_MAYBE = {name: Maybe(expected) for name, (_, _, expected) in _COLUMNS.items()}
+_TEST = {"accuracy": Maybe(_SHARE), "macro": Maybe({name: _MAYBE[name] for name in ("precision", "recall", "f1")})}
+_METRICS = _MAYBE | {"test": Maybe(_TEST)}
 _CONFIG = {"recipe": Maybe(str), "config": Maybe({"model": Maybe(str)})}
+_LOSS = Number(-1e30, 1e30)
 _HISTORY = {
-    **{"validation_accuracy": [_SHARE], "validation_loss": [Number(-1e30, 1e30)]},
-    **{"train_accuracy": Maybe([_SHARE]), "train_loss": Maybe([Number(-1e30, 1e30)])},
-    **{"learning_rate": Maybe([Number(most=1e30)]), "seconds": Maybe([_NUMBER]), "images_per_second": Maybe([_NUMBER])},
+    "validation_accuracy": [_SHARE],
+    "validation_loss": [_LOSS],
+    "train_accuracy": Maybe([_SHARE]),
+    "train_loss": Maybe([_LOSS]),
+    "learning_rate": Maybe([Number(most=1e30)]),
+    "seconds": Maybe([_NUMBER]),
+    "images_per_second": Maybe([_NUMBER]),
 }
 
 
@@ -111,9 +112,9 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Row], dict[str, dict[str, l
 def table(rows: Sequence[Row], markdown: bool = False) -> str:
     """Return the rows as aligned text or as a Markdown table; columns that no row fills are left out."""
     columns = {key: column for key, column in _COLUMNS.items() if any(row[key] is not None for row in rows)}
-    cells = [[heading for heading, _ in columns.values()]]
+    cells = [[heading for heading, _, _ in columns.values()]]
     for row in rows:
-        cells.append(["-" if row[key] is None else written(row[key]) for key, (_, written) in columns.items()])
+        cells.append(["-" if row[key] is None else written(row[key]) for key, (_, written, _) in columns.items()])
     words = sum(key in columns for key in list(_COLUMNS)[:_WORDS])
     if markdown:
         lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells]
@@ -142,7 +143,7 @@ def _row(config: Row, metrics: Row, history: Mapping[str, list[float]]) -> Row:
         "train_seconds": sum(history["seconds"]) if "seconds" in history else None,
         "images_per_second": rates[len(rates) // 2] if rates else None,
         "validation_accuracy": None if best is None else accuracies[best],
-        **{name: metrics[name] for name in _OF_METRICS if metrics.get(name) is not None},
+        **{name: value for name, value in metrics.items() if value is not None},
         **{"epochs": len(accuracies) or None, "test_accuracy": test.get("accuracy"), **(test.get("macro") or {})},
     }
     return {key: known.get(key) for key in list(_COLUMNS)[1:]}

@@ -17,7 +17,6 @@ import typer
 
 from minicnn import data
 from minicnn.cli.options import UsageError, usage_errors
-from minicnn.text import shown
 from minicnn.training import Config, checkpoint, recipe
 from minicnn.training.trainer import stored_config
 
@@ -83,11 +82,10 @@ def load(source: Mapping[str, str], configs: Mapping[str, Config]) -> tuple[data
 def prepare(
     given: dict[str, Any], recipe_name: str, dataset: str, data_dir: Path | None
 ) -> tuple[data.Splits, Config, str]:
-    """Choose a recipe and load its data, of which a line is printed. -> them, its configuration and its name."""
+    """Choose a recipe and load its data. -> them, its configuration and its name."""
     source = {"recipe": recipe_name, "dataset": dataset or "auto", "data_dir": str(data_dir or "")}
     configs = choose(source, given, None)  # checked before any data loads
     splits, name = load(source, configs)
-    print(f"data: {shown(splits.note)}")
     return splits, configs[name], name
 
 

@@ -34,6 +34,7 @@ def find_lr(
     check_holds_no_run(out)
     chosen = choose_backend(backend, threads)
     splits, config, _ = prepare(given, recipe_name, dataset, data_dir)
+    print(f"data: {shown(splits.note)}")
     whole = replace(config, batch_size=config.batch_size * config.accumulate, accumulate=1)  # a step of the same images
     folder = out or new_folder("find-lr", splits.name, config.model)
     with held(folder), naming_memory(chosen, config.batch_size):

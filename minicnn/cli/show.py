@@ -51,6 +51,7 @@ def show(
     figure = plots.before_after(_bytes(before, **scaling), _bytes(after, **scaling), captions)
     with held_for(out):
         files.atomic_write(out, plots.to_png(figure))
+    print(f"data: {shown(splits.note)}")
     print(f"wrote {shown(out)}: {len(before)} pictures of {shown(splits.name)}, recipe {name}")
     return 0
 
