@@ -49,7 +49,7 @@ def gelu(x, approximate):
     """x Phi(x) (Hendrycks and Gimpel, 2016); ``approximate``: "none", or "tanh" for its tanh form."""
     if approximate == "tanh":
         return 0.5 * x * (1 + namespace(x).tanh(_gelu_argument(x)))
-    return x * special_functions(x).ndtr(x)
+    return x * _normal_cdf(x)
 
 
 @kernel(like_first)
@@ -60,11 +60,15 @@ def gelu_grad(gy, x, approximate):
         t = xp.tanh(_gelu_argument(x))
         slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
         return gy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope)
-    return gy * (special_functions(x).ndtr(x) + x * xp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi)))
+    return gy * (_normal_cdf(x) + x * xp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi)))
 
 
 def _gelu_argument(x):
     return math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+
+
+def _normal_cdf(x):
+    return 0.5 * special_functions(x).erfc(-math.sqrt(0.5) * x)
 
 
 @kernel(like_first)
