@@ -96,6 +96,9 @@ def instruction(declaration: str) -> Any:
         name, parameters = function.py_func.__name__, tuple(inspect.signature(function.py_func).parameters)
         if not operands.keys() <= set(parameters) or not set(operands.values()) <= KINDS.keys():
             raise TypeError(f"{name}: expected names of parameters with kinds, received {declaration!r}")
+        kinds = [KINDS[kind] for kind in operands.values()]
+        if sum(k.has_address for k in kinds) > ADDRESSES or sum(k.words for k in kinds) > WIDTH - _FIRST_WORD:
+            raise TypeError(f"{name}: expected at most {ADDRESSES} addresses and {WIDTH - _FIRST_WORD} words")
         INSTRUCTIONS[name] = Instruction(len(INSTRUCTIONS), function, parameters, operands, overwritten)
         return function
 
@@ -116,7 +119,9 @@ def row(name: str, **operands: tuple[int, ...]) -> list[int]:
     for operand, kind in _kinds(declared):
         values = list(operands[operand])
         if len(values) != kind.words + 2 * kind.has_address:
-            raise TypeError(f"{name}: expected {kind.words + 2 * kind.has_address} words for {operand}, got {values}")
+            raise TypeError(
+                f"{name}: expected {kind.words + 2 * kind.has_address} words for {operand}, received {values}"
+            )
         if kind.has_address:
             addresses += values[:2]
             values = values[2:]
