@@ -105,8 +105,8 @@ def test_failures_become_one_line(command, monkeypatch, error, code, line):
 )
 def test_a_gpu_whose_memory_is_full(command, monkeypatch, error):
     """A stand-in for CuPy's errors, of which OutOfMemoryError is a MemoryError."""
-    package = SimpleNamespace(device_memory=lambda: (15 * 2**30, 16 * 2**30))
-    monkeypatch.setattr(backend, "package", {"cupy": package}.__getitem__)
+    package, device = backend.package, SimpleNamespace(device_memory=lambda: (15 * 2**30, 16 * 2**30))
+    monkeypatch.setattr(backend, "package", lambda name: device if name == "cupy" else package(name))
     kernels = SimpleNamespace()
 
     def failing():
