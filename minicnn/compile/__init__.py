@@ -1,11 +1,11 @@
 """compile: record a training step or a prediction once, fuse it, lay it out, replay it.
 
-:mod:`~minicnn.compile.record` writes down the kernels that a run calls as a :mod:`~minicnn.compile.program`. The
-:mod:`~minicnn.compile.passes` make a :mod:`~minicnn.compile.plan` of it: :mod:`~minicnn.compile.lower` block
-instructions by its :mod:`~minicnn.compile.rules`, :mod:`~minicnn.compile.fuse` them, :mod:`~minicnn.compile.schedule`
-them in phases, :mod:`~minicnn.compile.allocate` the memory, :mod:`~minicnn.compile.encode` a program of the machine. A
-:mod:`~minicnn.compile.run` replays a plan in a :mod:`~minicnn.compile.memory`. The instructions themselves are in
-:mod:`minicnn.backend.cpu`.
+:mod:`~minicnn.compile.record` writes down the kernels that a run calls as a :mod:`~minicnn.compile.program`. Then
+:mod:`~minicnn.compile.passes` calls one pass after the other: :mod:`~minicnn.compile.lower` turns calls into nodes by
+the :mod:`~minicnn.compile.rules`, :mod:`~minicnn.compile.fuse` joins them, :mod:`~minicnn.compile.schedule` puts them
+into phases, :mod:`~minicnn.compile.allocate` gives everything a place, :mod:`~minicnn.compile.encode` writes the
+programs of the machine, and the result is a :mod:`~minicnn.compile.plan`. A :mod:`~minicnn.compile.run` replays it in a
+:mod:`~minicnn.compile.memory`. The instructions themselves are in :mod:`minicnn.backend.cpu`.
 """
 
 from collections import OrderedDict
@@ -22,11 +22,11 @@ from minicnn.compile.plan import Plan
 from minicnn.compile.profile import Profile as Profile
 from minicnn.compile.record import record
 from minicnn.nn import Module
-from minicnn.nn.module import evaluating
+from minicnn.nn.module import evaluating, is_evaluating
 from minicnn.recording import current
 from minicnn.tensor import Tensor
 
-_KEPT = 128  # plans: one for each combination of input shapes
+_KEPT = 128  # plans: one for each combination of shapes and dtypes of inputs, with and without a tape
 
 
 class compile:
@@ -43,15 +43,16 @@ class compile:
     ``requires_grad`` changed; another attribute, part, hook or mode of a module that was called or read; whether there
     is a tape.
 
-    **What is as it was at the first call**: every other value in Python, as a branch, a global, an element of a list,
-    an array that the function makes by NumPy (``Tensor(np.zeros(3))``). Pass as an input what changes between calls.
+    **What is as it was at the first call**: every other value in Python, such as a branch, a global, an element of a
+    list, an array that the function makes by NumPy (``Tensor(np.zeros(3))``). Pass as an input what changes between
+    calls.
 
     **What raises**: reading a value into Python (``item``, ``numpy``, a copy), NumPy on the data of a tensor, an index
     by booleans, a draw from the generator of initial weights, an option of an optimizer that is set inside, an edit of
     an input or of such an array of NumPy, a gradient that was computed outside, a momentum of SGD that becomes 0 or no
     longer is.
 
-    **Gradients** left in ``.grad`` are there after the call as in eager mode, but those that a step inside used up:
+    **Gradients** left in ``.grad`` are there after the call as in eager mode, except those that a step inside used up:
     they stay in the plan, with what is added to them later, and raise if they are used before zero_grad. So does
     ``backward`` from a result.
 
@@ -89,13 +90,13 @@ class compile:
         arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
         taped = is_grad_enabled()
         try:
-            key = (taped, *[(a.shape, a.dtype) for a in arrays])
+            key = (taped, is_evaluating(), *[(a.shape, a.dtype) for a in arrays])
         except AttributeError:
             raise TypeError("compile: expected one tensor or array, or several, and nothing else") from None
-        if current.get() is not None or not self._has_plan_for(inputs, arrays, taped):
+        if current.get() is not None or not self._may_have_plan(inputs, arrays, taped):
             return self._as_it_is(inputs)
         plan = self.plans.get(key)
-        if plan is None or plan is not self._latest or not plan.holds():
+        if plan is None or plan is not self._latest or not plan.holds():  # another than the latest moves to the end
             plan = self._plan(key, arrays)
         if not plan.edits:
             return self._replay(plan, arrays)
@@ -115,11 +116,11 @@ class compile:
     def _replay(self, plan: Plan, arrays: list[Any]) -> Any:
         memory = self._memories.take()
         try:
-            return plan.replay(memory.run(plan), arrays)
+            return plan.replay(memory.run_of(plan), arrays)
         finally:
             self._memories.give_back(memory)
 
-    def _has_plan_for(self, inputs: Sequence[Any], arrays: list[Any], taped: bool) -> bool:
+    def _may_have_plan(self, inputs: Sequence[Any], arrays: list[Any], taped: bool) -> bool:
         """Whether there may be a plan: for NumPy arrays that are not empty and, but for a module, want no gradient."""
         for array in arrays:
             if not isinstance(array, np.ndarray) or not array.size:

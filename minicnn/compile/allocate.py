@@ -29,7 +29,8 @@ class Allocation:
 
     Attributes:
         lanes: images a block.
-        shared: by the results of reshapes that move nothing, the blocks that they are.
+        places: where each thing lies, those of ``shared`` too.
+        shared: the result of a reshape that moves nothing -> the block that it is.
         halos: of blocks, the rows and columns of zeros around their channels; (0, 0) where there is none.
         work: where the scratch of an instruction begins in that of its thread.
         room: floats of scratch a thread.

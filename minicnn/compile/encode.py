@@ -18,7 +18,7 @@ Operands = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Instructions:
+class MachineProgram:
     """A program of the machine.
 
     Attributes:
@@ -46,7 +46,7 @@ class Code:
     phases: Schedule
     allocation: Allocation
     machine: Any
-    steps: tuple[Instructions | Node, ...]
+    steps: tuple[MachineProgram | Node, ...]
     table: np.ndarray
     numbers: np.ndarray
     dropout_keys: tuple[tuple[int, Any], ...]
@@ -57,7 +57,7 @@ def encode(phases: Schedule, allocation: Allocation, graph: Graph, machine: Any)
     encoder = _Encoder(allocation, graph, machine)
     # the machine counts in its lanes: where a block is one image, each takes as much as a block of LANES
     images = graph.program.batch if graph.layout.lanes == machine.LANES else graph.count * machine.LANES
-    steps: list[Instructions | Node] = []
+    steps: list[MachineProgram | Node] = []
     for phase, nodes in enumerate(phases):
         if phase % 2 and nodes:
             rows = [(row, node) for node in nodes for row in encoder.rows(node)]
@@ -69,8 +69,8 @@ def encode(phases: Schedule, allocation: Allocation, graph: Graph, machine: Any)
     return Code(graph, phases, allocation, machine, tuple(steps), table, numbers, keys)
 
 
-def _program(rows: list[list[int]], images: int, nodes: list[Node]) -> Instructions:
-    return Instructions(np.array(rows, dtype=np.int64), images, tuple(nodes))
+def _program(rows: list[list[int]], images: int, nodes: list[Node]) -> MachineProgram:
+    return MachineProgram(np.array(rows, dtype=np.int64), images, tuple(nodes))
 
 
 class _Encoder:
@@ -90,7 +90,7 @@ class _Encoder:
         for operands in expand(self, **node.operands):
             yield self.row(node.kind, operands)
 
-    def product(self, node: Node) -> Instructions:
+    def product(self, node: Node) -> MachineProgram:
         """Return a small program for a product of matrices, whose blocks are rows of the result."""
         operands, rows = _PRODUCTS[node.kind](self, **node.operands)
         lines = [self.row("products", each) for each in operands]
@@ -125,7 +125,7 @@ class _Encoder:
             return self.allocation.view(value)[: 4 if kind == "view" else 2]
         if isinstance(value, Region):
             at = self.allocation.places[value].at
-            return (at,) if kind == "word" else (at, value.size)
+            return (at,) if kind == "word" else (at, value.size)  # of a place too: a part for each block
         if value is None:  # zeros
             return (0,)
         return tuple(int(v) for v in value) if isinstance(value, tuple) else (int(value),)
@@ -195,14 +195,13 @@ def _winograd(
     encoder: _Encoder, x: Block, y: Block, weight: Region, bias: Region | None, adjoint: bool, floor: float
 ) -> Iterator[Operands]:
     tiles, offsets, lanes = strip(x, y), encoder.offsets, encoder.lanes
-    shape = 0 if tiles % encoder.machine.TILES[0][1] == 0 else 1
     _, outputs, inputs = weight.shape
     row, factors = (1, np.arange(outputs) * inputs) if adjoint else (inputs, np.arange(inputs))
     yield {
-        "shape": shape, "x": x, "inputs": x.channels, "weight": weight, "weight_row": row,
+        "shape": 0, "x": x, "inputs": x.channels, "weight": weight, "weight_row": row,
         "weight_steps": offsets(factors), "adjoint": adjoint, "y": y, "size": y.size, "bias": bias, "zeros": 0,
         "floor": floor, "work": encoder.work, "strip": tiles,
-        "columns": offsets(np.arange(tiles) * lanes, encoder.machine.TILES[shape][1]),
+        "columns": offsets(np.arange(tiles) * lanes),
         "steps": offsets(np.arange(x.channels) * tiles * lanes),
     }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Graph: what the passes hand on, nodes and the things that they read and write. Nothing in it changes.
 
-A pass is a function from one to the next; :func:`minicnn.compile.plan.plan` calls them in order.
+A pass is a function from one to the next; :func:`minicnn.compile.passes.compiled` calls them in order.
 """
 
 from __future__ import annotations

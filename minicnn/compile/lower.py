@@ -1,6 +1,7 @@
 """Lower: from recorded kernel calls to nodes, by the rules of a layout. What no rule takes stays a call."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ def lower(program: Program, machine: Any, layout: Layout) -> Graph:
     """Apply the rules of a layout to the calls of a program; what has none, or is refused by it, stays a call."""
     low = Lowering(program, machine, layout)
     rules = layout.rules if program.backend.name == "numpy" else {}  # the machine stands for the kernels of the CPU
-    for low.call in program.calls:
-        rule = rules.get(low.call.kernel)
-        if rule is None or any(map(low.is_edited_with_others, low.call.outputs)) or not rule(low, low.call):
-            low.leave(low.call)
+    for call in program.calls:
+        low.call = call
+        rule = rules.get(call.kernel)
+        if rule is None or any(map(low.is_edited_with_others, call.outputs)) or not rule(low, call):
+            low.leave(call)
     for value in program.outputs:
-        low.call = value.call or low.call
+        low.call = value.call
         low.contiguous(value)
     return Graph(program, layout, tuple(low.nodes), low.regions, low.sees, low.images, low.labels)
 
@@ -44,13 +46,12 @@ def _edited_together(program: Program) -> dict[int, list[Value]]:
 class Lowering:
     """The nodes made so far, and where each Value is: in blocks, in a region, or in an array of its own."""
 
-    call: Call
-
     def __init__(self, program: Program, machine: Any, layout: Layout) -> None:
         self.program, self.machine, self.layout = program, machine, layout
         self.batch = program.batch
         self.count = -(-self.batch // layout.lanes)  # of blocks
         self.parts = min(self.count, machine.PARTS)  # of the sums over them
+        self.call: Call | None = None  # what new nodes are a part of
         self.nodes: list[Node] = []
         self.blocks: dict[Value, Block] = {}
         self.regions: dict[Value, Region] = {}
@@ -67,12 +68,14 @@ class Lowering:
 
     # Nodes
 
-    def add(self, kind: str, *, halos: Mapping[str, tuple[int, int]] | None = None, **operands: Any) -> None:
+    def add_instruction(
+        self, kind: str, *, halos: Mapping[str, tuple[int, int]] | None = None, **operands: Any
+    ) -> None:
         """Append an instruction, in this layout's form."""
         kind = self.layout.instructions.get(kind, kind)
         self._append(kind, operands, tuple(self.machine.INSTRUCTIONS[kind].results), halos or {})
 
-    def step(self, kind: str, result: str | tuple[str, ...], **operands: Any) -> None:
+    def add_call(self, kind: str, result: str | tuple[str, ...], **operands: Any) -> None:
         """Append what Python calls; ``result``: the names of the operands that it writes."""
         self._append(kind, operands, (result,) if isinstance(result, str) else result)
 
@@ -81,13 +84,13 @@ class Lowering:
     ) -> None:
         node = Node(kind, operands, results, self.call, halos or {})
         sees = tuple(seen for thing in node.reads if isinstance(thing, Value) for seen in self.sees.get(thing, ()))
-        self.nodes.append(Node(kind, operands, results, self.call, halos or {}, sees))
+        self.nodes.append(replace(node, sees=sees))
 
     def leave(self, call: Call) -> None:
         """Append a call of a kernel on contiguous arrays."""
         reads = [self.contiguous(v) for v in call.reads()]
         written = list(dict.fromkeys(v for value in call.writes() for v in self._edited[value.memory]))
-        self.step("call", "writes", reads=reads, writes=[*call.outputs, *written])
+        self.add_call("call", "writes", reads=reads, writes=[*call.outputs, *written])
         self._results_of_calls.update(call.outputs)
         for output in call.outputs:
             seen = [v for v in (*reads, *self.nodes[-1].sees) if np.may_share_memory(v.array, output.array)]
@@ -99,6 +102,10 @@ class Lowering:
                 del self._transforms[key]
 
     # Where Values are
+
+    def is_edited(self, value: Value) -> bool:
+        """Whether a call edits the memory of ``value``."""
+        return value.memory in self._edited
 
     def is_edited_with_others(self, value: Value) -> bool:
         """Whether a call edits ``value`` in place, and other Values see that: it must be one array for all of them."""
@@ -118,11 +125,11 @@ class Lowering:
         if value not in self.blocks:
             block = self.blocks[value] = Block.of(value)
             if value is self.images:
-                self.add("feed", size=block.size, y=block)
+                self.add_instruction("feed", size=block.size, y=block)
             else:
                 region = Region(value.shape)
-                self.step("load", "region", source=value, region=region)
-                self.add("interleave", x=region, size=block.size, y=block)
+                self.add_call("load", "region", source=value, region=region)
+                self.add_instruction("interleave", x=region, size=block.size, y=block)
         return self.blocks[value]
 
     def new_block(self, value: Value) -> Block:
@@ -140,7 +147,7 @@ class Lowering:
         known = value in self.regions or value in self._results_of_calls or value.call is None
         if value in self.blocks and not known:
             block = self.blocks[value]
-            self.add("deinterleave", x=block, size=block.size, y=self.new_region(value))
+            self.add_instruction("deinterleave", x=block, size=block.size, y=self.new_region(value))
         return value
 
     def region(self, value: Value) -> Region:
@@ -152,31 +159,31 @@ class Lowering:
         """Return the plan's copy of an array, refreshed in every replay."""
         if value not in self._copies:
             region = self._copies[value] = Region(value.shape)
-            self.step("load", "region", source=value, region=region)
+            self.add_call("load", "region", source=value, region=region)
         return self._copies[value]
 
     # Instructions that several rules need
 
     def total(self, value: Value, kind: str, terms: int = 1, **operands: Any) -> None:
-        """Append an instruction that sums over images, ``terms`` a part, and the sum over all, which is ``value``."""
+        """Append an instruction that sums over images, ``terms`` for each part, and the sum over all: ``value``."""
         partial = Region(value.shape, terms * self.parts)
-        self.add(kind, partial=partial, **operands)
-        self.step("reduce", "region", partial=partial, region=self.new_region(value))
+        self.add_instruction(kind, partial=partial, **operands)
+        self.add_call("reduce", "region", partial=partial, region=self.new_region(value))
 
     def products(self, x: Value, y: Block, weight: Value, bias: Value | None, window: Any, adjoint: bool) -> None:
         """Append y = weight x + bias, over a window or (None) on single pixels, or the adjoint of that map."""
         source, offset = self.block(x), None if bias is None else self.copy(bias)
         if window is not None and self.is_winograd(window, source, y):
             w = Region((16, *weight.shape[:2]))  # made anew for the gradient: it is larger than the weight
-            self.step("filters", "region", source=weight, region=w)
+            self.add_call("filters", "region", source=weight, region=w)
             operands = {"x": source, "y": y, "weight": w, "bias": offset, "adjoint": adjoint, "floor": -np.inf}
-            self.add("winograd", halos={"x": (1, 1)}, **operands)
+            self.add_instruction("winograd", halos={"x": (1, 1)}, **operands)
         elif window is not None and self.is_of_rows(window, (source if adjoint else y).width):
             self._products_of_rows(x, y, weight, offset, window, adjoint)
         else:
-            self._sums(source, y, self.copy(weight), offset, window, adjoint)
+            self._tiles(source, y, self.copy(weight), offset, window, adjoint)
 
-    def _sums(self, x: Block, y: Block, weight: Region, bias: Region | None, window: Any, adjoint: bool) -> None:
+    def _tiles(self, x: Block, y: Block, weight: Region, bias: Region | None, window: Any, adjoint: bool) -> None:
         """Append products by tiles: rows and columns of y by what they see of x."""
         if window is None:
             rows, columns, reach = (self.machine.ONE,), (self.machine.ONE,), 0
@@ -186,7 +193,7 @@ class Lowering:
             columns = self.machine.sweeps(*horizontal, x.width, y.width, adjoint, halo=True)
             reach = max(0, *(max(-s.reach[0], s.reach[1] - x.width + 1) for s in columns))
         operands = {"x": x, "y": y, "weight": weight, "bias": bias, "sweeps": (rows, columns), "adjoint": adjoint}
-        self.add("products", halos={"x": (0, reach)}, floor=-np.inf, **operands)
+        self.add_instruction("products", halos={"x": (0, reach)}, floor=-np.inf, **operands)
 
     def _products_of_rows(
         self, x: Value, y: Block, weight: Value, bias: Region | None, window: Any, adjoint: bool
@@ -200,12 +207,12 @@ class Lowering:
         made = Block(y.channels, y.height, source.width, points=source.points)
         if weight not in self._filters:
             w = self._filters[weight] = Region((source.points, *weight.shape[:3], 1))
-            self.step("filters", "region", source=weight, region=w)
-        self._sums(source, made, self._filters[weight], None, _one_column(window), adjoint)
+            self.add_call("filters", "region", source=weight, region=w)
+        self._tiles(source, made, self._filters[weight], None, _one_column(window), adjoint)
         if adjoint:
-            self.add("spread_rows_grad", x=made, size=y.size, tiles=made.width, padding=padding, y=y)
+            self.add_instruction("spread_rows_grad", x=made, size=y.size, tiles=made.width, padding=padding, y=y)
         else:
-            self.add("gather_rows", x=made, size=y.size, tiles=made.width, bias=bias, floor=-np.inf, y=y)
+            self.add_instruction("gather_rows", x=made, size=y.size, tiles=made.width, bias=bias, floor=-np.inf, y=y)
 
     def gradient_of_rows(self, value: Value, gy: Value, x: Value, window: Any) -> None:
         """Append the gradient for a filter from the points of both."""
@@ -213,19 +220,19 @@ class Lowering:
         gy_points = self._transformed("gather_rows_grad", gy, width)
         x_points = self._transformed("spread_rows", x, width, padding=window[2][1])
         sums = Region((gy_points.points, gy_points.channels, x_points.channels * window[0][0]), self.parts)
-        self.add(
+        self.add_instruction(
             "weight_gradient", gy=gy_points, x=x_points, window=_one_column(window), partial=sums,
             halos={"x": (window[2][0], 0)},
         )  # fmt: skip
-        self.step("unfilter", "region", sums=sums, region=self.new_region(value))
+        self.add_call("unfilter", "region", sums=sums, region=self.new_region(value))
 
     def _transformed(self, kind: str, value: Value, width: int, **operands: Any) -> Block:
         """Return the points of the rows of ``value`` for outputs of ``width``; they are made once."""
         key = kind, value, *operands.values()
         if key not in self._transforms:
-            x, tiles = self.block(value), -(-width // self.machine.OUTPUTS)
-            y = self._transforms[key] = Block(x.channels, x.height, tiles, points=self.machine.POINTS)
-            self.add(kind, x=x, size=x.size, tiles=tiles, y=y, **operands)
+            x, tiles = self.block(value), -(-width // self.machine.ROW_OUTPUTS)
+            y = self._transforms[key] = Block(x.channels, x.height, tiles, points=self.machine.ROW_POINTS)
+            self.add_instruction(kind, x=x, size=x.size, tiles=tiles, y=y, **operands)
         return self._transforms[key]
 
     def winograd_gradient(self, value: Value, gy: Block, x: Block) -> None:
@@ -235,14 +242,14 @@ class Lowering:
         halos = {"x": (1, 1)}
         if outputs * inputs <= _IN_CACHE:
             sums = Region((16, rows, inputs), self.parts)
-            self.add("winograd_gradient", halos=halos, x=x, gy=gy, partial=sums)
+            self.add_instruction("winograd_gradient", halos=halos, x=x, gy=gy, partial=sums)
         else:
             length = self.count * self.machine.LANES * x.height * x.width // 4
             x_points, gy_points = Region((16, length, inputs)), Region((16, outputs, length))
-            self.add("winograd_operands", halos=halos, x=x, gy=gy, x_points=x_points, gy_points=gy_points)
+            self.add_instruction("winograd_operands", halos=halos, x=x, gy=gy, x_points=x_points, gy_points=gy_points)
             sums = Region((16, rows, inputs))
-            self.step("matrices", "sums", x_points=x_points, gy_points=gy_points, sums=sums)
-        self.step("unfilter", "region", sums=sums, region=self.new_region(value))
+            self.add_call("matrices", "sums", x_points=x_points, gy_points=gy_points, sums=sums)
+        self.add_call("unfilter", "region", sums=sums, region=self.new_region(value))
 
     def is_winograd(self, window: Any, x: Block, y: Block) -> bool:
         """Whether a convolution is one that F(2 x 2, 3 x 3) does faster."""
@@ -256,5 +263,5 @@ class Lowering:
     def is_of_rows(self, window: Any, width: int) -> bool:
         """Whether a convolution with results of ``width`` is one that F(4, 5) along the rows does faster."""
         kernel, stride, _, dilation = (horizontal for _, horizontal in window)
-        wide = kernel == 5 and stride == dilation == 1 and width >= self.machine.OUTPUTS
+        wide = kernel == 5 and stride == dilation == 1 and width >= self.machine.ROW_OUTPUTS
         return self.layout.lanes > 1 and wide

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import numpy as np
 
 from minicnn.compile.plan import Plan
-from minicnn.compile.run import Run, aligned
+from minicnn.compile.run import Run, aligned_zeros
 
 
 class Memory:
@@ -16,13 +16,13 @@ class Memory:
         self._runs: dict[Plan, Run] = {}
         self._last: Run | None = None
 
-    def run(self, plan: Plan) -> Run:
+    def run_of(self, plan: Plan) -> Run:
         """Return what replays a plan here."""
         run = self._runs.get(plan)
         if run is None:
             if plan.code.allocation.length > self._array.size:
                 self._runs, self._last = {}, None
-                self._array = aligned(plan.code.allocation.length)
+                self._array = aligned_zeros(plan.code.allocation.length)
             run = self._runs[plan] = plan.bind(self._array[: plan.code.allocation.length])
         if run is not self._last:
             run.clean()

@@ -18,7 +18,7 @@ _FEW = 4
 
 
 def compiled(program: Program) -> Plan:
-    """Return the plan that replays a program."""
+    """Return the plan that replays a program; ``machine`` is :mod:`minicnn.backend.cpu.machine`."""
     machine = package("numpy").machine
     graph = fuse(_lowered(program, machine), machine)
     phases = rematerialise(schedule(graph, machine))

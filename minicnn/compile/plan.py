@@ -7,12 +7,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minicnn.autograd import Node, is_grad_enabled
-from minicnn.compile.encode import Code, Instructions
+from minicnn.autograd import Node as TapeNode
+from minicnn.autograd import is_grad_enabled
+from minicnn.compile.encode import Code, MachineProgram
 from minicnn.compile.profile import Profile, Stopwatch, profiled
 from minicnn.compile.program import Value, memory_of
-from minicnn.compile.report import flop, graph, listing
-from minicnn.compile.run import Run, aligned
+from minicnn.compile.report import dot, flop, listing
+from minicnn.compile.run import Run, aligned_zeros
 from minicnn.nn.module import attributes, structure
 from minicnn.recording import Recorded
 from minicnn.tensor import Tensor
@@ -45,9 +46,9 @@ class Plan:
             value.array = None  # of the recorded run: only the shape is looked at from now on
 
     @property
-    def programs(self) -> list[np.ndarray]:
+    def machine_programs(self) -> list[np.ndarray]:
         """Those of the machine, int64 (instructions, WIDTH), in order."""
-        return [step.rows for step in self.code.steps if isinstance(step, Instructions)]
+        return [step.rows for step in self.code.steps if isinstance(step, MachineProgram)]
 
     def bind(self, memory: np.ndarray) -> Run:
         """Return what replays the plan in ``memory``, float32 (length,) from an address that 64 divides."""
@@ -124,7 +125,7 @@ class Plan:
         if not self.holds():
             raise RuntimeError("profile: expected the plan that holds, received one of before a change; call anew")
         stopwatch = Stopwatch(self.code)
-        run = Run(self.code, aligned(self.code.allocation.length), stopwatch)
+        run = Run(self.code, aligned_zeros(self.code.allocation.length), stopwatch)
         run.clean()
         self.replay(run, arrays)
         stopwatch.reset()
@@ -137,10 +138,10 @@ class Plan:
 
     def to_dot(self) -> str:
         """Return the program as a graph in the DOT language: nodes in boxes, a cluster for each phase."""
-        return graph(self.code)
+        return dot(self.code)
 
     def flop(self) -> int:
-        """Return the floating-point operations of a replay in convolutions and linear layers; 2 a multiply-add."""
+        """Return the floating-point operations of a replay in convolutions and matrix products; 2 a multiply-add."""
         return flop(self.code)
 
 
@@ -164,6 +165,6 @@ _ORIGIN = Tensor(np.zeros((), dtype=np.float32), requires_grad=True)
 """What results with a tape come from, as far as anybody outside can see."""
 
 
-def _tape(value: Value) -> Node:
+def _tape(value: Value) -> TapeNode:
     """Return the tape of a result: it lets no gradient through."""
-    return Node(Tensor(np.broadcast_to(np.float32(0), value.shape)), (_ORIGIN,), (_untaped,))
+    return TapeNode(Tensor(np.broadcast_to(np.float32(0), value.shape)), (_ORIGIN,), (_untaped,))

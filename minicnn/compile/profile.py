@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.compile.encode import Code, Instructions
+from minicnn.compile.encode import Code, MachineProgram
 from minicnn.compile.graph import Node
 from minicnn.compile.program import Call
 from minicnn.text import aligned
@@ -30,7 +30,7 @@ class Stopwatch:
         self.ticks = {
             index: np.zeros((code.machine.PARTS, len(step.rows)), dtype=np.int64)
             for index, step in enumerate(code.steps)
-            if isinstance(step, Instructions)
+            if isinstance(step, MachineProgram)
         }
 
     def reset(self) -> None:
@@ -115,7 +115,7 @@ def profiled(code: Code, stopwatch: Stopwatch, replays: int) -> Profile:
     calls: dict[tuple[str, str], dict[Call, None]] = {}
     names: dict[tuple[str, str], dict[str, None]] = {}
     for index, step in enumerate(code.steps):
-        nodes = step.nodes if isinstance(step, Instructions) else (step,)
+        nodes = step.nodes if isinstance(step, MachineProgram) else (step,)
         shares = stopwatch.shares(index)
         for node, seconds in zip(nodes, shares, strict=True):
             for call, part in _calls(node):

@@ -18,7 +18,8 @@ class Value:
     """An array of the recorded run.
 
     Attributes:
-        array: itself, or None for results of calls as soon as a plan is made; shape, dtype: those of the array.
+        array: itself, or None for inputs and results of calls as soon as a plan is made.
+        shape, dtype: those of the array.
         call: what made it, None for inputs and states.
         memory: the same for all that lie in one array: an array and its views.
     """
@@ -98,7 +99,7 @@ def check_on_replay(array: Any, action: Callable[[Any], None]) -> None:
 
 @dataclass(eq=False)
 class Gradient:
-    """What a run does to ``tensor.grad``: it leaves ``now`` there, or, unless ``fresh`` (it set that itself), adds it.
+    """What a run does to ``tensor.grad``: sets it to ``now`` if ``fresh`` (the run reset it first), else adds ``now``.
 
     looked: whether it looked at a gradient that it had not reset; then a replay must not find another's.
     """

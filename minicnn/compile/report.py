@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from minicnn.compile.encode import Code, Instructions
+from minicnn.compile.encode import Code, MachineProgram
 from minicnn.compile.graph import Block, Node, Region
 
 
@@ -15,7 +15,7 @@ def listing(code: Code) -> str:
         "scratch a thread"
     ]
     for step in code.steps:
-        if isinstance(step, Instructions):
+        if isinstance(step, MachineProgram):
             lines.append(f"the machine, over {step.images} images in blocks:")
             for row, node in zip(step.rows, step.nodes, strict=True):
                 lines.append(f"  {_layer(node):<20} {code.machine.disassembled(row, code.numbers)}")
@@ -25,7 +25,7 @@ def listing(code: Code) -> str:
     return "\n".join(lines)
 
 
-def graph(code: Code) -> str:
+def dot(code: Code) -> str:
     """Return a plan as a graph in the DOT language."""
     lines = ["digraph plan {", "  rankdir=TB; node [shape=box, fontname=monospace];"]
     made: dict[Any, int] = {}
@@ -45,7 +45,7 @@ def graph(code: Code) -> str:
 
 
 def flop(code: Code) -> int:
-    """Return the floating-point operations of a replay in convolutions and products of matrices; 2 a multiply-add.
+    """Return the floating-point operations of a replay in convolutions and matrix products; 2 a multiply-add.
 
     Also where a transform needs fewer.
     """

@@ -70,7 +70,7 @@ def _linear_single(low: Lowering, call: Call) -> bool:
     if not low.is_batch(x) or weight.call is not None:
         return False
     source, offset = low.block(x), None if bias is None else low.copy(bias)
-    low.add(
+    low.add_instruction(
         "linear_single", x=source, inputs=source.channels, weight=low.copy(weight), bias=offset,
         outputs=weight.shape[0], floor=-np.inf, y=low.new_block(call.outputs[0]),
     )  # fmt: skip
@@ -87,10 +87,10 @@ def _linear_grad_input(low: Lowering, call: Call) -> bool:
 
 def _linear_grad_weight(low: Lowering, call: Call) -> bool:
     gy, x = call.arguments
-    if not low.is_batch(gy) or not low.is_batch(x) or x.shape[1] < 8:
+    if not low.is_batch(gy) or not low.is_batch(x) or x.shape[1] < low.machine.LANES:
         return False
     factors = low.region(gy), low.region(x)
-    low.step("matrix", "region", gy=factors[0], x=factors[1], region=low.new_region(call.outputs[0]))
+    low.add_call("matrix", "region", gy=factors[0], x=factors[1], region=low.new_region(call.outputs[0]))
     return True
 
 
@@ -104,7 +104,7 @@ def _reshape(low: Lowering, call: Call) -> bool:
         low.blocks[y] = before
     else:
         low.blocks[y] = after
-        low.step("reshape", "y", x=before, y=after)
+        low.add_call("reshape", "y", x=before, y=after)
     return True
 
 
@@ -112,7 +112,7 @@ def _relu(low: Lowering, call: Call) -> bool:
     (x,) = call.arguments
     if x not in low.blocks:
         return False
-    low.add("relu", a=low.blocks[x], y=low.new_block(call.outputs[0]))
+    low.add_instruction("relu", a=low.blocks[x], y=low.new_block(call.outputs[0]))
     return True
 
 
@@ -120,7 +120,7 @@ def _relu_grad(low: Lowering, call: Call) -> bool:
     gy, y = call.arguments
     if gy not in low.blocks or y not in low.blocks:
         return False
-    low.add("relu_grad", a=low.blocks[gy], b=low.blocks[y], y=low.new_block(call.outputs[0]))
+    low.add_instruction("relu_grad", a=low.blocks[gy], b=low.blocks[y], y=low.new_block(call.outputs[0]))
     return True
 
 
@@ -129,7 +129,7 @@ def _elu(low: Lowering, call: Call) -> bool:
     (y,) = call.outputs
     if x not in low.blocks or alpha < 0:
         return False
-    low.add("elu", a=low.blocks[x], alpha=alpha, y=low.new_block(y))
+    low.add_instruction("elu", a=low.blocks[x], alpha=alpha, y=low.new_block(y))
     low.activated[x, alpha] = y
     return True
 
@@ -139,7 +139,7 @@ def _elu_grad(low: Lowering, call: Call) -> bool:
     if low.activated.get((x, alpha)) not in low.blocks:
         return False
     y = low.blocks[low.activated[x, alpha]]  # the sign of the output is that of the input
-    low.add("elu_grad", a=low.block(gy), b=y, alpha=alpha, y=low.new_block(call.outputs[0]))
+    low.add_instruction("elu_grad", a=low.block(gy), b=y, alpha=alpha, y=low.new_block(call.outputs[0]))
     return True
 
 
@@ -147,7 +147,7 @@ def _add(low: Lowering, call: Call) -> bool:
     a, b = call.arguments
     if not (low.is_batch(a) and low.is_batch(b) and a.shape == b.shape) or not (a in low.blocks or b in low.blocks):
         return False
-    low.add("add", a=low.block(a), b=low.block(b), floor=-np.inf, y=low.new_block(call.outputs[0]))
+    low.add_instruction("add", a=low.block(a), b=low.block(b), floor=-np.inf, y=low.new_block(call.outputs[0]))
     return True
 
 
@@ -162,7 +162,7 @@ def _dropout(low: Lowering, call: Call) -> bool:
     threshold, scale = round(p * 2**24), 1 / (1 - p)
     block = low.blocks[x]
     y = low.new_block(call.outputs[0])
-    low.add("dropout", x=block, size=block.size, key=key, threshold=threshold, scale=scale, y=y)
+    low.add_instruction("dropout", x=block, size=block.size, key=key, threshold=threshold, scale=scale, y=y)
     return True
 
 
@@ -172,9 +172,9 @@ def _batch_norm_statistics(low: Lowering, call: Call) -> bool:
         return False
     block, (mean, var) = low.blocks[x], call.outputs
     partial = Region((2, block.channels), low.count)
-    low.add("moments", x=block, partial=partial)
+    low.add_instruction("moments", x=block, partial=partial)
     out = low.new_region(mean), low.new_region(var)
-    low.step("statistics", "out", partial=partial, out=out, pixels=block.height * block.width)
+    low.add_call("statistics", "out", partial=partial, out=out, pixels=block.height * block.width)
     return True
 
 
@@ -183,8 +183,8 @@ def _batch_norm(low: Lowering, call: Call) -> bool:
     if x not in low.blocks:
         return False
     terms = Region((2, x.shape[1]))
-    low.step("affine_terms", "out", values=values, out=terms)
-    low.add("affine", a=low.blocks[x], terms=terms, floor=-np.inf, y=low.new_block(call.outputs[0]))
+    low.add_call("affine_terms", "out", values=values, out=terms)
+    low.add_instruction("affine", a=low.blocks[x], terms=terms, floor=-np.inf, y=low.new_block(call.outputs[0]))
     return True
 
 
@@ -195,13 +195,13 @@ def _batch_norm_grad(low: Lowering, call: Call) -> bool:
     g, source, channels = low.blocks[gy], low.blocks[x], x.shape[1]
     means = low.regions.get(mean) or low.copy(mean)
     partial = Region((2, channels), 2 * low.parts)  # of each part the sum, and what rounding lost
-    low.add("norm_sums", gy=g, x=source, means=means, partial=partial)
+    low.add_instruction("norm_sums", gy=g, x=source, means=means, partial=partial)
     gx, *sums = call.outputs
     terms = Region((3, channels))
     out = [terms, *(low.regions[v] if v in low.regions else low.new_region(v) for v in sums)]
     count = x.array.size // channels if training else None
-    low.step("norm_terms", "out", partial=partial, values=[mean, inverse_std, weight], out=out, count=count)
-    low.add("norm_grad", a=g, b=source, terms=terms, y=low.new_block(gx))
+    low.add_call("norm_terms", "out", partial=partial, values=[mean, inverse_std, weight], out=out, count=count)
+    low.add_instruction("norm_grad", a=g, b=source, terms=terms, y=low.new_block(gx))
     return True
 
 
@@ -214,7 +214,7 @@ def _max_pool2d(low: Lowering, call: Call) -> bool:
     if any(c.kernel != "max_pool2d_grad" for c in low.program.calls if taps in c.reads()):
         return False
     source, block = low.blocks[x], low.new_block(y)
-    low.add("max_pool", x=source, size=block.size, window=window, stride=stride, floor=-np.inf, y=block)
+    low.add_instruction("max_pool", x=source, size=block.size, window=window, stride=stride, floor=-np.inf, y=block)
     low.blocks[taps], low.pooled[block] = block, source
     return True
 
@@ -227,12 +227,12 @@ def _max_pool2d_grad(low: Lowering, call: Call) -> bool:
     g, gx = low.block(gy), Block(*shape[1:])
     low.blocks[call.outputs[0]] = gx
     options = {"size": y.size, "x_size": gx.size, "window": window, "stride": stride, "floor": -np.inf}
-    low.add("max_pool_grad", gy=g, x=low.pooled[y], y=y, gx=gx, **options)
+    low.add_instruction("max_pool_grad", gy=g, x=low.pooled[y], y=y, gx=gx, **options)
     return True
 
 
 def _avg_pool2d(low: Lowering, call: Call) -> bool:
-    """Of the pooling to one pixel, and its gradient, which is pooling from one pixel."""
+    """Pooling to one pixel; or its gradient, which spreads one pixel."""
     x, rows, columns = call.arguments
     (y,) = call.outputs
     if not low.is_batch(x) or (1, 1) not in (x.shape[2:], y.shape[2:]):
@@ -240,22 +240,22 @@ def _avg_pool2d(low: Lowering, call: Call) -> bool:
     source, block = low.block(x), low.new_block(y)
     factors: dict[str, Any] = {"rows": low.copy(rows), "columns": low.copy(columns)}
     if y.shape[2:] == (1, 1):
-        low.add("avg_pool", x=source, size=source.size, y=block, **factors)
+        low.add_instruction("avg_pool", x=source, size=source.size, y=block, **factors)
     else:
-        low.add("avg_pool_grad", gy=source, size=block.size, gx=block, **factors)
+        low.add_instruction("avg_pool_grad", gy=source, size=block.size, gx=block, **factors)
     return True
 
 
 def _cross_entropy(low: Lowering, call: Call) -> bool:
     logits, labels, weight, smoothing = call.arguments
-    while labels.call is not None and labels.call.kernel == "copy":
+    while labels.call is not None and labels.call.kernel == "copy" and not low.is_edited(labels):
         labels = labels.call.arguments[0]
     if not low.is_batch(logits) or weight is not None or labels is not low.labels:
         return False
     losses, probabilities = call.outputs
     options: dict[str, Any] = {"classes": logits.shape[1], "smoothing": smoothing}
     x, y = low.block(logits), low.new_block(probabilities)
-    low.add("cross_entropy", x=x, y=y, losses=low.new_region(losses), **options)
+    low.add_instruction("cross_entropy", x=x, y=y, losses=low.new_region(losses), **options)
     return True
 
 
@@ -264,10 +264,10 @@ def _cross_entropy_grad(low: Lowering, call: Call) -> bool:
     if probabilities not in low.blocks or weight is not None:
         return False
     scale = Region(glosses.shape)
-    low.step("load", "region", source=low.contiguous(glosses), region=scale)
+    low.add_call("load", "region", source=low.contiguous(glosses), region=scale)
     y = low.new_block(call.outputs[0])
     options: dict[str, Any] = {"classes": y.channels, "smoothing": smoothing, "glosses": scale}
-    low.add("cross_entropy_grad", x=low.blocks[probabilities], y=y, **options)
+    low.add_instruction("cross_entropy_grad", x=low.blocks[probabilities], y=y, **options)
     return True
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.compile.encode import Code, Instructions
+from minicnn.compile.encode import Code, MachineProgram
 from minicnn.compile.graph import Node, Region
 from minicnn.compile.profile import Stopwatch
 from minicnn.compile.program import Action, PerReplay, Value
@@ -14,7 +14,7 @@ Environment = dict[Any, Any]
 """What Values (their arrays) and PerReplays (their numbers) are in this replay; of states it is their own array."""
 
 
-def aligned(length: int) -> np.ndarray:
+def aligned_zeros(length: int) -> np.ndarray:
     """Return float32 (length,), zeros, from an address that 64 divides."""
     array = np.zeros(length + 16, dtype=np.float32)
     return array[-array.ctypes.data % 64 // 4 :][:length]
@@ -35,7 +35,7 @@ class Run:
         binding = _Binding(code, memory, self._environment)
         self._steps: list[tuple[Callable[[], None], Sequence[Value]]] = []  # each with what nobody reads after it
         for index, (step, dead) in enumerate(zip(code.steps, _last_read(code), strict=True)):
-            if isinstance(step, Instructions):
+            if isinstance(step, MachineProgram):
                 run = self._context.runner(step.rows, step.images, stopwatch.ticks[index] if stopwatch else 0)
             else:
                 operands = {"call": step.call} if step.kind == "call" else step.operands
@@ -44,7 +44,7 @@ class Run:
         self._passing = [*self._inputs, *(v for step in code.steps for v in _results(code, step))]
 
     def clean(self) -> None:
-        """Make the memory fit, after something else was there: zeros around the blocks that are read beyond."""
+        """Write the zeros of the halos again, after another plan used the memory."""
         for at, size in self._frames:
             self._memory[at : at + size] = 0
 
@@ -82,7 +82,7 @@ class Run:
                 environment.pop(value, None)
 
 
-def _results(code: Code, step: Instructions | Node) -> list[Value]:
+def _results(code: Code, step: MachineProgram | Node) -> list[Value]:
     """Return the arrays that a step makes outside of the plan's memory."""
     made = step.call.outputs if isinstance(step, Node) and step.kind == "call" and step.call else ()
     return [v for v in made if v.call is not None and v not in code.graph.regions]

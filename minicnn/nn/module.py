@@ -331,6 +331,11 @@ def attributes(module: Module) -> dict[str, Any]:
     return found | {f"_hooks.{i}": hook for i, hook in enumerate(found.pop("_hooks"))}
 
 
+def is_evaluating() -> bool:
+    """Return whether all modules are in evaluation mode in this context, whatever their own mode."""
+    return _evaluating.get()
+
+
 @contextmanager
 def evaluating() -> Iterator[None]:
     """Evaluate all modules that run in a ``with`` block, without a tape.

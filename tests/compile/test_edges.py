@@ -10,6 +10,7 @@ from minicnn.compile.record import record
 from minicnn.models import LeNet
 from minicnn.models.resnet import BasicBlock, Projection, ResNet
 from minicnn.models.vgg import VGG
+from minicnn.nn.module import evaluating
 from shared.runs import NETWORKS, Run, agree, batches, eager, nodes_of, same
 
 COUNTS = [2, 9]  # one by one, and in lanes
@@ -235,7 +236,7 @@ def test_products_read_inside_the_memory(padding, count):
     compiled(batches(1, (count, 3, 10, 10))[0][0])
     (plan,) = compiled.plans.values()
     declared, table, found = plan.code.machine.INSTRUCTIONS["products"], plan.code.table, 0
-    for row in (r for program in plan.programs for r in program if r[0] == declared.code):
+    for row in (r for program in plan.machine_programs for r in program if r[0] == declared.code):
         words = dict(declared.words(row))
         (x, _), (starts,), (taps,) = words["x"], words["x_columns"], words["x_steps"]
         (columns,), (steps,) = words["columns"], words["steps"]
@@ -320,3 +321,39 @@ def test_a_linear_layer_on_what_no_instruction_has_made(held):
     for x, _ in batches(2, (9, 3, 2, 2)):
         agree([t.numpy() for t in compiled(x)], [t.numpy() for t in function(Tensor(x))], 1e-5)
         state.data *= 1.5
+
+
+# Beside the calls
+
+
+@pytest.mark.parametrize("function", [lambda x: x, nn.Identity(), lambda x: (x, x)])
+def test_a_function_that_calls_nothing(function):
+    ((x, _),) = batches(1, (9, 3, 4, 4))
+    found = minicnn.compile(function)(x)
+    for result in found if isinstance(found, tuple) else (found,):
+        same([result.numpy()], [x])
+
+
+def test_labels_that_were_edited_are_those_of_the_loss():
+    """The machine reads labels where they are fed; these are a copy, with other numbers."""
+
+    def function(x, y):
+        labels = minicnn.tensor(y)
+        labels += 1
+        return F.cross_entropy(x, labels)
+
+    ((x, y),) = batches(1, (9, 12), 10)
+    compiled = minicnn.compile(function)
+    for labels in (y, 9 - y):
+        agree([compiled(Tensor(x), labels).numpy()], [function(Tensor(x), Tensor(labels)).numpy()], 1e-6)
+
+
+def test_evaluation_of_the_context_is_another_plan():
+    layer = nn.Dropout(0.5)
+    compiled = minicnn.compile(lambda x: layer(x) + 0.0)
+    x = np.ones((9, 64), np.float32)
+    with minicnn.no_grad():
+        for _ in range(2):
+            assert (compiled(x).numpy() == 0).any()
+            with evaluating():
+                same([compiled(x).numpy()], [x])

@@ -18,11 +18,6 @@ class Window:
     padding: tuple[int, int]
     dilation: tuple[int, int]
 
-    @property
-    def taps(self) -> int:
-        """Number of elements."""
-        return self.kernel[0] * self.kernel[1]
-
     def room(self, size: Sequence[int], count: Sequence[int]) -> tuple[int, int]:
         """Strides (plane, row) of a picture of ``size`` with its padding, under ``count`` windows each way."""
         reach = (
@@ -67,20 +62,20 @@ ONE = Sweep((0,), (0,), ((0, 0),))
 
 
 def sweeps(
-    kernel: int, stride: int, padding: int, dilation: int, source: int, result: int, turned: bool, halo: bool
+    kernel: int, stride: int, padding: int, dilation: int, source: int, result: int, adjoint: bool, halo: bool
 ) -> list[Sweep]:
     """Divide the ``result`` places of a convolution along one axis by the taps they see of ``source`` places.
 
-    Convolution sees i stride - padding + u dilation from place i with tap u; ``turned``, the gradient for the input,
+    Convolution sees i stride - padding + u dilation from place i with tap u; ``adjoint``, the gradient for the input,
     (i + padding - u dilation) / stride where that is a whole number. Taps outside of the source are left out, unless a
     ``halo`` of zeros is there to be read.
     """
     groups: dict[tuple[tuple[int, int], ...], list[tuple[int, int]]] = {}
     for place in range(result):
-        start = place // stride if turned else place * stride - padding
+        start = place // stride if adjoint else place * stride - padding
         taps = []
         for u in range(kernel):
-            seen, rest = divmod(place + padding - u * dilation, stride) if turned else (start + u * dilation, 0)
+            seen, rest = divmod(place + padding - u * dilation, stride) if adjoint else (start + u * dilation, 0)
             if rest == 0 and (halo or 0 <= seen < source):
                 taps.append((u, seen - start))
         groups.setdefault(tuple(taps), []).append((place, start))

@@ -37,9 +37,9 @@ class View(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """How an operand stands in a row: the number of its words, how the interpreter reads them, whether it is moved.
+    """How an operand stands in a row: the number of its words, and how the interpreter reads them.
 
-    A kind with an address has the pair (at, step) before its words.
+    A kind with an address begins with the pair (at, step), which moves with the block or is of the thread.
     """
 
     words: int
@@ -50,7 +50,7 @@ class Kind(NamedTuple):
 KINDS = {
     "place": Kind(0, "{at}", True),
     "view": Kind(2, "View({at}, {0}, {1})", True),
-    "part": Kind(2, "{0} + part * {1}"),  # of a sum that is kept a part of the batch
+    "part": Kind(2, "{0} + part * {1}"),  # of sums: each part of the batch has its own
     "word": Kind(1, "{0}"),
     "pair": Kind(2, "({0}, {1})"),
     "size": Kind(3, "({0}, {1}, {2})"),
@@ -134,6 +134,7 @@ def calls() -> str:
     """Return the chain of calls of the interpreter, as the source of a branch for each instruction."""
     lines: list[str] = []
     for name, declared in INSTRUCTIONS.items():
+        # a to d: the addresses, as the interpreter names them
         places, words = iter("abcd"), iter(f"r[{i}]" for i in range(_FIRST_WORD, WIDTH))
         read = {
             operand: kind.source.format(*islice(words, kind.words), at=next(places) if kind.has_address else "")

@@ -2,7 +2,7 @@
 
 Each thread takes parts of the batch, and each block of LANES images of a part through the whole program (see
 :mod:`minicnn.backend.cpu.instruction`), so that what lives inside a block stays in the thread's caches; the threads
-meet once, at the end. A part is a fixed set of blocks, and sums over images are kept a part, so the bits do not depend
+meet once, at the end. A part is a fixed set of blocks, and each has its own sums over images, so the bits do not depend
 on the number of threads.
 
 What an instruction may take beside its operands: ``memory``, float32; ``table``, int64, lists of offsets; ``images``
@@ -22,7 +22,7 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicnn.backend.cpu import blocks, pointwise, single, winograd, winograd_rows
+from minicnn.backend.cpu import blocks, pointwise, single, winograd, winograd_rows  # which declare the instructions
 from minicnn.backend.cpu.elementwise import sgd_step_flat
 from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, tile_for_matrix, up
 from minicnn.backend.cpu.instruction import INSTRUCTIONS, WIDTH, View, calls, disassembled, row
@@ -31,11 +31,12 @@ from minicnn.backend.cpu.matmul import multiply
 from minicnn.backend.cpu.objects import c_function
 from minicnn.backend.cpu.threads import NUMBER
 from minicnn.backend.cpu.tile import TILES
-from minicnn.backend.cpu.winograd_rows import OUTPUTS, POINTS
+from minicnn.backend.cpu.winograd_rows import OUTPUTS as ROW_OUTPUTS
+from minicnn.backend.cpu.winograd_rows import POINTS as ROW_POINTS
 
 __all__ = [
-    "FILTERS", "INSTRUCTIONS", "LANES", "ONE", "OUTPUTS", "PARTS", "POINTS", "TILES", "WIDTH", "Context", "Window",
-    "blocks", "disassembled", "multiply", "pointwise", "row", "sgd_steps", "single", "sweeps", "tile_for",
+    "FILTERS", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "ROW_OUTPUTS", "ROW_POINTS", "TILES", "WIDTH", "Context",
+    "Window", "blocks", "disassembled", "multiply", "pointwise", "row", "sgd_steps", "single", "sweeps", "tile_for",
     "tile_for_matrix", "up",
 ]  # fmt: skip
 
@@ -97,14 +98,15 @@ class Context:
         addresses = [n for array in arrays for n in (array.ctypes.data, array.size)]
         shape = images or (0, 0, 0, 0)
         self._entries = np.array([*addresses, 0, *(labels or (0,)), room, 0, *shape], dtype=np.int64)
+        self._labels, self._images = self._entries[6:7], self._entries[9:10]  # where their addresses stand
 
     def label(self, labels):
         """Take these from now on, int64 (N,) and contiguous; the caller keeps them alive."""
-        self._entries[6] = labels.ctypes.data
+        self._labels[0] = labels.ctypes.data
 
     def feed(self, images):
         """Take these from now on, float32 (N, C, H, W) and contiguous; the caller keeps them alive."""
-        self._entries[9] = images.ctypes.data
+        self._images[0] = images.ctypes.data
 
     def runner(self, program, count, ticks=0):
         """Return what runs ``program``, int64 (instructions, WIDTH), over ``count`` images.
@@ -158,11 +160,11 @@ def _interpreter():
 
 _SOURCE = """
 def _interpret(program, length, context, count, part, parts, thread, ticks):
-    ends = carray(_integers(context), 14)
-    rows, table = carray(_integers(program), (length, WIDTH)), carray(_integers(ends[2]), ends[3])
-    memory, numbers = carray(_floats(ends[0]), ends[1]), carray(_floats(ends[4]), ends[5])
-    labels, scratch = carray(_integers(ends[6]), ends[7]), thread * ends[8]
-    images = carray(_floats(ends[9]), (ends[10], ends[11], ends[12], ends[13]))
+    entries = carray(_integers(context), 14)
+    rows, table = carray(_integers(program), (length, WIDTH)), carray(_integers(entries[2]), entries[3])
+    memory, numbers = carray(_floats(entries[0]), entries[1]), carray(_floats(entries[4]), entries[5])
+    labels, scratch = carray(_integers(entries[6]), entries[7]), thread * entries[8]
+    images = carray(_floats(entries[9]), (entries[10], entries[11], entries[12], entries[13]))
     times = carray(_integers(ticks), (PARTS, length))
     for block in range(part, (count + LANES - 1) // LANES, parts):
         first, images_in_block, accumulate = block * LANES, min(LANES, count - block * LANES), block >= parts

@@ -1,6 +1,6 @@
 """Instructions that treat every pixel of a block alike, and the sums of batch norm; see blocks.py for the layout.
 
-``terms``: where the numbers of the channels are, a list of all channels after the other.
+``terms``: where the numbers of the channels are, one list over all channels after the other.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ from minicnn.backend.cpu.lanes import (
     where_greater,
 )
 
-_PIECE = 32  # vectors are added in pieces of this length, and so many pieces before their sum goes to a float64
+_PIECE = 32  # so many vectors are summed to a line, and so many lines before their sum goes to a float64
 
 
 @instruction("a:view size:pixels -> y:view")

@@ -36,8 +36,8 @@ def tile(
     ``kind``: 0 for scalars a[i, k], 1 for vectors, 2 for scalars and out[i, j] itself instead of the bias.
 
     out[i, j] is at out[out_at + i out_row + table[out_j + j]]; a[i, k] at a[a_at + i a_row + table[a_k + k]], LANES
-    values or one scalar; x[j, k] at x[x_at + table[x_j + j] + table[x_k + k]], k below ``steps``,
-    from 1; bias[i] at bias[bias_at + i]. ``shape`` is the literal index into TILES.
+    values or one scalar; x[j, k] at x[x_at + table[x_j + j] + table[x_k + k]], k from 0 to
+    ``steps`` - 1, at least one; bias[i] at bias[bias_at + i]. ``shape`` is the literal index into TILES.
     """
     rows, columns = TILES[shape.literal_value]
     is_vector, is_sum = kind.literal_value == 1, kind.literal_value == 2

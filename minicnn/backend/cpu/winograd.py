@@ -2,7 +2,7 @@
 
 F(2 x 2, 3 x 3): with d the 4 x 4 pixels that 2 x 2 outputs see, and U = G g G^T of the filter g,
 
-    Y = A^T [(U) * (B^T d B)] A        * element by element, summed over the input channels
+    Y = A^T [U * (B^T d B)] A        * element by element, summed over the input channels
 
 so that for each of the 16 positions the sum over channels is a matrix product, done by register tiles. The gradient for
 the filter turns it around: G^T [sum over the 2 x 2 outputs of (A dY A^T) * (B^T d B)] G.

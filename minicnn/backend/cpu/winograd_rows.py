@@ -6,8 +6,9 @@ row g of the filter,
     y = A^T [u * (B^T d)]        * element by element, summed over the input channels and the rows of the filter
 
 for the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity. At each of the 8 points the sum is a convolution by a kernel of
-one column: what there is for convolutions does it, and its gradients. The gradients of both transforms are their
-adjoints, B and A; neighbours overlap in B. Vectors are 8 images, as everywhere, so that no transform mixes lanes.
+one column, which the instructions of ordinary convolution compute, and its gradients. The gradients of both transforms
+are their adjoints, B and A; neighbours overlap in B. Vectors are 8 images, as everywhere, so that no transform mixes
+lanes.
 
 A transformed block is (8, channels, rows, tiles of 4 outputs). Rounding is two to four times that of direct sums; the
 tests allow 4e-6 of the largest result.
