@@ -120,9 +120,19 @@ def broadcast(a: Any, b: Any) -> tuple[int, ...]:
     return np.broadcast_shapes(*(getattr(x, "shape", ()) for x in (a, b)))
 
 
-def multiply_adds(outputs: Any, weight: Any) -> int:
-    """FLOP of sums of products with ``weight`` (O, ...): each of the ``outputs`` takes one of its O rows."""
-    return 2 * math.prod(outputs.shape) * math.prod(weight.shape[1:])
+def products(arguments: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """FLOP of a layer with a weight (O, ...), its second argument: each output takes one of the O rows."""
+    return _multiply_adds(outputs[0], arguments[1])
+
+
+def products_to_input(arguments: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """FLOP of the gradient for its input, from gy and weight."""
+    return _multiply_adds(arguments[0], arguments[1])
+
+
+def products_to_weight(arguments: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """FLOP of the gradient for its weight, from gy."""
+    return _multiply_adds(arguments[0], outputs[0])
 
 
 def nbytes(values: Iterable[Any]) -> int:
@@ -146,3 +156,7 @@ def is_float(array: Any) -> bool:
 
 def _dtype_of_floats(*arguments: Any) -> np.dtype:
     return np.result_type(*(a.dtype for a in arrays_in(arguments) if is_float(a)))
+
+
+def _multiply_adds(y: Any, weight: Any) -> int:
+    return 2 * math.prod(y.shape) * math.prod(weight.shape[1:])

@@ -7,7 +7,7 @@ adjoint ``col2im`` adds the columns back up (Chellapilla et al., 2006).
 import math
 
 from minicnn.backend.arrays import namespace
-from minicnn.backend.kernel import kernel, multiply_adds
+from minicnn.backend.kernel import kernel, products, products_to_input, products_to_weight
 from minicnn.backend.reference.reductions import sum
 from minicnn.shapes import output_size
 
@@ -16,7 +16,7 @@ def _output_shape(x, weight, bias, stride, padding, dilation, groups):
     return x.shape[0], weight.shape[0], *output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
 
 
-@kernel(_output_shape, flop=lambda arguments, outputs: multiply_adds(outputs[0], arguments[1]))
+@kernel(_output_shape, flop=products)
 def conv2d(x, weight, bias, stride, padding, dilation, groups):
     """y[n,o,i,j] = bias[o] + sum_{c,u,v} x[n, c, i*stride + u*dilation - padding, ...] weight[o,c,u,v].
 
@@ -34,7 +34,7 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     return y
 
 
-@kernel(lambda gy, weight, shape, *_: shape, flop=lambda arguments, _: multiply_adds(arguments[0], arguments[1]))
+@kernel(lambda gy, weight, shape, *_: shape, flop=products_to_input)
 def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
     """Gradient for x of ``shape`` (N, C, H, W): columns = weight^T gy, added back up. gy: (N, O, OH, OW)."""
     n, o, oh, ow = gy.shape
@@ -44,7 +44,7 @@ def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
     return col2im(columns, shape, stride, padding, dilation)
 
 
-@kernel(lambda gy, x, shape, *_: shape, flop=lambda arguments, outputs: multiply_adds(arguments[0], outputs[0]))
+@kernel(lambda gy, x, shape, *_: shape, flop=products_to_weight)
 def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
     """Gradient for weight of ``shape`` (O, C/G, KH, KW): gy columns^T, summed over the images. gy: (N, O, OH, OW)."""
     n, o, oh, ow = gy.shape
