@@ -29,7 +29,9 @@ def verified(monkeypatch):
     watch("lower", lambda graph, program, machine, layout: verify.graph(graph, machine))
     watch("fuse", fused)
     watch("schedule", verify.schedule)
-    watch("rematerialise", lambda phases, _: verify.schedule(phases, seen["graph"], backend.package("numpy").machine))
+    watch(
+        "rematerialise", lambda phases, _: verify.schedule(phases, seen.pop("graph"), backend.package("numpy").machine)
+    )
     watch("allocate", lambda result, phases, graph, machine: verify.allocation(*result, graph))
     watch("encode", lambda code, *_: verify.code(code))
 

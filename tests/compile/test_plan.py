@@ -192,7 +192,7 @@ def test_plans_are_kept_by_shape():
         ((x, _),) = batches(1, (count, 3, 32, 32))
         agree([predict(x).numpy()], [model(Tensor(x)).numpy()])
     assert len(predict.plans) == 10
-    assert list(predict.plans)[-1][1][0] == (1, 3, 32, 32)
+    assert list(predict.plans.values())[-1].program.inputs[0].shape == (1, 3, 32, 32)
 
 
 # Inputs and results
