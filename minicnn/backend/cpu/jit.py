@@ -9,6 +9,7 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import event
+from numba.core.compiler import Compiler
 
 from minicnn.backend.cpu.cache import KernelCache
 
@@ -46,9 +47,20 @@ def jit(**options: Any) -> Callable[[Callable], Any]:
     return compiled
 
 
+class _Linked(Compiler):
+    """Numba's compiler without LLVM's optimisations: the caller, into which the code is linked, has them all."""
+
+    def _compile_bytecode(self) -> Any:
+        library = self.state.targetctx.codegen().create_library(self.state.func_id.func_qualname)
+        library.enable_object_caching()
+        library._optimize_final_module = lambda: None
+        self.state.library = library
+        return super()._compile_bytecode()
+
+
 def helper(function: Callable) -> Any:
     """Compile for calls from other compiled code alone: the code for calls from Python takes as long to compile."""
-    return jit(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    return jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Linked)(function)
 
 
 def contiguous(array: np.ndarray) -> np.ndarray:

@@ -150,10 +150,10 @@ def _operands(memory, x, inputs, gy, outputs, width, start, tiles, work, x_point
 @helper
 def winograd_operands(memory, first, x, inputs, gy, outputs, width, tiles, work, length, x_points, gy_points):
     """Both factors for all ``tiles`` outputs of a block, where the products of all blocks are made at once."""
-    place = first * tiles
+    place, start = first * tiles, first - first  # for a literal 0 Numba would compile anew
     _operands(
-        memory, x, inputs, gy, outputs, width, 0, tiles, work, x_points + place * inputs, gy_points + place, length
-    )
+        memory, x, inputs, gy, outputs, width, start, tiles, work, x_points + place * inputs, gy_points + place, length
+    )  # fmt: skip
 
 
 @instruction(
