@@ -10,6 +10,7 @@ import functools
 import re
 import subprocess
 import tempfile
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,13 +29,14 @@ OPERATORS = WORDS.findall(
     """add sub mul truediv floordiv mod pow matmul and or xor lshift rshift iadd isub imul itruediv lt le gt ge eq ne
     radd rsub rmul rtruediv rpow rmatmul rand ror rxor rlshift rrshift neg abs invert getitem"""
 )
+OWNERS = weakref.WeakValueDictionary()  # by the identity of a NumPy array with views, what stands for it
 descending = False  # the order of a kernel's threads
 
 
 class ndarray:
     """A NumPy array that nobody mistakes for one."""
 
-    __slots__ = ("_array",)
+    __slots__ = ("__weakref__", "_array", "_base")
     __module__ = "cupy"
     __array_ufunc__ = None
     __hash__ = None
@@ -62,7 +64,15 @@ class ndarray:
 
     @property
     def base(self):
-        return None if self._array.base is None else ndarray(self._array.base)
+        """The same object for all views of an array, as long as there is one of them."""
+        owner = self._array.base
+        if owner is None:
+            return None
+        base = OWNERS.get(id(owner))
+        if base is None:
+            base = OWNERS[id(owner)] = ndarray(owner)
+        self._base = base  # which keeps it
+        return base
 
     def get(self):
         return self._array.copy()
