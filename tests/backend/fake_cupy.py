@@ -43,6 +43,8 @@ class ndarray:
 
     def __init__(self, array):
         self._array = array
+        if array.base is None:
+            OWNERS.setdefault(id(array), self)
 
     def __array__(self, *args, **kwargs):
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
@@ -69,10 +71,8 @@ class ndarray:
         if owner is None:
             return None
         base = OWNERS.get(id(owner))
-        if base is None:
-            base = OWNERS[id(owner)] = ndarray(owner)
-        self._base = base  # which keeps it
-        return base
+        self._base = ndarray(owner) if base is None else base  # kept, and with it the entry
+        return self._base
 
     def get(self):
         return self._array.copy()
