@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -83,15 +84,15 @@ class Node:
     halos: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     sees: tuple[Value, ...] = ()
 
-    @property
-    def reads(self) -> list[Thing]:
+    @cached_property
+    def reads(self) -> tuple[Thing, ...]:
         """What the step reads."""
-        return [*_things(v for name, v in self.operands.items() if name not in self.results), *self.sees]
+        return (*_things(v for name, v in self.operands.items() if name not in self.results), *self.sees)
 
-    @property
-    def writes(self) -> list[Thing]:
+    @cached_property
+    def writes(self) -> tuple[Thing, ...]:
         """What the step writes."""
-        return _things(self.operands[name] for name in self.results)
+        return tuple(_things(self.operands[name] for name in self.results))
 
     def exchanged(self, thing: Thing, other: Thing, **operands: Any) -> Node:
         """Return the node with ``other`` in place of ``thing``, and with these operands."""
