@@ -197,3 +197,28 @@ def test_kernels_compile_although_numba_is_told_not_to(tmp_path):
     out, err = process.communicate(timeout=600)
     assert out == "[0.0, 6.0, 12.0, 18.0] True\n"
     assert "NUMBA_DISABLE_JIT is ignored" in err and "Traceback" not in err
+
+
+SUMS = """
+from hashlib import sha256
+import numpy as np
+from minicnn import backend
+k, rng = backend.get("numpy").kernels, np.random.default_rng(0)
+gy, x = (rng.standard_normal((9, 5, 37, 41)).astype("float32") for _ in range(2))
+mean, var = k.batch_norm_statistics(x)
+rows = x[:, 0, 0]
+y, centre, scale = k.layer_norm(rows, 1, None, None, 1e-5)
+found = [mean, var, *k.batch_norm_grad(gy, x, mean, 1 / np.sqrt(var), None, True), k.conv2d_grad_bias(gy)]
+found += [y, centre, scale, *k.layer_norm_grad(gy[:, 0, 0], rows, 1, centre, scale, None)]
+found += [k.softmax(rows, -1), k.softmax_grad(gy[:, 0, 0], y, -1)]
+print(*(sha256(array.tobytes()).hexdigest()[:8] for array in found))
+"""
+
+
+def test_the_process_that_compiles_has_the_bits_of_those_that_load(tmp_path):
+    """Kernels whose sums the compiler may put into another order."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    runs = [subprocess.run([sys.executable, "-c", SUMS], env=environment, capture_output=True, text=True) for _ in "ab"]
+    assert [run.returncode for run in runs] == [0, 0], runs
+    assert "compiling" in runs[0].stderr and runs[1].stderr == ""
+    assert runs[0].stdout == runs[1].stdout

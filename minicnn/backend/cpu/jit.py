@@ -8,6 +8,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite.binding import Linkage
 from numba.core import event
 from numba.core.compiler import Compiler
 
@@ -33,6 +34,40 @@ class _Announce(event.Listener):
         """Nothing to say."""
 
 
+class _Kernel(Compiler):
+    """Numba's compiler, with code that calls its own copy of what is linked into it.
+
+    By default the process that compiles calls what was linked where that stands first, optimised once; a process that
+    loads the code from the cache has the copy alone, optimised twice, which may add up in another order.
+    """
+
+    def _compile_bytecode(self) -> Any:
+        library = self.state.targetctx.codegen().create_library(self.state.func_id.func_qualname)
+        library.enable_object_caching()
+        self.state.library = self._prepared(library)
+        return super()._compile_bytecode()
+
+    def _prepared(self, library: Any) -> Any:
+        optimize = library._optimize_final_module
+
+        def optimize_alone() -> None:
+            for function in library._final_module.functions:
+                if not function.is_declaration and function.linkage in (Linkage.linkonce_odr, Linkage.weak_odr):
+                    function.linkage = Linkage.internal  # nobody else's
+            optimize()
+
+        library._optimize_final_module = optimize_alone
+        return library
+
+
+class _Helper(_Kernel):
+    """Without LLVM's optimisations: the caller, into which the code is linked, has them all."""
+
+    def _prepared(self, library: Any) -> Any:
+        library._optimize_final_module = lambda: None
+        return library
+
+
 def jit(**options: Any) -> Callable[[Callable], Any]:
     """Compile without the GIL and keep the code on disk; where no folder can be written, warn and do without.
 
@@ -40,27 +75,16 @@ def jit(**options: Any) -> Callable[[Callable], Any]:
     """
 
     def compiled(function: Callable) -> Any:
-        kernel = numba.njit(nogil=True, error_model="numpy", **options)(function)
+        kernel = numba.njit(nogil=True, error_model="numpy", **({"pipeline_class": _Kernel} | options))(function)
         kernel._cache = KernelCache(function, options.get("parallel", False))
         return kernel
 
     return compiled
 
 
-class _Linked(Compiler):
-    """Numba's compiler without LLVM's optimisations: the caller, into which the code is linked, has them all."""
-
-    def _compile_bytecode(self) -> Any:
-        library = self.state.targetctx.codegen().create_library(self.state.func_id.func_qualname)
-        library.enable_object_caching()
-        library._optimize_final_module = lambda: None
-        self.state.library = library
-        return super()._compile_bytecode()
-
-
 def helper(function: Callable) -> Any:
     """Compile for calls from other compiled code alone: the code for calls from Python takes as long to compile."""
-    return jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Linked)(function)
+    return jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Helper)(function)
 
 
 def contiguous(array: np.ndarray) -> np.ndarray:
