@@ -115,11 +115,13 @@ class Plan:
             replays: how many to time, after one that is not.
 
         Raises:
-            ValueError: inputs of other shapes or dtypes.
+            ValueError: inputs of other shapes or dtypes, or fewer than one replay.
             RuntimeError: what the plan relies on has changed; call the compiled function, and profile its new plan.
         """
         arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
         expected = [(v.shape, v.dtype) for v in self.program.inputs]
+        if replays < 1:
+            raise ValueError(f"profile: expected at least 1 replay, received {replays}")
         if (received := [(a.shape, a.dtype) for a in arrays]) != expected:
             raise ValueError(f"profile: expected inputs {expected}, received {received}")
         if not self.holds():

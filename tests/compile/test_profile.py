@@ -73,6 +73,8 @@ def test_other_inputs_and_a_plan_that_no_longer_holds_are_refused():
     plan = plan_of(compiled)
     with pytest.raises(ValueError, match=r"profile: expected inputs .*9, 3, 32, 32.*received .*2, 3, 32, 32"):
         plan.profile(x[:2])
+    with pytest.raises(ValueError, match="profile: expected at least 1 replay, received 0"):
+        plan.profile(x, replays=0)
     model.fc3.weight.data = np.zeros_like(model.fc3.weight.data)
     with pytest.raises(RuntimeError, match="profile: expected the plan that holds"):
         plan.profile(x)
