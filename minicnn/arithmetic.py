@@ -25,7 +25,7 @@ class Arithmetic:
 
     __slots__ = ()
 
-    data: Any
+    _operand: Any
     _data: Any
     from_op: Any
 
@@ -33,9 +33,9 @@ class Arithmetic:
         """Return the kernels, both operands as these take them, and the tensors among the operands."""
         k = backend.of(self._data).kernels
         if not isinstance(other, Arithmetic):
-            return k, self.data, shapes.number(operation, other), (self, None)
+            return k, self._operand, shapes.number(operation, other), (self, None)
         shapes.check_operands(operation, self, other)
-        return k, self.data, other.data, (self, other)
+        return k, self._operand, other._operand, (self, other)
 
     def __add__(self, other: Arithmetic | float) -> Self:
         k, a, b, operands = self._with("add", other)
@@ -73,24 +73,24 @@ class Arithmetic:
 
     def __rtruediv__(self, other: float) -> Self:
         k = backend.of(self._data).kernels
-        b = self.data
+        b = self._operand
         y = k.divide(shapes.number("divide", other), b)
         return self.from_op(y, (self,), (lambda gy: k.negative(k.multiply(gy, k.divide(y, b))),))
 
     def __neg__(self) -> Self:
         k = backend.of(self._data).kernels
-        return self.from_op(k.negative(self.data), (self,), (lambda gy: k.negative(gy),))
+        return self.from_op(k.negative(self._operand), (self,), (lambda gy: k.negative(gy),))
 
     def __pow__(self, exponent: float) -> Self:
         k = backend.of(self._data).kernels
-        a, p = self.data, shapes.number("power", exponent)
+        a, p = self._operand, shapes.number("power", exponent)
         return self.from_op(k.power(a, p), (self,), (lambda gy: k.power_grad(gy, a, p),))
 
     def __matmul__(self, other: Arithmetic) -> Self:
         if not isinstance(other, Arithmetic):
             raise TypeError(f"matmul: expected a Tensor, received {type(other).__name__}")
         shapes.check_operands("matmul", self, other, broadcast=False)
-        a, b = self.data, other.data
+        a, b = self._operand, other._operand
         joined = a.ndim > 1 and b.ndim > 1 and a.shape[-1] == b.shape[-2]
         if not joined or not shapes.broadcastable(a.shape[:-2], b.shape[:-2]):
             raise ValueError(f"matmul: expected (..., M, K) @ (..., K, N), received {a.shape} @ {b.shape}")
@@ -109,19 +109,19 @@ class Arithmetic:
             tensor([1., 0.], dtype=float32)
         """
         k = backend.of(self._data).kernels
-        y = k.exp(self.data)
+        y = k.exp(self._operand)
         return self.from_op(y, (self,), (lambda gy: k.multiply(gy, y),))
 
     def log(self) -> Self:
         """Return the natural logarithm of each element."""
         k = backend.of(self._data).kernels
-        x = self.data
+        x = self._operand
         return self.from_op(k.log(x), (self,), (lambda gy: k.divide(gy, x),))
 
     def sqrt(self) -> Self:
         """Return the square root of each element."""
         k = backend.of(self._data).kernels
-        y = k.sqrt(self.data)
+        y = k.sqrt(self._operand)
         return self.from_op(y, (self,), (lambda gy: k.sqrt_grad(gy, y),))
 
     def __iadd__(self, other: Arithmetic | float) -> Self:
@@ -155,5 +155,6 @@ def _become(x: Any, operation: str, compute: Callable[[Any], Any]) -> Any:
             f"{operation}: the tape cannot follow an edit of memory that a view shares; "
             f"write x = x {operation[:-1]} y instead"
         )
-    x.data, x._version, x._node, x.requires_grad = result.data, result._version, result._node, True
+    x._check_replaceable(result._data)
+    x._data, x._version, x._node, x.requires_grad = result._data, result._version, result._node, True
     return x

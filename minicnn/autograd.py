@@ -7,15 +7,19 @@ which is a topological order because an operation only ever uses tensors that ex
 
 import heapq
 import itertools
+import weakref
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any
+from typing import Any, ClassVar
+
+import numpy as np
 
 from minicnn.recording import current
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 _order = itertools.count()
+_stamps = itertools.count(1)
 
 Vjp = Callable[[Any], Any]
 
@@ -98,13 +102,53 @@ class Node:
 
 
 class Version:
-    """How often the memory of a tensor was edited in place; ``shared`` by its views."""
+    """Whether the memory of a tensor was edited in place; ``shared`` by its views.
 
-    __slots__ = ("number", "shared")
+    Attributes:
+        number: another after each edit by an operation.
+        is_given: whether somebody else has the array since before the tensor: edits of it are not known.
+        latest: of all tensors: another after each edit, and after each array that was lent.
+    """
+
+    __slots__ = ("_borrowed", "_stamp", "is_given", "number", "shared")
+    latest: ClassVar[int] = 0
 
     def __init__(self) -> None:
-        self.number = 0
-        self.shared = False
+        self.number = self._stamp = 0
+        self.shared = self.is_given = False
+        self._borrowed: tuple[weakref.ref[Any], ...] = ()
+
+    def __getstate__(self) -> Any:
+        """Answer copy and pickle, which copy the memory: nobody has borrowed that."""
+        return self.number, self.shared
+
+    def __setstate__(self, state: Any) -> None:
+        self.__init__()  # type: ignore[misc]
+        self.number, self.shared = state
+
+    def edited(self) -> None:
+        """Count an edit."""
+        self.number = self._stamp = Version.latest = next(_stamps)
+
+    def lent(self, array: Any) -> Any:
+        """Return ``array`` to somebody who may write to it, for as long as it, or a view of it, is kept."""
+        if self.is_given or not isinstance(array, np.ndarray):
+            return array
+        out = [borrowed for ref in self._borrowed if (borrowed := ref()) is not None]
+        for borrowed in out:
+            if borrowed.base.obj is array:
+                return borrowed
+        shared: Any = memoryview(array)  # type: ignore[arg-type]  # of Python 3.11, whose arrays have no __buffer__
+        array = np.asarray(shared)  # a view of it has it as its base, and not the array behind
+        self._borrowed = tuple(map(weakref.ref, [*out, array]))
+        self._stamp = Version.latest = next(_stamps)
+        return array
+
+    def stamp(self) -> int:
+        """Return a number that is the same as before only if the memory has not been edited since."""
+        if self.is_given or any(b() is not None for b in self._borrowed):
+            return next(_stamps)
+        return self._stamp
 
     def share(self) -> "Version":
         """Return self for a view of the same memory."""

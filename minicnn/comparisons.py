@@ -16,7 +16,7 @@ class Comparable:
 
     __slots__ = ()
 
-    data: Any
+    _operand: Any
     _data: Any
     from_op: Any
 
@@ -44,7 +44,7 @@ class Comparable:
         """Compare by the kernel ``operation``; a tensor equals nothing that holds no numbers (None, text)."""
         if isinstance(other, Comparable):
             shapes.check_operands(operation, self, other, same_dtype=False)
-            operand = other.data
+            operand = other._operand
         elif isinstance(other, Real):
             operand = shapes.number(operation, other)
         elif hasattr(other, "__array__") or isinstance(other, list | tuple):
@@ -52,4 +52,4 @@ class Comparable:
         else:
             return NotImplemented
         kernels = backend.of(self._data).kernels
-        return self.from_op(getattr(kernels, operation)(self.data, operand), (), ())
+        return self.from_op(getattr(kernels, operation)(self._operand, operand), (), ())

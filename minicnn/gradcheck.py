@@ -44,7 +44,7 @@ def gradcheck(
         if t.requires_grad and t.dtype != np.float64:
             raise TypeError(f"gradcheck: expected float64 inputs, received {t.dtype}: its differences are too coarse")
     rng = np.random.default_rng([seed, 0x9E3779B9])  # not the stream that the caller may have drawn the inputs from
-    leaves = [Tensor(t.data.copy(), requires_grad=t.requires_grad) for t in inputs]
+    leaves = [Tensor(t._operand.copy(), requires_grad=t.requires_grad) for t in inputs]
     output = fn(*leaves)
     cotangent = rng.standard_normal(output.shape)
     output.backward(Tensor(output.backend.asarray(cotangent)))
@@ -61,9 +61,9 @@ def gradcheck(
         def slope(step: float, index: int = index, direction: np.ndarray[Any, Any] = direction) -> float:
             ends = []
             for sign in (1, -1):
-                moved = [Tensor(t.data) for t in inputs]
+                moved = [Tensor(t._operand) for t in inputs]
                 shift = moved[index].backend.asarray(sign * step * direction)
-                moved[index] = Tensor(inputs[index].data + shift)
+                moved[index] = Tensor(inputs[index]._operand + shift)
                 ends.append(fn(*moved).numpy())
             return float((cotangent * (ends[0] - ends[1])).sum()) / (2 * step)
 

@@ -27,6 +27,7 @@ class Readable:
     __array_ufunc__ = None  # array * tensor is the tensor's to answer: with an error, since their dtypes may differ
 
     _data: Any
+    _version: Any
     requires_grad: bool
     __getitem__: Any
 
@@ -42,7 +43,7 @@ class Readable:
             array([4, 6])
         """
         check_readable("numpy")
-        return backend.to_numpy(self._data)
+        return backend.to_numpy(self._version.lent(self._data))
 
     def item(self) -> Any:
         """Return the only element as a Python number; ValueError if there are more or none.
@@ -58,20 +59,21 @@ class Readable:
 
     def tolist(self) -> Any:
         """Return nested lists of Python numbers."""
-        return self.numpy().tolist()
+        check_readable("tolist")
+        return backend.to_numpy(self._data).tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Answer ``np.asarray(tensor)``: with the memory itself on the CPU, with a copy from a GPU."""
-        array = self.numpy()
+        array, on_cpu = self.numpy(), isinstance(self._data, np.ndarray)
         changed = dtype is not None and array.dtype != dtype
-        if copy is False and (changed or array is not self._data):
+        if copy is False and (changed or not on_cpu):
             raise ValueError(
                 f"numpy: expected {array.dtype} in the memory of the CPU where copy is False, "
                 f"received {np.dtype(dtype or array.dtype)} of {type(self._data).__module__}; leave out copy=False"
             )
         if changed:
             return array.astype(dtype)
-        return array.copy() if copy and array is self._data else array
+        return array.copy() if copy and on_cpu else array
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
         """Answer ``np.mean(tensor)`` and its kin with what NumPy computes from the elements, without a gradient."""
@@ -107,7 +109,7 @@ class Readable:
     def __repr__(self) -> str:
         if isinstance(self._data, Recorded):
             return f"tensor(of a compiled function, shape={self._data.shape}, dtype={self._data.dtype})"
-        text = np.array2string(self.numpy(), separator=", ", prefix="tensor(", precision=4, threshold=50)
+        text = np.array2string(backend.to_numpy(self._data), separator=", ", prefix="tensor(", precision=4, threshold=50)
         grad = ", requires_grad=True" if self.requires_grad else ""
         return f"tensor({text}, dtype={self._data.dtype}{grad})"
 

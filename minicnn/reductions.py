@@ -20,7 +20,7 @@ class Reducible:
 
     __slots__ = ()
 
-    data: Any
+    _operand: Any
     _data: Any
     from_op: Any
     __truediv__: Any
@@ -36,7 +36,7 @@ class Reducible:
         reduced, shape = shapes.axes("sum", self._data.ndim, dim), self._data.shape
         kept = shapes.reduced_shape(shape, reduced)
         vjp = lambda gy: k.broadcast_to(k.reshape(gy, kept), shape)  # noqa: E731
-        return self.from_op(k.sum(self.data, reduced, keepdim), (self,), (vjp,))
+        return self.from_op(k.sum(self._operand, reduced, keepdim), (self,), (vjp,))
 
     def mean(self, dim: shapes.Dims = None, keepdim: bool = False) -> Self:
         """Return the mean over ``dim``; ValueError for no elements."""
@@ -81,7 +81,7 @@ class Reducible:
 
     def _extreme(self, operation: str, dim: shapes.Dims, keepdim: bool) -> Self:
         k = backend.of(self._data).kernels
-        x, reduced = self.data, shapes.axes("a" + operation, self._data.ndim, dim)
+        x, reduced = self._operand, shapes.axes("a" + operation, self._data.ndim, dim)
         self._not_empty("a" + operation, reduced)
         kept = shapes.reduced_shape(x.shape, reduced)
         y = getattr(k, operation)(x, reduced, True)
@@ -92,10 +92,10 @@ class Reducible:
         if not isinstance(dim, int):
             raise TypeError(f"{operation}: expected dim as one axis, received {dim!r}; use a{operation}")
         k = backend.of(self._data).kernels
-        x = self.data
+        x = self._operand
         indices = self._index("arg" + operation, dim, keepdim)
         (axis,) = shapes.axes(operation, x.ndim, dim)
-        kept, where = shapes.reduced_shape(x.shape, (axis,)), indices.data
+        kept, where = shapes.reduced_shape(x.shape, (axis,)), indices._operand
 
         def vjp(gy: Any) -> Any:
             return k.put_along_axis(k.reshape(gy, kept), k.reshape(where, kept), axis, x.shape[axis])
@@ -106,7 +106,7 @@ class Reducible:
         k = backend.of(self._data).kernels
         reduced = shapes.axes(operation, self._data.ndim, dim)
         self._not_empty(operation, reduced)
-        x, axis = (k.reshape(self.data, (-1,)), 0) if dim is None else (self.data, reduced[0])
+        x, axis = (k.reshape(self._operand, (-1,)), 0) if dim is None else (self._operand, reduced[0])
         found = k.argmax(x, axis) if operation == "argmax" else k.argmin(x, axis)
         if keepdim:
             found = k.reshape(found, shapes.reduced_shape(self._data.shape, reduced))

@@ -104,7 +104,7 @@ def check_same(operation: str, tensor: Any, array: Any) -> None:
         raise ValueError(f"{operation}: expected shape {tensor.shape}, received {array.shape}")
     if array.dtype != tensor.dtype:
         raise TypeError(f"{operation}: expected {tensor.dtype}, received {array.dtype}; use astype")
-    pair = (tensor.data, array.data) if hasattr(array, "_data") else (tensor._data, array)
+    pair = (tensor._operand, array._operand) if hasattr(array, "_data") else (tensor._data, array)
     if type(pair[0]) is not type(pair[1]):
         raise TypeError(f"{operation}: expected one backend, received {type(pair[0])} and {type(pair[1])}; use to")
 
@@ -113,8 +113,8 @@ def check_operands(operation: str, a: Any, b: Any, broadcast: bool = True, same_
     """Raise unless two tensors have one backend and, where they must, one dtype and shapes that broadcast."""
     if same_dtype and a.dtype != b.dtype:
         raise TypeError(f"{operation}: expected one dtype, received {a.dtype} and {b.dtype}; use astype")
-    if type(a.data) is not type(b.data):
-        raise TypeError(f"{operation}: expected one backend, received {type(a.data)} and {type(b.data)}; use to")
+    if type(a._operand) is not type(b._operand):
+        raise TypeError(f"{operation}: expected one backend, received {type(a._operand)} and {type(b._operand)}; use to")
     if broadcast and not broadcastable(a.shape, b.shape):
         raise ValueError(f"{operation}: expected shapes that broadcast, received {a.shape} and {b.shape}")
 

@@ -46,9 +46,10 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
     __slots__ = ("__weakref__", "_data", "_grad", "_node", "_version", "requires_grad")
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        version = Version()
         if isinstance(data, Tensor):
-            data = data.data
-        if not hasattr(data, "dtype"):
+            data, version = data._operand, data._version.share()
+        elif not hasattr(data, "dtype"):
             array = np.asarray(data)
             if array.dtype == np.float64:
                 array = array.astype(np.float32)
@@ -57,6 +58,8 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
                 data = backend.of(data).kernels.copy(data)
         elif isinstance(data, np.generic):
             data = np.asarray(data)
+        else:
+            version.is_given = True
         shapes.numeric("Tensor", data)
         if requires_grad:
             shapes.check_differentiable("Tensor", data)
@@ -64,10 +67,17 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         self._grad: Tensor | None = None
         self.requires_grad = requires_grad
         self._node: Node | None = None
-        self._version = Version()
+        self._version = version
         recorder = current.get()
         if recorder is not None:
             recorder.made(self)
+
+    @staticmethod
+    def owned(array: Any, requires_grad: bool = False) -> Tensor:
+        """Return a tensor of an array that nobody else has or will write to."""
+        made = Tensor(array, requires_grad)
+        made._version.is_given = False
+        return made
 
     @staticmethod
     def from_op(
@@ -97,19 +107,33 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         return output
 
     @property
-    def data(self) -> Any:
-        """The array, or its stand-in while a compiled function is recorded (:mod:`minicnn.recording`)."""
+    def _operand(self) -> Any:
+        """What kernels take: the array, or its stand-in while a compiled function is recorded."""
         recorder = current.get()
         return self._data if recorder is None else recorder.data_of(self, self._data)
 
+    @property
+    def data(self) -> Any:
+        """The array, or its stand-in while a compiled function is recorded (:mod:`minicnn.recording`)."""
+        return self._operand if current.get() is not None else self._version.lent(self._data)
+
     @data.setter
     def data(self, array: Any) -> None:
+        self._check_replaceable(array)
+        if not hasattr(array, "dtype"):
+            raise TypeError(f"data: expected an array, received {type(array).__name__}")
+        if isinstance(base := getattr(array, "base", None), memoryview) and base.obj is self._data:
+            return  # it was lent by this tensor, as in t.data *= 2
+        if isinstance(array, Tensor):
+            self._data, self._version = shapes.numeric("data", array._data), array._version.share()
+        else:
+            self._data, self._version.is_given = shapes.numeric("data", array), True
+
+    def _check_replaceable(self, array: Any) -> None:
+        """Raise RuntimeError where a run is recorded, unless it made both the tensor and its new array."""
         recorder = current.get()
         if recorder is not None and not (isinstance(array, Recorded) and recorder.owns(self)):
             check_readable("another array for a tensor")
-        if not hasattr(array, "dtype"):
-            raise TypeError(f"data: expected an array, received {type(array).__name__}")
-        self._data = shapes.numeric("data", array._data if isinstance(array, Tensor) else array)
 
     @property
     def grad(self) -> Tensor | None:
@@ -181,7 +205,7 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
             raise TypeError(f"backward: expected the gradient as a Tensor, received {type(gradient).__name__}")
         else:
             shapes.check_same("backward", self, gradient)
-            start = gradient.data
+            start = gradient._operand
         walk_back(self, start, retain_graph, lambda a, b: kernels_of(self).add(a, b))
 
     def _accumulate(self, gradient: Any, owned: bool) -> None:
@@ -190,9 +214,9 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         added_up = self._grad if recorder is None else recorder.leaf_gradient_of(self)
         if added_up is not None:
             if recorder is not None or not isinstance(added_up._data, Recorded):  # else used up, and so is the sum
-                kernels_of(self).accumulate(added_up.data, gradient)
+                kernels_of(self).accumulate(added_up._operand, gradient)
             return
-        first = Tensor(gradient if owned else kernels_of(self).copy(gradient))
+        first = Tensor.owned(gradient if owned else kernels_of(self).copy(gradient))
         if recorder is None:
             self._grad = first
         else:
@@ -206,9 +230,7 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
             >>> (w * 2).detach().requires_grad
             False
         """
-        output = Tensor(self.data)
-        output._version = self._version.share()
-        return output
+        return Tensor(self)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Collect gradients in this leaf from now on, or no longer, and return self.
@@ -227,7 +249,8 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
     def to(self, target: str | Backend) -> Tensor:
         """Return a leaf of the same elements on another backend."""
         chosen = backend.get(target) if isinstance(target, str) else target
-        return Tensor(chosen.asarray(self.data))
+        array = chosen.asarray(self._operand)
+        return Tensor(self) if array is self._operand else Tensor.owned(array)
 
     def astype(self, dtype: Any) -> Tensor:
         """Return the elements as another dtype; gradients come back in the dtype of self.
@@ -238,7 +261,7 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         """
         before = self.dtype
         k = kernels_of(self)
-        return Tensor.from_op(k.convert(self.data, dtype), (self,), (lambda gy: k.convert(gy, before),))
+        return Tensor.from_op(k.convert(self._operand, dtype), (self,), (lambda gy: k.convert(gy, before),))
 
     def copy_(self, source: Tensor | Any) -> Tensor:
         """Overwrite the elements with those of a tensor or array that broadcasts to this shape, and return self.
@@ -248,19 +271,19 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
             tensor([5., 5.], dtype=float32)
         """
         self._edited("copy_")
-        kernels_of(self).copy_into(self.data, source.data if isinstance(source, Tensor) else source)
+        kernels_of(self).copy_into(self._operand, source._operand if isinstance(source, Tensor) else source)
         return self
 
     def __setitem__(self, index: Any, value: Any) -> None:
         check_readable("item assignment")
         self._edited("item assignment")
-        self.data[_plain(index)] = value.data if isinstance(value, Tensor) else value
+        self._operand[_plain(index)] = value._operand if isinstance(value, Tensor) else value
 
     def _edited(self, operation: str) -> None:
         """Count an edit in place. The tape cannot follow one on a tensor that it records: RuntimeError."""
         if self.requires_grad and is_grad_enabled():
             raise RuntimeError(f"{operation}: a tensor that requires a gradient is edited under no_grad() only")
-        self._version.number += 1
+        self._version.edited()
 
     # Shapes
 
@@ -274,7 +297,7 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         """
         k = kernels_of(self)
         before, after = self.shape, shapes.resolved_shape(self.shape, shapes.flat(shape))
-        return Tensor.from_op(k.reshape(self.data, after), (self,), (lambda gy: k.reshape(gy, before),), view_of=self)
+        return Tensor.from_op(k.reshape(self._operand, after), (self,), (lambda gy: k.reshape(gy, before),), view_of=self)
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """Join the axes from ``start_dim`` to ``end_dim`` into one; see :func:`minicnn.functional.flatten`."""
@@ -298,7 +321,7 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
             raise ValueError(f"permute: expected {self.ndim} axes, received {order}")
         inverse = tuple(order.index(i) for i in range(self.ndim))
         return Tensor.from_op(
-            k.transpose(self.data, order), (self,), (lambda gy: k.transpose(gy, inverse),), view_of=self
+            k.transpose(self._operand, order), (self,), (lambda gy: k.transpose(gy, inverse),), view_of=self
         )
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
@@ -322,7 +345,7 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         k = kernels_of(self)
         where, shape = _plain(index), self.shape
         vjp = lambda gy: k.getitem_grad(gy, where, shape)  # noqa: E731
-        return Tensor.from_op(k.getitem(self.data, where), (self,), (vjp,), view_of=self)
+        return Tensor.from_op(k.getitem(self._operand, where), (self,), (vjp,), view_of=self)
 
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
@@ -333,13 +356,14 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         tensor([[21.],
                 [43.]], dtype=float32)
     """
-    array = backend.default().asarray((data if isinstance(data, Tensor) else Tensor(data)).data)
+    array = backend.default().asarray((data if isinstance(data, Tensor) else Tensor(data))._operand)
     k, chosen = backend.of(array).kernels, np.dtype(dtype or array.dtype)
-    return Tensor(k.copy(array) if chosen == array.dtype else k.convert(array, chosen), requires_grad=requires_grad)
+    array = k.copy(array) if chosen == array.dtype else k.convert(array, chosen)
+    return Tensor.owned(array, requires_grad)
 
 
 def _plain(index: Any) -> Any:
     """Return an index with tensors replaced by their arrays."""
     if isinstance(index, tuple):
         return tuple(_plain(i) for i in index)
-    return index.data if isinstance(index, Tensor) else index
+    return index._operand if isinstance(index, Tensor) else index

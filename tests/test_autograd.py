@@ -320,12 +320,12 @@ def test_gradients_nobody_asked_for_are_not_computed(name, kernel_calls):
 def test_only_what_backward_needs_is_kept():
     x = leaf(-1.0, 2.0)
     h = x * 2
-    saved = weakref.ref(h.data)
+    saved = weakref.ref(h._data)
     y = F.relu(h)  # needs its output alone
     del h
     assert saved() is None
     e = (y * 1).exp()
-    saved = weakref.ref(e.data)
+    saved = weakref.ref(e._data)
     loss = e.sum()
     del e
     assert saved() is not None

@@ -65,7 +65,7 @@ def explain(
         with options.usage_errors("--"):
             check_layer(trained.model, inputs, layer)
     with options.naming_memory(chosen, len(images)):
-        rows = predict(trained.model, inputs.data)
+        rows = predict(trained.model, inputs._operand)
     check_finite(rows)
     targets = np.full(len(rows), trained.classes.index(class_name)) if class_name else rows.argmax(axis=1)
     answers = [f"{trained.classes[index]} {row[index]:.0%}" for index, row in zip(targets, rows, strict=True)]

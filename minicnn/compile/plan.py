@@ -88,7 +88,7 @@ class Plan:
                 )
         made = iter(run(arrays, program.outputs))
         for version in self._edited:
-            version.number += 1
+            version.edited()
         results = [Tensor(next(made)) for _ in self._tapes]
         if is_grad_enabled():
             for result, tape in zip(results, self._tapes, strict=True):

@@ -36,9 +36,11 @@ class Value:
 
 def memory_of(array: Any) -> int:
     """Return the same number for an array and all its views, as long as there is one of them."""
-    while getattr(array, "base", None) is not None:
-        array = array.base
-    return id(array)
+    while True:
+        base = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
+        if base is None:
+            return id(array)
+        array = base
 
 
 @dataclass(eq=False)

@@ -154,7 +154,7 @@ class _Recorder:
         """Return the program, with what a replay returns and what it leaves in gradients."""
         program = self.program
         program.single, program.taped = single, [r.requires_grad for r in results]
-        program.outputs = [self._noted(r.data) for r in results]
+        program.outputs = [self._noted(r._operand) for r in results]
         used = {call.arguments[i] for call in program.calls for i in call.facts.consumes}
         for gradient in self._gradients.values():
             if self.owns(gradient.tensor):

@@ -13,7 +13,7 @@ def relu(input: Tensor) -> Tensor:
     """
     check_float("relu", input=input)
     k = kernels_of(input)
-    y = k.relu(input.data)
+    y = k.relu(input._operand)
     return Tensor.from_op(y, (input,), (lambda gy: k.relu_grad(gy, y),))
 
 
@@ -26,7 +26,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
     """
     check_float("leaky_relu", input=input)
     k = kernels_of(input)
-    x, slope = input.data, float(negative_slope)
+    x, slope = input._operand, float(negative_slope)
     return Tensor.from_op(k.leaky_relu(x, slope), (input,), (lambda gy: k.leaky_relu_grad(gy, x, slope),))
 
 
@@ -39,7 +39,7 @@ def elu(input: Tensor, alpha: float = 1.0) -> Tensor:
     """
     check_float("elu", input=input)
     k = kernels_of(input)
-    x, scale = input.data, float(alpha)
+    x, scale = input._operand, float(alpha)
     return Tensor.from_op(k.elu(x, scale), (input,), (lambda gy: k.elu_grad(gy, x, scale),))
 
 
@@ -57,7 +57,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     check_float("gelu", input=input)
     check_option("gelu", "approximate", approximate, "none", "tanh")
     k = kernels_of(input)
-    x = input.data
+    x = input._operand
     return Tensor.from_op(k.gelu(x, approximate), (input,), (lambda gy: k.gelu_grad(gy, x, approximate),))
 
 
@@ -70,7 +70,7 @@ def sigmoid(input: Tensor) -> Tensor:
     """
     check_float("sigmoid", input=input)
     k = kernels_of(input)
-    y = k.sigmoid(input.data)
+    y = k.sigmoid(input._operand)
     return Tensor.from_op(y, (input,), (lambda gy: k.sigmoid_grad(gy, y),))
 
 
@@ -83,7 +83,7 @@ def tanh(input: Tensor) -> Tensor:
     """
     check_float("tanh", input=input)
     k = kernels_of(input)
-    y = k.tanh(input.data)
+    y = k.tanh(input._operand)
     return Tensor.from_op(y, (input,), (lambda gy: k.tanh_grad(gy, y),))
 
 
@@ -97,7 +97,7 @@ def softmax(input: Tensor, dim: int) -> Tensor:
     """
     axis = _axis("softmax", input, dim)
     k = kernels_of(input)
-    y = k.softmax(input.data, axis)
+    y = k.softmax(input._operand, axis)
     return Tensor.from_op(y, (input,), (lambda gy: k.softmax_grad(gy, y, axis),))
 
 
@@ -110,7 +110,7 @@ def log_softmax(input: Tensor, dim: int) -> Tensor:
     """
     axis = _axis("log_softmax", input, dim)
     k = kernels_of(input)
-    y = k.log_softmax(input.data, axis)
+    y = k.log_softmax(input._operand, axis)
     return Tensor.from_op(y, (input,), (lambda gy: k.log_softmax_grad(gy, y, axis),))
 
 

@@ -56,10 +56,10 @@ def check_float(operation: str, **tensors: Any) -> None:
         if tensor.dtype.kind != "f":
             raise TypeError(f"{operation}: expected {name} as float32 or float64, received {tensor.dtype}")
         first = tensor if first is None else first
-        if tensor.dtype != first.dtype or type(tensor.data) is not type(first.data):
+        if tensor.dtype != first.dtype or type(tensor._operand) is not type(first._operand):
             raise TypeError(
-                f"{operation}: expected {name} as {first.dtype} in {type(first.data).__module__}, "
-                f"received {tensor.dtype} in {type(tensor.data).__module__}"
+                f"{operation}: expected {name} as {first.dtype} in {type(first._operand).__module__}, "
+                f"received {tensor.dtype} in {type(tensor._operand).__module__}"
             )
 
 

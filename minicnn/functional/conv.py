@@ -64,8 +64,8 @@ def conv2d(
     check_size("conv2d", "an output", (input.shape[0], outputs, *size), input.dtype.itemsize)
 
     k = kernels_of(input)
-    x, w = input.data, weight.data
-    y = k.conv2d(x, w, None if bias is None else bias.data, strides, pads, dilations, groups)
+    x, w = input._operand, weight._operand
+    y = k.conv2d(x, w, None if bias is None else bias._operand, strides, pads, dilations, groups)
     vjps = [
         lambda gy: k.conv2d_grad_input(gy, w, x.shape, strides, pads, dilations, groups),
         lambda gy: k.conv2d_grad_weight(gy, x, w.shape, strides, pads, dilations, groups),

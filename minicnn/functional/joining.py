@@ -30,7 +30,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         index = (slice(None),) * axis + (slice(start, stop),)
         vjps.append(lambda gy, index=index: k.getitem(gy, index))
         start = stop
-    return Tensor.from_op(k.concatenate([t.data for t in tensors], axis), tensors, vjps)
+    return Tensor.from_op(k.concatenate([t._operand for t in tensors], axis), tensors, vjps)
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -61,5 +61,5 @@ def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
         raise ValueError(f"broadcast_to: expected a shape that {before} broadcasts to, received {after}")
     k = kernels_of(input)
     return Tensor.from_op(
-        k.broadcast_to(input.data, after), (input,), (lambda gy: k.sum_to(gy, before),), view_of=input
+        k.broadcast_to(input._operand, after), (input,), (lambda gy: k.sum_to(gy, before),), view_of=input
     )

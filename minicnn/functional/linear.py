@@ -23,9 +23,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     check_shape("linear", (outputs,), bias=bias)
 
     k = kernels_of(input)
-    shape, w = input.shape, weight.data
-    x = k.reshape(input.data, (math.prod(shape[:-1]), inputs))  # (M, I)
-    y = k.linear(x, w, None if bias is None else bias.data)  # (M, O)
+    shape, w = input.shape, weight._operand
+    x = k.reshape(input._operand, (math.prod(shape[:-1]), inputs))  # (M, I)
+    y = k.linear(x, w, None if bias is None else bias._operand)  # (M, O)
 
     def rows(gy: Any) -> Any:
         return k.reshape(gy, (x.shape[0], outputs))

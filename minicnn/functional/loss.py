@@ -50,8 +50,8 @@ def cross_entropy(
     k = kernels_of(input)
     labels = _labels(input, target)
 
-    class_weight = None if weight is None else k.copy(weight.data)  # as the labels: may be edited before backward
-    losses, probabilities = k.cross_entropy(input.data, labels, class_weight, label_smoothing)
+    class_weight = None if weight is None else k.copy(weight._operand)  # as the labels: may be edited before backward
+    losses, probabilities = k.cross_entropy(input._operand, labels, class_weight, label_smoothing)
     loss = Tensor.from_op(
         losses,
         (input,),
@@ -67,7 +67,7 @@ def cross_entropy(
 def _labels(logits: Tensor, target: Tensor | Any) -> Any:
     """Return the checked labels as a new int64 array, or the checked probabilities as a new array."""
     count, classes = logits.shape
-    labels = logits.backend.asarray(target.data if isinstance(target, Tensor) else Tensor(target).data)
+    labels = logits.backend.asarray((target if isinstance(target, Tensor) else Tensor(target))._operand)
     if labels.dtype.kind == "f" and labels.ndim == 2:
         probabilities = Tensor(labels)
         check_float("cross_entropy", input=logits, target=probabilities)

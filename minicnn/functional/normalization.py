@@ -48,7 +48,7 @@ def batch_norm(
     check_shape("batch_norm", (channels,), **statistics, weight=weight, bias=bias)
 
     k = kernels_of(input)
-    x = input.data
+    x = input._operand
     if training:
         values = input.numel() // channels
         if values < 2:
@@ -58,15 +58,15 @@ def batch_norm(
         mean, var = k.batch_norm_statistics(x)
         if running_mean is not None and running_var is not None:
             share = momentum() if callable(momentum) else float(momentum)
-            k.lerp_into(running_mean.data, mean, share)
-            k.lerp_into(running_var.data, k.multiply(var, values / (values - 1)), share)
+            k.lerp_into(running_mean._operand, mean, share)
+            k.lerp_into(running_var._operand, k.multiply(var, values / (values - 1)), share)
     elif running_mean is None or running_var is None:
         raise ValueError("batch_norm: expected running statistics outside training, received None")
     else:  # copies: a training pass before backward moves the buffers
-        mean, var = k.copy(running_mean.data), running_var.data
+        mean, var = k.copy(running_mean._operand), running_var._operand
     inverse_std = k.power(k.add(var, float(eps)), -0.5)
-    w = None if weight is None else weight.data
-    y = k.batch_norm(x, mean, inverse_std, w, None if bias is None else bias.data)
+    w = None if weight is None else weight._operand
+    y = k.batch_norm(x, mean, inverse_std, w, None if bias is None else bias._operand)
 
     def batch_norm_vjp(gy: Any) -> Any:
         return k.batch_norm_grad(gy, x, mean, inverse_std, w, training)
@@ -100,9 +100,9 @@ def layer_norm(
     check_shape("layer_norm", shape, weight=weight, bias=bias)
 
     k = kernels_of(input)
-    x, dims = input.data, len(shape)
-    w = None if weight is None else weight.data
-    y, mean, inverse_std = k.layer_norm(x, dims, w, None if bias is None else bias.data, float(eps))
+    x, dims = input._operand, len(shape)
+    w = None if weight is None else weight._operand
+    y, mean, inverse_std = k.layer_norm(x, dims, w, None if bias is None else bias._operand, float(eps))
 
     def layer_norm_vjp(gy: Any) -> Any:
         return k.layer_norm_grad(gy, x, dims, mean, inverse_std, w)
@@ -128,4 +128,4 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         return input * 0
     k = kernels_of(input)
     key, rate = per_replay(random.default_generator.key), float(p)
-    return Tensor.from_op(k.dropout(input.data, key, rate), (input,), (lambda gy: k.dropout(gy, key, rate),))
+    return Tensor.from_op(k.dropout(input._operand, key, rate), (input,), (lambda gy: k.dropout(gy, key, rate),))

@@ -42,7 +42,7 @@ def max_pool2d(
     counts = count_windows("max_pool2d", input, size, strides, pads, dilations, ceil_mode)
     k = kernels_of(input)
     shape = input.shape
-    y, taps = k.max_pool2d(input.data, size, strides, pads, dilations, counts)
+    y, taps = k.max_pool2d(input._operand, size, strides, pads, dilations, counts)
     return Tensor.from_op(y, (input,), (lambda gy: k.max_pool2d_grad(gy, taps, shape, size, strides, pads, dilations),))
 
 
@@ -114,9 +114,9 @@ def adaptive_avg_pool2d(input: Tensor, output_size: IntPair) -> Tensor:
 def _average(input: Tensor, axes: list[tuple[int, list[int], list[int], list[int]]]) -> Tensor:
     """Average over the windows of rows axes[0] and of columns axes[1], each (length, starts, stops, counts)."""
     k = kernels_of(input)
-    rows, columns = (k.window_means(input.data, *axis) for axis in axes)
+    rows, columns = (k.window_means(input._operand, *axis) for axis in axes)
     vjp = lambda gy: k.avg_pool2d(gy, k.transpose(rows, (1, 0)), k.transpose(columns, (1, 0)))  # noqa: E731
-    return Tensor.from_op(k.avg_pool2d(input.data, rows, columns), (input,), (vjp,))
+    return Tensor.from_op(k.avg_pool2d(input._operand, rows, columns), (input,), (vjp,))
 
 
 def _window(

@@ -45,9 +45,7 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data.data if isinstance(data, Tensor) else data, requires_grad=requires_grad)
-        if isinstance(data, Tensor):
-            self._version = data._version.share()
+        super().__init__(data, requires_grad=requires_grad)
 
 
 class Module:
@@ -254,10 +252,10 @@ class Module:
             raise ValueError(f"load_state_dict: {type(self).__name__} differs: " + "; ".join(problems))
         for name, tensor in own.items():
             if name in state:
-                source = state[name].data if isinstance(state[name], Tensor) else state[name]
-                owner = backend.of(tensor.data)
-                owner.kernels.copy_into(tensor.data, owner.asarray(source))
-                tensor._version.number += 1
+                source = state[name]._operand if isinstance(state[name], Tensor) else state[name]
+                owner = backend.of(tensor._operand)
+                owner.kernels.copy_into(tensor._operand, owner.asarray(source))
+                tensor._version.edited()
 
     def zero_grad(self) -> None:
         """Set all gradients to None."""
@@ -283,7 +281,7 @@ class Module:
     def to(self, target: str | Backend) -> Module:
         """Move parameters and buffers to a backend in place, without their gradients, and return self."""
         for tensor in tensors_of(self):
-            tensor.data = tensor.to(target).data
+            tensor._data = tensor.to(target)._data
             tensor.grad = None
         return self
 
@@ -293,7 +291,7 @@ class Module:
             raise TypeError(f"astype: expected float32 or float64, received {dtype}")
         for tensor in tensors_of(self):
             if tensor.dtype.kind == "f":
-                tensor.data = tensor.data.astype(dtype)
+                tensor._data = tensor._data.astype(dtype)
                 tensor.grad = None
         return self
 

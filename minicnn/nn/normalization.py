@@ -55,11 +55,11 @@ class _BatchNorm(Layer):
         if count is None:
             raise ValueError(f"{type(self).__name__}: momentum became None; make the layer with momentum=None instead")
         on_replay(lambda: _add(count, 1), undo=lambda: _add(count, -1))
-        return per_replay(lambda: 1 / int(count.data))
+        return per_replay(lambda: 1 / int(count))
 
 
 def _add(count: Tensor, number: int) -> None:
-    count.data += number
+    count.copy_(int(count) + number)
 
 
 class BatchNorm2d(_BatchNorm):

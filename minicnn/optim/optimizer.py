@@ -151,7 +151,7 @@ class Optimizer:
             self._update(group, [taken for taken in moved if taken[0] in members])
             first = members.stop
         for _, p, _ in moved:
-            p._version.number += 1
+            p._version.edited()
 
     def _advance(self, steps: int) -> None:
         self.steps += steps

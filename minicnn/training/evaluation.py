@@ -57,7 +57,7 @@ def evaluate(
             logits = answer(Tensor(images))
             loss += F.cross_entropy(logits, target, reduction="sum").item()
             labels.append(to_numpy(target))
-            probabilities.append(to_numpy(F.softmax(logits, 1).data))
+            probabilities.append(to_numpy(F.softmax(logits, 1)._operand))
     all_labels = np.concatenate(labels)
     return Evaluation(loss / len(all_labels), all_labels, np.concatenate(probabilities))
 

@@ -205,7 +205,7 @@ class Trainer:
         share = len(labels) / self._images(first, after)
         loss, logits = self._update(Tensor(images), Tensor(labels), share, last=batch + 1 == after)
         truth = labels if labels.ndim == 1 else labels.argmax(1)
-        return loss.item(), int((logits.argmax(1).data == truth).sum())
+        return loss.item(), int((logits.argmax(1)._operand == truth).sum())
 
     def _steps(self, batches: int) -> int:
         """Return how many steps so many batches make."""
@@ -230,10 +230,10 @@ class Trainer:
         names = {id(module): name for name, module in model.named_modules()}
 
         def note(module: Module, output: Tensor) -> None:  # of layers without children: one tensor
-            broken = [n for n, p in module.named_parameters() if not self.backend.kernels.all_finite(p.data)]
+            broken = [n for n, p in module.named_parameters() if not self.backend.kernels.all_finite(p._operand)]
             if broken:
                 found.append(f"the first layer that is not finite is {names[id(module)]} (its {broken[0]})")
-            elif not self.backend.kernels.all_finite(output.data):
+            elif not self.backend.kernels.all_finite(output._operand):
                 found.append(f"the first layer whose output is not finite is {names[id(module)]}")
 
         leaves = [module for module in model.modules() if not any(True for _ in module.children())]

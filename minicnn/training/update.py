@@ -37,7 +37,7 @@ class Update:
         self.optimizer = config.make_optimizer(model.parameters())
         self.averaged = copy.deepcopy(model) if config.ema else model
         added = self.optimizer.params if config.accumulate > 1 else []
-        self.sums = [Tensor(p.backend.xp.zeros_like(p.data)) for p in added]
+        self.sums = [Tensor(p.backend.xp.zeros_like(p._operand)) for p in added]
         wrap: Callable[[Any], Any] = (lambda function: function) if eager else compile
         self._whole, self._part, self._last = wrap(self._step), wrap(self._add_up), wrap(self._add_up_and_step)
 
@@ -77,7 +77,7 @@ class Update:
         loss, logits = self._backward(images, labels, share)
         for total, p in zip(self.sums, self.optimizer.params, strict=True):
             if p.grad is not None:
-                kernels_of(total).accumulate(total.data, p.grad.data)
+                kernels_of(total).accumulate(total._operand, p.grad._operand)
         return loss, logits
 
     def _add_up_and_step(self, images: Tensor, labels: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +92,7 @@ class Update:
     def _backward(self, images: Tensor, labels: Tensor, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
         logits = self.model(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        check_on_replay(loss.data, lambda array: self.check("loss", array))
+        check_on_replay(loss._operand, lambda array: self.check("loss", array))
         self.optimizer.zero_grad()
         loss.backward(share)
         return loss, logits
@@ -104,13 +104,13 @@ class Update:
             optim.clip_grad_value_(self.optimizer.params, config.clip_value)
         if config.clip_norm:
             norm = optim.clip_grad_norm_(self.optimizer.params, config.clip_norm)
-            check_on_replay(norm.data, lambda array: self.check("norm of the gradient", array))
+            check_on_replay(norm._operand, lambda array: self.check("norm of the gradient", array))
         self.optimizer.step()
         if config.ema:
             weight = per_replay(lambda: 1 - min(config.ema, (1 + self.optimizer.steps) / (10 + self.optimizer.steps)))
             values = self.model.state_dict()
             for name, average in self.averaged.state_dict().items():
                 if average.dtype.kind == "f":
-                    kernels_of(average).lerp_into(average.data, values[name].data, weight)
+                    kernels_of(average).lerp_into(average._operand, values[name]._operand, weight)
                 else:  # a count
-                    kernels_of(average).copy_into(average.data, values[name].data)
+                    kernels_of(average).copy_into(average._operand, values[name]._operand)
