@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.autograd import is_grad_enabled
+from minicnn.compile.constants import Store
 from minicnn.compile.memory import Memories
 from minicnn.compile.passes import compiled
 from minicnn.compile.plan import Plan
@@ -84,6 +85,7 @@ class compile:
         self._planning = Lock()
         self._editing = Lock()  # held by the one replay that edits what others see
         self._memories = Memories()
+        self._store = Store()
 
     def __call__(self, *inputs: Any) -> Any:
         """Return what the function does: by a plan, where there may be one."""
@@ -134,7 +136,7 @@ class compile:
         with self._planning:
             plan = self.plans.get(key)
             if plan is None or not plan.holds():
-                plan = self.plans[key] = compiled(record(self._recordable(), arrays))
+                plan = self.plans[key] = compiled(record(self._recordable(), arrays), self._store)
                 if len(self.plans) > _KEPT:
                     self.plans.popitem(last=False)
                 self._memories.keep(set(self.plans.values()))

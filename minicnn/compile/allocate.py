@@ -88,12 +88,12 @@ def allocate(phases: Schedule, graph: Graph, machine: Any) -> tuple[Schedule, Al
     for value in outputs:
         users[graph.place_of(value)].append(moment + 1)
     blocks = [thing for thing in users if isinstance(thing, Block)]
-    regions = [thing for thing in users if isinstance(thing, Region)]
-    sizes = _sizes(phases, blocks, regions, allocation, machine)
+    regions = [thing for thing in users if isinstance(thing, Region) and thing not in graph.constants]
+    sizes = _sizes(phases, blocks, regions, allocation, machine, graph.layout.is_shared)
     start = machine.up(max((b.channels for b in blocks), default=0) + 64, 16)
     main, scratch = _Packing(start), _Packing(0)
     places: dict[Thing, Place] = {}
-    alone = {block for block in blocks if min(users[block]) == max(users[block])}
+    alone = {block for block in blocks if min(users[block]) == max(users[block]) and not graph.layout.is_shared}
     for thing in sorted(sizes, key=sizes.__getitem__, reverse=True):
         size, first, last = sizes[thing], min(users[thing]), max(users[thing])
         if not isinstance(thing, Block):
@@ -111,7 +111,7 @@ def allocate(phases: Schedule, graph: Graph, machine: Any) -> tuple[Schedule, Al
     room = scratch.end + max([64 * machine.LANES, *_works(phases, machine.LANES)])
     # a tile may read some rows past the end of a weight or of a block
     margin = 16 * max([64, *(r.size // r.shape[0] for r in regions), *map(allocation.plane, blocks)])
-    threads = min(graph.count, machine.PARTS)
+    threads = machine.PARTS if graph.layout.is_shared else min(graph.count, machine.PARTS)
     frames = [(0, start), *main.frames]
     frames += [(main.end + t * room + at, size) for t in range(threads) for at, size in scratch.frames]
     length = main.end + room * threads + margin
@@ -175,18 +175,14 @@ def _placed_reshapes(
                 x = node.operands["x"]
                 shared[node.operands["y"]] = shared.get(x, x)
             else:
-                moved += _moves(node, graph, needs)
+                moved += _moves(node, needs)
         done.append(tuple(moved))
     return tuple(done), shared
 
 
-def _moves(node: Node, graph: Graph, needs: Mapping[Block, tuple[int, int]]) -> list[Node]:
+def _moves(node: Node, needs: Mapping[Block, tuple[int, int]]) -> list[Node]:
     """Return what a reshape is where a block has a halo: a copy, or two where both have one."""
-    x, y, names = node.operands["x"], node.operands["y"], graph.layout.instructions
-    if names:  # rows of one image: by way of a contiguous one
-        region = Region((graph.program.batch, *x.size))
-        put = replace(node, kind=names["deinterleave"], operands={"x": x, "size": x.size, "y": region})
-        return [put, replace(node, kind=names["interleave"], operands={"x": region, "size": y.size, "y": y})]
+    x, y = node.operands["x"], node.operands["y"]
     if needs[x] != (0, 0) and needs[y] != (0, 0):
         middle = Block(*y.size)
         return [replace(node, kind="copy", operands={"a": a, "y": b}) for a, b in ((x, middle), (middle, y))]
@@ -194,7 +190,7 @@ def _moves(node: Node, graph: Graph, needs: Mapping[Block, tuple[int, int]]) -> 
 
 
 def _sizes(
-    phases: Schedule, blocks: Iterable[Block], regions: Iterable[Region], allocation: Allocation, machine: Any
+    phases: Schedule, blocks: Iterable[Block], regions: Iterable[Region], allocation: Allocation, machine: Any, is_shared: bool,
 ) -> dict[Thing, int]:
     """Return the room that each thing takes, a block of images each, with the rows that tiles write past its end."""
     overshot = {node.operands["region"] for nodes in phases for node in nodes if node.kind == "matrix"}
@@ -203,7 +199,7 @@ def _sizes(
         rows = machine.TILES[0][0] * region.size // region.shape[0] if region in overshot else 0
         sizes[region] = machine.up(region.length + rows, 16)
     for block in blocks:
-        multiple = machine.tile_for(block.channels, single=block.height * block.width == 1)[1]
+        multiple = 1 if is_shared else machine.tile_for(block.channels, single=block.height * block.width == 1)[1]
         planes = (block.points - 1) * block.channels + machine.up(block.channels, multiple)
         sizes[block] = machine.up(planes * allocation.plane(block), 16)
     return sizes

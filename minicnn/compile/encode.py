@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
 
 from minicnn.compile.allocate import Allocation, strip
+from minicnn.compile.constants import Constants
 from minicnn.compile.graph import Block, Graph, Node, Region
 from minicnn.compile.schedule import Schedule
 
@@ -46,27 +47,31 @@ class Code:
     phases: Schedule
     allocation: Allocation
     machine: Any
+    constants: Constants
     steps: tuple[MachineProgram | Node, ...]
     table: np.ndarray
     numbers: np.ndarray
     dropout_keys: tuple[tuple[int, Any], ...]
 
 
-def encode(phases: Schedule, allocation: Allocation, graph: Graph, machine: Any) -> Code:
+def encode(phases: Schedule, allocation: Allocation, graph: Graph, constants: Constants, machine: Any) -> Code:
     """Return the steps of the phases: odd ones are a program each, of even ones every node is a step."""
-    encoder = _Encoder(allocation, graph, machine)
-    # the machine counts in its lanes: where a block is one image, each takes as much as a block of LANES
-    images = graph.program.batch if graph.layout.lanes == machine.LANES else graph.count * machine.LANES
+    encoder = _Encoder(allocation, graph, constants, machine)
     steps: list[MachineProgram | Node] = []
     for phase, nodes in enumerate(phases):
         if phase % 2 and nodes:
-            rows = [(row, node) for node in nodes for row in encoder.rows(node)]
-            steps.append(_program([row for row, _ in rows], images, [node for _, node in rows]))
+            rows: list[list[int]] = []
+            parts: list[Node] = []
+            for node in nodes:
+                pieces = [*encoder.rows(node)]
+                rows += [machine.after(row, len(rows)) for row in pieces]
+                parts += [node] * len(pieces)
+            steps.append(_program(rows, graph.program.batch, parts))
         else:
             steps += [encoder.product(node) if node.kind in _PRODUCTS else node for node in nodes]
     table, numbers = np.array(encoder.table, dtype=np.int64), np.array(encoder.numbers, dtype=np.float32)
     keys = tuple(encoder.dropout_keys)
-    return Code(graph, phases, allocation, machine, tuple(steps), table, numbers, keys)
+    return Code(graph, phases, allocation, machine, constants, tuple(steps), table, numbers, keys)
 
 
 def _program(rows: list[list[int]], images: int, nodes: list[Node]) -> MachineProgram:
@@ -76,8 +81,9 @@ def _program(rows: list[list[int]], images: int, nodes: list[Node]) -> MachinePr
 class _Encoder:
     """The tables that rows refer to, as far as they are filled."""
 
-    def __init__(self, allocation: Allocation, graph: Graph, machine: Any) -> None:
-        self.allocation, self.graph, self.machine, self.lanes = allocation, graph, machine, allocation.lanes
+    def __init__(self, allocation: Allocation, graph: Graph, constants: Constants, machine: Any) -> None:
+        self.allocation, self.graph, self.constants, self.machine = allocation, graph, constants, machine
+        self.lanes = allocation.lanes
         self.table: list[int] = []
         self.numbers = [0.0]
         self.dropout_keys: list[tuple[int, Any]] = []
@@ -123,12 +129,20 @@ class _Encoder:
             return (len(self.table) - 1,)
         if isinstance(value, Block):
             return self.allocation.view(value)[: 4 if kind == "view" else 2]
+        if isinstance(value, Region) and value in self.graph.constants:
+            return (-self.constants.address(value),) if kind == "region" else (-self.constants.address(value), 0)
         if isinstance(value, Region):
             at = self.allocation.places[value].at
-            return (at,) if kind == "word" else (at, value.size)  # of a place too: a part for each block
+            return (at,) if kind in ("word", "region") else (at, value.size)  # of a place too: a part for each block
         if value is None:  # zeros
             return (0,)
         return tuple(int(v) for v in value) if isinstance(value, tuple) else (int(value),)
+
+    def inside(self, region: Region, offset: int) -> int:
+        """Return the address of an element of a region."""
+        if region in self.graph.constants:
+            return -(self.constants.address(region) + offset)
+        return self.allocation.places[region].at + offset
 
     def _pixels(self, blocks: list[Block]) -> tuple[int, int, int]:
         """Return the size of blocks of one size; where none has a halo, their channels are one long row."""
@@ -160,15 +174,13 @@ def _products(
     _, _, plane, row = places.view(x)
     shape, _, wide = encoder.machine.tile_for(y.channels, single=y.height * y.width == 1)
     for point, down, right in product(range(x.points), *sweeps):
-        if lanes == 1:
-            right = _vectors(right, encoder.machine.LANES)
         results = np.add.outer(np.array(down.places) * places.row(y), np.array(right.places) * lanes)
         starts = np.add.outer(np.array(down.starts) * row, np.array(right.starts) * lanes)
         seen = [(u * kernel_width + v, i * row + j * lanes) for u, i in down.taps for v, j in right.taps]
         factors, taps = np.array(seen or [(0, 0)]).T
         channels = np.arange(x.channels)[:, None]
         operands: Operands = {
-            "weight": (places.places[weight].at + point * outputs * inputs * number_of_taps, 0),
+            "weight": (encoder.inside(weight, point * outputs * inputs * number_of_taps), 0),
             "weight_row": number_of_taps * (1 if adjoint else inputs),
             "x": encoder.point(x, point),
         }
@@ -182,13 +194,6 @@ def _products(
             "x_columns": offsets(starts, wide), "weight_steps": offsets(factors), "x_steps": offsets(taps),
             "steps": np.size(taps), "columns": np.size(results), "rows": y.channels, "bias": bias, "floor": floor,
         }  # fmt: skip
-
-
-def _vectors(row: Any, lanes: int) -> Any:
-    """Of a row of pixels those where vectors begin; the last may overlap."""
-    last = len(row.places) - lanes
-    picked = sorted({*range(0, last, lanes), last})
-    return replace(row, places=[row.places[j] for j in picked], starts=[row.starts[j] for j in picked])
 
 
 def _winograd(
@@ -294,10 +299,114 @@ def _matrix(encoder: _Encoder, gy: Region, x: Region, region: Region) -> tuple[l
     return [operands], -(-outputs // high)
 
 
+_SHARED = 1 << 13
+"""Vectors of multiply-adds, or of pixels, from which work is divided among threads that share a program."""
+_PIECES = 16
+"""Into how many pieces at most: many enough for a thread that is late, and the same whatever the threads."""
+
+
+def _image_by_image(encoder: _Encoder, **operands: Any) -> Iterator[Operands]:
+    """Between images and planes: an instruction for each image."""
+    batch = encoder.graph.program.batch
+    block = next(v for v in operands.values() if isinstance(v, Block))
+    name = next(name for name, v in operands.items() if v is block)
+    at, step, plane, row = encoder.allocation.view(block)
+    for image in range(batch):
+        view = at + image * block.channels // batch * plane, step, plane, row
+        yield operands | {"image": image, name: view}
+
+
+def _channel_affine(encoder: _Encoder, terms: Region, **operands: Any) -> Iterator[Operands]:
+    yield operands | {"terms": terms, "groups": terms.shape[1] // encoder.lanes}
+
+
+def _channel_products(
+    encoder: _Encoder, x: Block, y: Block, weight: Region, size: Any, weight_shape: Any, window: Any, framed: bool,
+    groups: int, added: Block | None, floor: float,
+) -> Iterator[Operands]:  # fmt: skip
+    """Instructions for each group of pixels that see the same taps, and each run of planes that see the same channels.
+
+    A large weight is divided by planes, so that each thread reads a part of it; else pixels are.
+    """
+    machine, batch, offsets, lanes = encoder.machine, encoder.graph.program.batch, encoder.offsets, encoder.lanes
+    x_at, _, x_plane, x_row = encoder.allocation.view(x)
+    y_at, _, y_plane, y_row = encoder.allocation.view(y)
+    x_images, y_images = (np.arange(batch) * (b.channels // batch) * p for b, p in ((x, x_plane), (y, y_plane)))
+    steps, vectors = machine.steps(weight_shape, groups), y.channels // batch
+    for places, starts, seen in _pixels_and_taps(machine, y, size, window, framed, x_row, y_row):
+        results, begins = np.add.outer(y_images, places).ravel(), np.add.outer(x_images, starts).ravel()
+        for first, count, channels in machine.runs(weight_shape, groups):
+            factors, distances = np.array(seen or [(0, 0)]).T
+            if window is None:
+                channels = range(size[0])
+            if channels:
+                numbers, taps = np.arange(len(channels))[:, None], math.prod(size[1:] if window is None else window[0])
+                factors = numbers * taps + factors
+                distances = (numbers + channels.start) // lanes * x_plane + (numbers + channels.start) % lanes + distances
+            x_first = x_at if channels else x_at + first * x_plane
+            if not seen:  # the bias alone
+                factors, distances, begins, x_first = factors.ravel()[:1], np.zeros(1), 0 * begins, 0
+            common: Operands = {
+                "weight_row": steps * lanes, "x": (x_first, 0), "y_row": y_plane, "is_sum": int(added is not None),
+                "weight_steps": offsets(factors * lanes), "x_steps": offsets(distances), "steps": np.size(distances),
+                "floor": floor,
+            }  # fmt: skip
+            for start, rows, shape in machine.tiles_for_channels(count, len(results)):
+                high, wide = machine.CHANNEL_TILES[shape]
+                pieces = min(_PIECES, rows * len(results) * np.size(distances) // _SHARED)
+                by_planes = rows * steps * lanes > _SHARED * lanes and rows > high
+                down = _divided(rows, high, pieces if by_planes else 1)
+                right = _divided(len(results), wide, 1 if by_planes else pieces)
+                for (i, planes), (j, pixels) in product(down, right):
+                    plane = first + start + i
+                    yield common | {
+                        "shape": machine.DEPTHWISE if not channels else shape, "rows": planes, "columns": pixels,
+                        "weight": (encoder.inside(weight, plane * steps * lanes) if seen else 0, 0),
+                        "bias": encoder.inside(weight, (vectors * steps + plane) * lanes),
+                        "y": (y_at + plane * y_plane, 0),
+                        "y_columns": offsets(results[j : j + pixels], wide),
+                        "x_columns": offsets(begins[j : j + pixels], wide),
+                    }  # fmt: skip
+
+
+def _pixels_and_taps(
+    machine: Any, y: Block, size: Any, window: Any, framed: bool, x_row: int, y_row: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]]:
+    """Yield groups of pixels of an image: where they are in y, where they begin in x, and the taps that they see."""
+    lanes = machine.LANES
+    if window is None:
+        _, height, width = size
+        taps = [(i * width + j, i * x_row + j * lanes) for i in range(height) for j in range(width)]
+        yield np.zeros(1, dtype=int), np.zeros(1, dtype=int), taps
+        return
+    (_, width), *_ = window
+    vertical, horizontal = zip(*window, strict=True)
+    rows = machine.sweeps(*vertical, size[1], y.height, adjoint=False, halo=framed)
+    columns = machine.sweeps(*horizontal, size[2], y.width, adjoint=False, halo=True)
+    for down, right in product(rows, columns):
+        yield (
+            np.add.outer(np.array(down.places) * y_row, np.array(right.places) * lanes).ravel(),
+            np.add.outer(np.array(down.starts) * x_row, np.array(right.starts) * lanes).ravel(),
+            [(u * width + v, i * x_row + j * lanes) for u, i in down.taps for v, j in right.taps],
+        )
+
+
+def _divided(length: int, multiple: int, pieces: int) -> list[tuple[int, int]]:
+    """Return first and number of each of some pieces, in whole multiples but for the last."""
+    wholes = -(-length // multiple)
+    ends = [min(length, multiple * (wholes * (i + 1) // max(pieces, 1))) for i in range(max(pieces, 1))]
+    return [(start, end - start) for start, end in zip([0, *ends], ends, strict=False) if end > start]
+
+
 _EXPANDED: dict[str, Callable[..., Any]] = {
+    "channel_affine": _channel_affine,
+    "channel_products": _channel_products,
     "copy": _copy,
+    "feed_channels": _image_by_image,
     "products": _products,
+    "read_channels": _image_by_image,
     "winograd": _winograd,
+    "write_channels": _image_by_image,
     "winograd_gradient": _winograd_gradient,
     "winograd_operands": _winograd_operands,
     "weight_gradient": _weight_gradient,

@@ -30,7 +30,7 @@ class Block:
 
     @classmethod
     def of(cls, value: Value) -> Block:
-        """Return a block for a value (N, C, H, W), or (N, F) as F channels of one pixel."""
+        """Return a block of some images of a value (N, C, H, W), or (N, F) as F channels of one pixel."""
         channels, height, width = (*value.shape[1:], 1, 1)[:3]
         return cls(channels, height, width)
 
@@ -102,16 +102,22 @@ class Node:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a block holds images: ``lanes`` of them, pixel by pixel.
+    """What the lanes of a vector hold: of a pixel those of some images, or some channels of one.
 
     Attributes:
+        lanes: their number; images: how many a block holds.
         rules: by the name of a kernel, what lowers a call of it.
+        block_of: from a value (N, C, H, W), or (N, F), to its block.
         instructions: the names of those that stand for others in this layout.
+        is_shared: whether there is one block, whose instructions the threads share, or each thread has its blocks.
     """
 
     lanes: int
+    images: int
     rules: Mapping[str, Callable[..., bool]]
+    block_of: Callable[[Value], Block]
     instructions: Mapping[str, str] = field(default_factory=dict)
+    is_shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,7 @@ class Graph:
         regions: Values that lie in the plan's memory, and where.
         sees: by Values that calls made as views, the Values that they show.
         images, labels: the inputs that the machine reads where they are.
+        constants: regions that lie outside of the plan's memory.
     """
 
     program: Program
@@ -131,11 +138,12 @@ class Graph:
     sees: Mapping[Value, tuple[Value, ...]]
     images: Value | None
     labels: Value | None
+    constants: frozenset[Region] = frozenset()
 
     @property
     def count(self) -> int:
         """The number of blocks."""
-        return -(-self.program.batch // self.layout.lanes)
+        return -(-self.program.batch // self.layout.images)
 
     def place_of(self, thing: Thing) -> Thing:
         """Return where a thing is: of a Value in the plan's memory, its region."""

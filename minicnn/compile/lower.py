@@ -33,6 +33,12 @@ def _one_column(window: Any) -> Any:
     return tuple((n, one) for (n, _), one in zip(window, (1, 1, 0, 1), strict=True))
 
 
+def _size(value: Value) -> tuple[int, int, int]:
+    """Return (C, H, W) of one image; of features (F, 1, 1)."""
+    channels, height, width = (*value.shape[1:], 1, 1)[:3]
+    return channels, height, width
+
+
 def _edited_together(program: Program) -> dict[int, list[Value]]:
     """Return all Values in each memory that a call edits."""
     found: dict[int, dict[Value, None]] = {value.memory: {} for call in program.calls for value in call.writes()}
@@ -49,11 +55,12 @@ class Lowering:
     def __init__(self, program: Program, machine: Any, layout: Layout) -> None:
         self.program, self.machine, self.layout = program, machine, layout
         self.batch = program.batch
-        self.count = -(-self.batch // layout.lanes)  # of blocks
+        self.count = -(-self.batch // layout.images)  # of blocks
         self.parts = min(self.count, machine.PARTS)  # of the sums over them
         self.call: Call | None = None  # what new nodes are a part of
         self.nodes: list[Node] = []
         self.blocks: dict[Value, Block] = {}
+        self.flattened: dict[Value, Value] = {}  # (N, F) that is in no block: (N, C, H, W) that is
         self.regions: dict[Value, Region] = {}
         self.sees: dict[Value, tuple[Value, ...]] = {}
         self.pooled: dict[Block, Block] = {}  # by the result of a maximum what it was taken of
@@ -96,7 +103,7 @@ class Lowering:
             seen = [v for v in (*reads, *self.nodes[-1].sees) if np.may_share_memory(v.array, output.array)]
             self.sees[output] = tuple(seen)
         for value in written:  # other copies of it are out of date
-            for copies in (self._copies, self._filters, self.blocks):
+            for copies in (self._copies, self._filters, self.blocks, self.flattened):
                 copies.pop(value, None)
             for key in [key for key in self._transforms if value in key]:
                 del self._transforms[key]
@@ -123,18 +130,19 @@ class Lowering:
     def block(self, value: Value) -> Block:
         """Return ``value`` in blocks; one that is not is interleaved first."""
         if value not in self.blocks:
-            block = self.blocks[value] = Block.of(value)
+            block = self.layout.block_of(value)
             if value is self.images:
-                self.add_instruction("feed", size=block.size, y=block)
+                self.add_instruction("feed", size=_size(value), y=block)
             else:
                 region = Region(value.shape)
-                self.add_call("load", "region", source=value, region=region)
-                self.add_instruction("interleave", x=region, size=block.size, y=block)
+                self.add_call("load", "region", source=self.contiguous(value), region=region)
+                self.add_instruction("interleave", x=region, size=_size(value), y=block)
+            self.blocks[value] = block
         return self.blocks[value]
 
     def new_block(self, value: Value) -> Block:
         """Return a block for a result."""
-        block = self.blocks[value] = Block.of(value)
+        block = self.blocks[value] = self.layout.block_of(value)
         return block
 
     def new_region(self, value: Value) -> Region:
@@ -145,9 +153,9 @@ class Lowering:
     def contiguous(self, value: Value) -> Value:
         """Return ``value`` after seeing to it that it exists as a contiguous array."""
         known = value in self.regions or value in self._results_of_calls or value.call is None
-        if value in self.blocks and not known:
-            block = self.blocks[value]
-            self.add_instruction("deinterleave", x=block, size=block.size, y=self.new_region(value))
+        seen = self.flattened.get(value, value)
+        if seen in self.blocks and not known:
+            self.add_instruction("deinterleave", x=self.blocks[seen], size=_size(seen), y=self.new_region(value))
         return value
 
     def region(self, value: Value) -> Region:
@@ -254,8 +262,7 @@ class Lowering:
     def is_winograd(self, window: Any, x: Block, y: Block) -> bool:
         """Whether a convolution is one that F(2 x 2, 3 x 3) does faster."""
         return (
-            self.layout.lanes > 1
-            and window == ((3, 3), (1, 1), (1, 1), (1, 1))
+            window == ((3, 3), (1, 1), (1, 1), (1, 1))
             and not (x.height % 2 or x.width % 2)
             and min(x.channels, y.channels) >= 16
         )
@@ -264,4 +271,4 @@ class Lowering:
         """Whether a convolution with results of ``width`` is one that F(4, 5) along the rows does faster."""
         kernel, stride, _, dilation = (horizontal for _, horizontal in window)
         wide = kernel == 5 and stride == dilation == 1 and width >= self.machine.ROW_OUTPUTS
-        return self.layout.lanes > 1 and wide
+        return wide

@@ -4,8 +4,9 @@ from collections.abc import Collection
 
 import numpy as np
 
+from minicnn.compile.binding import aligned_zeros
 from minicnn.compile.plan import Plan
-from minicnn.compile.run import Run, aligned_zeros
+from minicnn.compile.run import Run
 
 
 class Memory:

@@ -9,11 +9,12 @@ import numpy as np
 
 from minicnn.autograd import Node as TapeNode
 from minicnn.autograd import is_grad_enabled
+from minicnn.compile.binding import aligned_zeros
 from minicnn.compile.encode import Code, MachineProgram
 from minicnn.compile.profile import Profile, Stopwatch, profiled
 from minicnn.compile.program import Value, memory_of
 from minicnn.compile.report import dot, flop, listing
-from minicnn.compile.run import Run, aligned_zeros
+from minicnn.compile.run import Run
 from minicnn.nn.module import attributes, structure
 from minicnn.recording import Recorded
 from minicnn.tensor import Tensor
@@ -86,6 +87,7 @@ class Plan:
                     "compile: the function uses gradients to which it would add those of an earlier call; "
                     "call zero_grad inside it, before backward"
                 )
+        self.code.constants.refresh()
         made = iter(run(arrays, program.outputs))
         for version in self._edited:
             version.edited()

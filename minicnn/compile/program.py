@@ -122,6 +122,7 @@ class Program:
         modules: those that ran, each with its attributes.
         gradients: of the leaves; those that are not used up by a step of the run are outputs behind the results.
         written: the states that the run edits; where there are any, no two replays may run at once.
+        fixed: states whose elements do not matter, only their dtype.
         taped: of each result, whether it would have a tape.
     """
 
@@ -134,6 +135,7 @@ class Program:
     modules: list[tuple[Module, dict[str, Any]]] = field(default_factory=list)
     gradients: list[Gradient] = field(default_factory=list)
     written: list[Value] = field(default_factory=list)
+    fixed: list[Value] = field(default_factory=list)
     taped: list[bool] = field(default_factory=list)
     single: bool = True  # whether the function returned one tensor rather than several
 

@@ -66,6 +66,7 @@ class _Recorder:
         self._modules: dict[int, Module] = {}
         self._gradients: dict[int, Gradient] = {}
         self._own: dict[int, Tensor] = {}
+        self._likes: dict[Any, Any] = {}
         self._names: dict[int, str] = {}  # of modules, within the outermost that runs
         self.layer = ""
         # the numbers of the run are thrown away, so on the CPU it need not wait for kernels to compile
@@ -192,6 +193,8 @@ class _Recorder:
             recording.check_readable(name)
 
         def noted(*arguments: Any) -> Any:
+            if declared.parameters[:1] == ("like",):
+                arguments = (self._like(arguments[0]), *arguments[1:])
             call = Call(name, tuple(self._noted(a) for a in arguments), self.layer)
             written = call.writes()
             for state in (state for value in written for state in self._seen_in(value)):
@@ -221,6 +224,14 @@ class _Recorder:
             return tuple(made) if several else made[0] if made else None
 
         return noted
+
+    def _like(self, array: Any) -> Any:
+        """Return an element that stands for an array of which a kernel looks at the dtype only."""
+        dtype = np.dtype(array.dtype)
+        if dtype not in self._likes:
+            self._likes[dtype] = self.program.backend.xp.zeros((), dtype)
+            self.program.fixed.append(self._value_of(self._likes[dtype]))
+        return self._likes[dtype]
 
     def _seen_in(self, value: Value) -> list[Value]:
         """Return the inputs and states whose memory a Value is, or shows a part of."""

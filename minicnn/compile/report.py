@@ -10,7 +10,7 @@ def listing(code: Code) -> str:
     """Return the steps of a plan, phase by phase: what Python calls, and the instructions with their operands."""
     allocation, graph = code.allocation, code.graph
     lines = [
-        f"plan: {graph.program.batch} images in {graph.count} blocks of {allocation.lanes}, {flop(code) / 1e6:,.1f} "
+        f"plan: {graph.program.batch} images in {graph.count} blocks of {graph.layout.images}, {flop(code) / 1e6:,.1f} "
         f"MFLOP, memory {allocation.length * 4 / 2**20:,.1f} MiB, of which {allocation.room * 4 / 1024:,.0f} KiB "
         "scratch a thread"
     ]

@@ -18,13 +18,6 @@ def _conv2d(low: Lowering, call: Call) -> bool:
     return True
 
 
-def _conv2d_single(low: Lowering, call: Call) -> bool:
-    """Vectors run along the rows of the result, and begin at pixels that lie together."""
-    x, _, _, stride, *_ = call.arguments
-    narrow = call.outputs[0].shape[3] < low.machine.LANES or x.shape[2:] == (1, 1)
-    return stride[1] == 1 and not narrow and _conv2d(low, call)
-
-
 def _conv2d_grad_input(low: Lowering, call: Call) -> bool:
     gy, weight, shape, stride, padding, dilation, groups = call.arguments
     if not low.is_batch(gy) or groups != 1:
@@ -62,18 +55,6 @@ def _linear(low: Lowering, call: Call) -> bool:
     if not low.is_batch(x) or weight.call is not None:
         return False
     low.products(x, low.new_block(call.outputs[0]), weight, bias, None, adjoint=False)
-    return True
-
-
-def _linear_single(low: Lowering, call: Call) -> bool:
-    x, weight, bias = call.arguments
-    if not low.is_batch(x) or weight.call is not None:
-        return False
-    source, offset = low.block(x), None if bias is None else low.copy(bias)
-    low.add_instruction(
-        "linear_single", x=source, inputs=source.channels, weight=low.copy(weight), bias=offset,
-        outputs=weight.shape[0], floor=-np.inf, y=low.new_block(call.outputs[0]),
-    )  # fmt: skip
     return True
 
 
@@ -182,7 +163,8 @@ def _batch_norm(low: Lowering, call: Call) -> bool:
     x, *values = call.arguments
     if x not in low.blocks:
         return False
-    terms = Region((2, x.shape[1]))
+    shared = low.layout.is_shared  # then whole vectors of channels
+    terms = Region((2, low.machine.up(x.shape[1], low.layout.lanes if shared else 1)))
     low.add_call("affine_terms", "out", values=values, out=terms)
     low.add_instruction("affine", a=low.blocks[x], terms=terms, floor=-np.inf, y=low.new_block(call.outputs[0]))
     return True
@@ -271,46 +253,35 @@ def _cross_entropy_grad(low: Lowering, call: Call) -> bool:
     return True
 
 
+MANY = {
+    "conv2d": _conv2d,
+    "conv2d_grad_input": _conv2d_grad_input,
+    "conv2d_grad_weight": _conv2d_grad_weight,
+    "conv2d_grad_bias": _grad_bias,
+    "linear": _linear,
+    "linear_grad_input": _linear_grad_input,
+    "linear_grad_weight": _linear_grad_weight,
+    "linear_grad_bias": _grad_bias,
+    "reshape": _reshape,
+    "relu": _relu,
+    "relu_grad": _relu_grad,
+    "elu": _elu,
+    "elu_grad": _elu_grad,
+    "add": _add,
+    "sum_to": _sum_to,
+    "dropout": _dropout,
+    "batch_norm_statistics": _batch_norm_statistics,
+    "batch_norm": _batch_norm,
+    "batch_norm_grad": _batch_norm_grad,
+    "max_pool2d": _max_pool2d,
+    "max_pool2d_grad": _max_pool2d_grad,
+    "avg_pool2d": _avg_pool2d,
+    "cross_entropy": _cross_entropy,
+    "cross_entropy_grad": _cross_entropy_grad,
+}
+"""The rules where lanes are images."""
+
+
 def interleaved(lanes: int) -> Layout:
     """Return the layout for many images: ``lanes`` of them a block, pixel by pixel."""
-    rules = {
-        "conv2d": _conv2d,
-        "conv2d_grad_input": _conv2d_grad_input,
-        "conv2d_grad_weight": _conv2d_grad_weight,
-        "conv2d_grad_bias": _grad_bias,
-        "linear": _linear,
-        "linear_grad_input": _linear_grad_input,
-        "linear_grad_weight": _linear_grad_weight,
-        "linear_grad_bias": _grad_bias,
-        "reshape": _reshape,
-        "relu": _relu,
-        "relu_grad": _relu_grad,
-        "elu": _elu,
-        "elu_grad": _elu_grad,
-        "add": _add,
-        "sum_to": _sum_to,
-        "dropout": _dropout,
-        "batch_norm_statistics": _batch_norm_statistics,
-        "batch_norm": _batch_norm,
-        "batch_norm_grad": _batch_norm_grad,
-        "max_pool2d": _max_pool2d,
-        "max_pool2d_grad": _max_pool2d_grad,
-        "avg_pool2d": _avg_pool2d,
-        "cross_entropy": _cross_entropy,
-        "cross_entropy_grad": _cross_entropy_grad,
-    }
-    return Layout(lanes, rules)
-
-
-SINGLE = Layout(
-    1,
-    {"conv2d": _conv2d_single, "linear": _linear_single, "reshape": _reshape, "relu": _relu, "max_pool2d": _max_pool2d},
-    {
-        "feed": "feed_single",
-        "interleave": "read_single",
-        "deinterleave": "write_single",
-        "max_pool": "max_pool_single",
-        "relu": "relu_single",
-    },
-)
-"""The layout for few images: one by one, row by row."""
+    return Layout(lanes, lanes, MANY, Block.of)

@@ -12,7 +12,7 @@ def verified(monkeypatch):
     """Check what each pass of the compiler returns."""
     seen = {}
 
-    def fused(graph, _, machine):
+    def fused(graph, _, machine, constant):
         seen["graph"] = graph
         verify.graph(graph, machine, unique=False)
 

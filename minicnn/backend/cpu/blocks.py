@@ -10,6 +10,7 @@ import numpy as np
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import (
+    element,
     fill,
     load,
     maximum,
@@ -93,7 +94,7 @@ def deinterleave(memory, first, images_in_block, x, size, y):
 
 @instruction(
     "shape:word weight:place weight_row:word x:place y_columns:word x_columns:word weight_steps:word x_steps:word "
-    "steps:word columns:word rows:word bias:word floor:number y_row:word -> y:place"
+    "steps:word columns:word rows:word bias:region floor:number y_row:word -> y:place"
 )
 @helper
 def products(
@@ -230,7 +231,7 @@ def max_pool_grad(memory, gy, x, y, size, x_size, window, stride, floor, gx):
                         left = where_equal(value, best, zero, left)
 
 
-@instruction("x:view size:size rows:word columns:word -> y:view")
+@instruction("x:view size:size rows:region columns:region -> y:view")
 @helper
 def avg_pool(memory, x, size, rows, columns, y):
     """y = the sum of the pixels, each times the factors of its row and its column, where these are not 0: one window.
@@ -242,14 +243,14 @@ def avg_pool(memory, x, size, rows, columns, y):
         for i in range(size[1]):
             start, line = x.at + c * x.plane + i * x.row, fill(0.0)
             for j in range(size[2]):
-                if memory[columns + j] != 0:
-                    line = multiply_add(load(memory, start + j * LANES), fill(memory[columns + j]), line)
-            if memory[rows + i] != 0:
-                sums = multiply_add(line, fill(memory[rows + i]), sums)
+                if element(memory, columns + j) != 0:
+                    line = multiply_add(load(memory, start + j * LANES), fill(element(memory, columns + j)), line)
+            if element(memory, rows + i) != 0:
+                sums = multiply_add(line, fill(element(memory, rows + i)), sums)
         store(memory, y.at + c * y.plane, sums)
 
 
-@instruction("gy:view size:size rows:word columns:word -> gx:view")
+@instruction("gy:view size:size rows:region columns:region -> gx:view")
 @helper
 def avg_pool_grad(memory, gy, size, rows, columns, gx):
     """gx = gy times the factors of the row and the column, 0 where one of these is. size: of gx."""
@@ -257,10 +258,10 @@ def avg_pool_grad(memory, gy, size, rows, columns, gx):
     for c in range(size[0]):
         gradient = load(memory, gy.at + c * gy.plane)
         for i in range(size[1]):
-            start, line = gx.at + c * gx.plane + i * gx.row, gradient * fill(memory[rows + i])
+            start, line = gx.at + c * gx.plane + i * gx.row, gradient * fill(element(memory, rows + i))
             for j in range(size[2]):
-                inside = memory[rows + i] != 0 and memory[columns + j] != 0
-                store(memory, start + j * LANES, line * fill(memory[columns + j]) if inside else zero)
+                inside = element(memory, rows + i) != 0 and element(memory, columns + j) != 0
+                store(memory, start + j * LANES, line * fill(element(memory, columns + j)) if inside else zero)
 
 
 @instruction("x:view classes:word smoothing:number -> y:view losses:word")
@@ -288,7 +289,7 @@ def cross_entropy(memory, labels, first, images_in_block, x, classes, smoothing,
             memory[y.at + k * y.plane + lane] /= total
 
 
-@instruction("x:view classes:word smoothing:number glosses:word -> y:view")
+@instruction("x:view classes:word smoothing:number glosses:region -> y:view")
 @helper
 def cross_entropy_grad(memory, labels, first, images_in_block, x, classes, smoothing, glosses, y):
     """y = the gradient for the logits, whose softmax is x; absent images have none."""
@@ -297,6 +298,6 @@ def cross_entropy_grad(memory, labels, first, images_in_block, x, classes, smoot
         for lane in range(images_in_block):
             target = off + (np.float32(1) - smoothing if k == labels[first + lane] else np.float32(0))
             value = memory[x.at + k * x.plane + lane] - target
-            memory[y.at + k * y.plane + lane] = value * memory[glosses + first + lane]
+            memory[y.at + k * y.plane + lane] = value * element(memory, glosses + first + lane)
         for lane in range(images_in_block, LANES):
             memory[y.at + k * y.plane + lane] = 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minicnn.backend.cpu.jit import LANES
-from minicnn.backend.cpu.tile import TILES
+from minicnn.backend.cpu.tile import CHANNEL_TILES, TILES
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,39 @@ def sweeps(
     ]
 
 
+def reach(window: Sequence[tuple[int, int]], size: Sequence[int], result: Sequence[int]) -> tuple[int, int]:
+    """Return how many rows and columns outside of a picture of ``size`` a convolution sees at most, on either side.
+
+    window: kernel, stride, padding and dilation, each (vertical, horizontal).
+    """
+    seen = []
+    for kernel, stride, padding, dilation, source, count in zip(*window, size, result, strict=True):
+        seen.append(max(0, padding, (count - 1) * stride - padding + dilation * (kernel - 1) - source + 1))
+    return seen[0], seen[1]
+
+
 def tile_for(rows: int, single: bool = False) -> tuple[int, int, int]:
     """Return index, rows and columns of the tile that wastes least on so many rows, and on a ``single`` column."""
     if single:
         return 2, *TILES[2]
     choice = min((0, 1), key=lambda i: (up(rows, TILES[i][0]), -TILES[i][0]))
     return choice, *TILES[choice]
+
+
+def tiles_for_channels(rows: int, columns: int) -> list[tuple[int, int, int]]:
+    """Return tiles for ``rows`` planes x ``columns`` pixels: of each the first plane, the planes and the index."""
+    tiles, done = [], 0
+    if columns == 1:
+        high = CHANNEL_TILES[4][0]
+        done = rows // high * high
+        tiles += [(0, done, 4)] if done else []
+    high = CHANNEL_TILES[0][0]
+    whole = (rows - done) // high * high
+    tiles += [(done, whole, 0)] if whole else []
+    done += whole
+    if done < rows:
+        tiles.append((done, rows - done, high - (rows - done)))
+    return tiles
 
 
 def tile_for_matrix(rows: int, columns: int) -> tuple[int, int, int]:

@@ -4,7 +4,8 @@
     @helper
     def max_pool(memory, x, window, stride, floor, y): ...
 
-A program is an int64 array, a row for each instruction: its code, ADDRESSES addresses, and the words of its operands.
+A program is an int64 array, a row for each instruction: its code, after how many others it comes where threads share a
+program, ADDRESSES addresses, and the words of its operands. An address below 0 is one outside of the memory.
 The declaration names the operands, how a row holds them, and behind the arrow those that are written; in brackets stand
 the operands in whose place a result may be written. From it come the rows (:func:`row`), the interpreter's calls
 (:func:`calls`) and the disassembly (:func:`disassembled`). A parameter that is not declared is the machine's own, as
@@ -23,7 +24,8 @@ import numpy as np
 ADDRESSES = 4
 """How many operands of an instruction may be addresses. Each is a pair (at, step) in a row: at + block * step, or
 at + thread * room for step -1, the scratch of a thread."""
-_FIRST_WORD = 1 + 2 * ADDRESSES
+_FIRST_ADDRESS = 2
+_FIRST_WORD = _FIRST_ADDRESS + 2 * ADDRESSES
 WIDTH = 36
 """Length of a row."""
 
@@ -52,6 +54,7 @@ KINDS = {
     "view": Kind(2, "View({at}, {0}, {1})", True),
     "part": Kind(2, "{0} + part * {1}"),  # of sums: each part of the batch has its own
     "word": Kind(1, "{0}"),
+    "region": Kind(1, "inside({0}, origin)"),  # an address that is the same for all blocks
     "pair": Kind(2, "({0}, {1})"),
     "size": Kind(3, "({0}, {1}, {2})"),
     "pixels": Kind(3, "({0}, {1}, {2})"),  # a size whose rows may be joined: the order of pixels does not matter
@@ -75,7 +78,7 @@ class Instruction:
 
     def words(self, row: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield the operands of a row by name, each as its words, an address first."""
-        addresses, words = iter(range(1, _FIRST_WORD, 2)), iter(row[_FIRST_WORD:])
+        addresses, words = iter(range(_FIRST_ADDRESS, _FIRST_WORD, 2)), iter(row[_FIRST_WORD:])
         for operand, kind in _kinds(self):
             first = next(addresses) if kind.has_address else 0
             address = row[first : first + 2] if kind.has_address else ()
@@ -127,7 +130,12 @@ def row(name: str, **operands: tuple[int, ...]) -> list[int]:
             values = values[2:]
         words += values
     addresses += [0] * (2 * ADDRESSES - len(addresses))
-    return [declared.code, *addresses, *words, *[0] * (WIDTH - _FIRST_WORD - len(words))]
+    return [declared.code, 0, *addresses, *words, *[0] * (WIDTH - _FIRST_WORD - len(words))]
+
+
+def after(row: list[int], others: int) -> list[int]:
+    """Return a row that comes after so many others of its program."""
+    return [row[0], others, *row[_FIRST_ADDRESS:]]
 
 
 def calls() -> str:

@@ -61,6 +61,17 @@ def load(typing, memory, at):
 
 
 @intrinsic
+def element(typing, memory, at):
+    """memory[at], also where ``at`` lies outside of the array: Python's negative indices do not count from its end."""
+
+    def codegen(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, value=arguments[0]).data
+        return builder.load(builder.gep(data, [arguments[1]]))
+
+    return memory.dtype(memory, at), codegen
+
+
+@intrinsic
 def load_bytes(typing, memory, at):
     """memory[at : at + LANES] of uint8, as float32."""
 

@@ -3,7 +3,8 @@
 Each thread takes parts of the batch, and each block of LANES images of a part through the whole program (see
 :mod:`minicnn.backend.cpu.instruction`), so that what lives inside a block stays in the thread's caches; the threads
 meet once, at the end. A part is a fixed set of blocks, and each has its own sums over images, so the bits do not depend
-on the number of threads.
+on the number of threads. Where the whole batch is one block, the threads share its instructions instead
+(:mod:`minicnn.backend.cpu.tickets`).
 
 What an instruction may take beside its operands: ``memory``, float32; ``table``, int64, lists of offsets; ``images``
 and ``labels``, what the plan was fed; ``count``, the images; of this block its number ``block``, its ``first`` image
@@ -22,22 +23,34 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicnn.backend.cpu import blocks, pointwise, single, winograd, winograd_rows  # which declare the instructions
+from minicnn.backend.cpu import blocks, channels, pointwise, winograd, winograd_rows  # which declare the instructions
 from minicnn.backend.cpu.elementwise import sgd_step_flat
-from minicnn.backend.cpu.geometry import ONE, Window, sweeps, tile_for, tile_for_matrix, up
-from minicnn.backend.cpu.instruction import INSTRUCTIONS, WIDTH, View, calls, disassembled, row
-from minicnn.backend.cpu.jit import LANES
+from minicnn.backend.cpu.geometry import (
+    ONE,
+    Window,
+    reach,
+    sweeps,
+    tile_for,
+    tile_for_matrix,
+    tiles_for_channels,
+    up,
+)
+from minicnn.backend.cpu.instruction import INSTRUCTIONS, WIDTH, View, after, calls, disassembled, row
+from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.matmul import multiply
 from minicnn.backend.cpu.objects import c_function
+from minicnn.backend.cpu.packing import is_depthwise, pack, packed_size, runs, steps
 from minicnn.backend.cpu.threads import NUMBER
-from minicnn.backend.cpu.tile import TILES
+from minicnn.backend.cpu.tickets import APART, done, next_ticket, wait
+from minicnn.backend.cpu.tile import CHANNEL_TILES, DEPTHWISE, TILES
 from minicnn.backend.cpu.winograd_rows import OUTPUTS as ROW_OUTPUTS
 from minicnn.backend.cpu.winograd_rows import POINTS as ROW_POINTS
 
 __all__ = [
-    "FILTERS", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "ROW_OUTPUTS", "ROW_POINTS", "TILES", "WIDTH", "Context",
-    "Window", "blocks", "disassembled", "multiply", "pointwise", "row", "sgd_steps", "single", "sweeps", "tile_for",
-    "tile_for_matrix", "up",
+    "CHANNEL_TILES", "DEPTHWISE", "FILTERS", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "ROW_OUTPUTS", "ROW_POINTS", "TILES", "WIDTH", "Context",
+    "Window", "after", "blocks", "channels", "disassembled", "is_depthwise", "multiply", "pack", "packed_size",
+    "pointwise", "reach", "row", "runs", "sgd_steps", "steps", "sweeps", "tile_for", "tile_for_matrix",
+    "tiles_for_channels", "up",
 ]  # fmt: skip
 
 PARTS = 8
@@ -73,16 +86,16 @@ def _now(typing):
 
 
 @intrinsic
-def _invoke(typing, address, program, length, context, count, part, parts, thread, ticks):
-    """Call the function at ``address`` with the eight integers."""
+def _invoke(typing, address, program, length, context, count, part, parts, thread, ticks, tickets):
+    """Call the function at ``address`` with the nine integers."""
 
     def codegen(target, builder, signature, arguments):
         integer = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [integer] * 8)
+        kind = ir.FunctionType(ir.VoidType(), [integer] * 9)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
         return target.get_dummy_value()
 
-    return types.void(address, program, length, context, count, part, parts, thread, ticks), codegen
+    return types.void(address, program, length, context, count, part, parts, thread, ticks, tickets), codegen
 
 
 class Context:
@@ -108,13 +121,15 @@ class Context:
         """Take these from now on, float32 (N, C, H, W) and contiguous; the caller keeps them alive."""
         self._images[0] = images.ctypes.data
 
-    def runner(self, program, count, ticks=0):
+    def runner(self, program, count, ticks=0, shared=False):
         """Return what runs ``program``, int64 (instructions, WIDTH), over ``count`` images.
 
-        ticks: int64 (PARTS, instructions), to which each thread adds the ticks that each instruction takes, or 0.
+        ticks: int64 (PARTS, instructions), to which each thread adds the ticks that each instruction takes, or 0;
+        shared: whether all images are one block, whose instructions the threads share.
         """
-        launch, parts = c_function(_launch, parallel=True), min(-(-count // LANES), PARTS)
-        return _bound(launch, _interpreter(), program, program.shape[0], self._entries, count, parts, ticks)
+        launch, parts = c_function(_launch, parallel=True), PARTS if shared else min(-(-count // LANES), PARTS)
+        tickets = np.zeros(2 * APART, dtype=np.int64) if shared else 0
+        return _bound(launch, _interpreter(), program, program.shape[0], self._entries, count, parts, ticks, tickets)
 
 
 def sgd_steps(addresses, sizes, numbers, nesterov):
@@ -145,11 +160,15 @@ def _steps_of_sgd(addresses, sizes, numbers, count, nesterov):
         )  # fmt: skip
 
 
-def _launch(interpreter, program, length, context, count, parts, ticks):
+def _launch(interpreter, program, length, context, count, parts, ticks, tickets):
     threads = min(parts, _number_of_threads())
+    if tickets:
+        counters = carray(_integers(tickets), 2 * APART)
+        counters[0] = counters[APART] = 0
+        parts = threads
     for thread in numba.prange(threads):
         for part in range(thread, parts, threads):
-            _invoke(interpreter, program, length, context, count, part, parts, thread, ticks)
+            _invoke(interpreter, program, length, context, count, part, parts, thread, ticks, tickets)
 
 
 @cache
@@ -158,34 +177,54 @@ def _interpreter():
     return ctypes.cast(c_function(_interpret), ctypes.c_void_p).value
 
 
+@helper
+def inside(at, origin):
+    """Return an address of a row as an index into the memory, which begins at ``origin``."""
+    return at if at >= 0 else -at - origin
+
+
 _SOURCE = """
-def _interpret(program, length, context, count, part, parts, thread, ticks):
+def _interpret(program, length, context, count, part, parts, thread, ticks, tickets):
     entries = carray(_integers(context), 14)
     rows, table = carray(_integers(program), (length, WIDTH)), carray(_integers(entries[2]), entries[3])
     memory, numbers = carray(_floats(entries[0]), entries[1]), carray(_floats(entries[4]), entries[5])
     labels, scratch = carray(_integers(entries[6]), entries[7]), thread * entries[8]
     images = carray(_floats(entries[9]), (entries[10], entries[11], entries[12], entries[13]))
-    times = carray(_integers(ticks), (PARTS, length))
-    for block in range(part, (count + LANES - 1) // LANES, parts):
-        first, images_in_block, accumulate = block * LANES, min(LANES, count - block * LANES), block >= parts
-        for i in range(length):
-            start = _now() if ticks else 0
-            r = rows[i]
-            code = r[0]
-            a = r[1] + (scratch if r[2] < 0 else block * r[2])
-            b = r[3] + (scratch if r[4] < 0 else block * r[4])
-            c = r[5] + (scratch if r[6] < 0 else block * r[6])
-            d = r[7] + (scratch if r[8] < 0 else block * r[8])
+    times, origin = carray(_integers(ticks), (PARTS, length)), entries[0] // 4
+    block, blocks, i = part, (count + LANES - 1) // LANES, -1
+    while True:
+        if tickets:
+            block, i = 0, next_ticket(tickets)
+            if i >= length:
+                break
+            wait(tickets, rows[i, 1])
+        else:
+            i += 1
+            if i == length:
+                block, i = block + parts, 0
+            if block >= blocks:
+                break
+        first, accumulate = block * LANES, block >= parts
+        images_in_block = count if tickets else min(LANES, count - first)
+        start = _now() if ticks else 0
+        r = rows[i]
+        code = r[0]
+        a = inside(r[2], origin) + (scratch if r[3] < 0 else block * r[3])
+        b = inside(r[4], origin) + (scratch if r[5] < 0 else block * r[5])
+        c = inside(r[6], origin) + (scratch if r[7] < 0 else block * r[7])
+        d = inside(r[8], origin) + (scratch if r[9] < 0 else block * r[9])
 {calls}
-            if ticks:
-                times[thread, i] += _now() - start
+        if ticks:
+            times[thread, i] += _now() - start
+        if tickets:
+            done(tickets)
 """
 
 
 def _interpret_function():
     """Return the interpreter, which runs a program over the blocks of a part; INSTRUCTIONS give its calls."""
     scope = globals() | {"View": View} | {name: declared.function for name, declared in INSTRUCTIONS.items()}
-    exec(compile(_SOURCE.format(calls=textwrap.indent(calls(), " " * 12)), __file__, "exec"), scope)
+    exec(compile(_SOURCE.format(calls=textwrap.indent(calls(), " " * 8)), __file__, "exec"), scope)
     return scope["_interpret"]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import (
+    element,
     fill,
     first,
     load,
@@ -96,27 +97,27 @@ def add(memory, a, b, floor, size, y):
                 store(memory, w + j, maximum(load(memory, u + j) + load(memory, v + j), least))
 
 
-@instruction("a:view terms:word floor:number size:pixels -> y:view(a)")
+@instruction("a:view terms:region floor:number size:pixels -> y:view(a)")
 @helper
 def affine(memory, a, terms, floor, size, y):
     """y = max(p a + q, floor), terms p and q: batch norm."""
     least = fill(floor)
     for c in range(size[0]):
-        p, q = fill(memory[terms + c]), fill(memory[terms + size[0] + c])
+        p, q = fill(element(memory, terms + c)), fill(element(memory, terms + size[0] + c))
         for i in range(size[1]):
             u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
             for j in range(0, size[2] * LANES, LANES):
                 store(memory, w + j, maximum(multiply_add(load(memory, u + j), p, q), least))
 
 
-@instruction("a:view b:view terms:word size:pixels -> y:view(a)")
+@instruction("a:view b:view terms:region size:pixels -> y:view(a)")
 @helper
 def norm_grad(memory, images_in_block, a, b, terms, size, y):
     """y = p a + q b + r, terms p, q and r, 0 for absent images: the gradient of batch norm."""
     present, channels = first(images_in_block), size[0]
     for c in range(channels):
-        p, q = fill(memory[terms + c]) * present, fill(memory[terms + channels + c]) * present
-        r = fill(memory[terms + 2 * channels + c]) * present
+        p, q = fill(element(memory, terms + c)) * present, fill(element(memory, terms + channels + c)) * present
+        r = fill(element(memory, terms + 2 * channels + c)) * present
         for i in range(size[1]):
             u, v, w = a.at + c * a.plane + i * a.row, b.at + c * b.plane + i * b.row, y.at + c * y.plane + i * y.row
             for j in range(0, size[2] * LANES, LANES):
@@ -180,14 +181,14 @@ def moments(memory, images_in_block, x, size, partial):
         memory[partial + channels + c] = whole + total(sums * present)
 
 
-@instruction("gy:view x:view means:word size:pixels rest:part -> partial:part")
+@instruction("gy:view x:view means:region size:pixels rest:part -> partial:part")
 @helper
 def norm_sums(memory, accumulate, gy, x, means, size, rest, partial):
     """The sums of gy and of gy (x - mean) of each channel, and in ``rest`` what rounding lost of them."""
     channels, height, width = size
     end = width * LANES
     for c in range(channels):
-        mean, lines = fill(memory[means + c]), 0
+        mean, lines = fill(element(memory, means + c)), 0
         whole, whole_product, sums, products = np.float64(0), np.float64(0), fill(0.0), fill(0.0)
         for i in range(height):
             u, v = gy.at + c * gy.plane + i * gy.row, x.at + c * x.plane + i * x.row

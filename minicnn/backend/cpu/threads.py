@@ -15,6 +15,7 @@ The pieces are the same in each case, and so are the bits of the results.
 
 import ctypes
 import os
+import sys
 
 import numba
 from llvmlite import binding as llvm
@@ -24,6 +25,9 @@ from numba.np.ufunc import parallel
 _PARALLEL_FOR = "numba_parallel_for"
 NUMBER = "minicnn_num_threads"
 """Name of a function of compiled code, without arguments: :func:`get_num_threads`, as int64."""
+
+YIELD = "minicnn_yield"
+"""Name of a function of compiled code, without arguments, that lets another thread have the processor."""
 
 _number = ctypes.c_int32(numba.config.NUMBA_NUM_THREADS)
 _started: object = None
@@ -80,6 +84,9 @@ def _stand_before_the_team() -> object:
     engine.finalize_object()
     llvm.add_symbol(_PARALLEL_FOR, engine.get_function_address("run"))
     llvm.add_symbol(NUMBER, engine.get_function_address("number"))
+    system = ctypes.windll.kernel32 if sys.platform == "win32" else ctypes.CDLL(None)
+    give_way = system.SwitchToThread if sys.platform == "win32" else system.sched_yield
+    llvm.add_symbol(YIELD, ctypes.cast(give_way, ctypes.c_void_p).value)
     return engine
 
 

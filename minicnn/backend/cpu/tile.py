@@ -24,6 +24,11 @@ _WIDE = llvm.get_host_cpu_features().get("avx512vl", False) or llvm.get_process_
 TILES = ((6, 4), (8, 3), (16, 1)) if _WIDE else ((6, 2), (4, 3), (8, 1))
 """ROWS x COLUMNS of the tiles: 24 accumulators where there are 32 vector registers, 12 where there are 16; the last is
 for a single pixel."""
+CHANNEL_TILES = (
+    ((4, 6), (3, 8), (2, 12), (1, 16), (16, 1), (1, 16)) if _WIDE else ((4, 3), (3, 4), (2, 6), (1, 12), (8, 1), (1, 12))
+)
+"""The same where lanes are channels: vectors of output channels x pixels. The last is that of DEPTHWISE convolutions."""
+DEPTHWISE = len(CHANNEL_TILES) - 1
 
 
 @intrinsic(prefer_literal=True)
@@ -47,74 +52,172 @@ def tile(
     )  # fmt: skip
 
     def codegen(context, builder, signature, arguments):
-        def pointer(index):
-            array = context.make_array(signature.args[index])(context, builder, value=arguments[index])
-            return array.data
-
         integer = ir.IntType(64)
-        out_p, a_p, x_p, table_p, bias_p = (pointer(i) for i in (2, 5, 8, 10, 16))
+        out_p, a_p, x_p, table_p, bias_p = (_data(context, builder, signature, arguments, i) for i in (2, 5, 8, 10, 16))
         out_at, out_row, a_at, a_row, x_at, a_k = (arguments[i] for i in (3, 4, 6, 7, 9, 11))
         out_j, x_j, x_k, steps, bias_at, floor = (arguments[i] for i in (12, 13, 14, 15, 17, 18))
-        element = context.get_data_type(signature.args[8].dtype)
-        vector = ir.VectorType(element, LANES)
-        size = context.get_abi_sizeof(element)
+        vectors = _Vectors(context, builder, signature.args[8].dtype)
+        plus, entry = _arithmetic(builder, table_p)
 
-        def vector_at(base, offset):
-            return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
-
-        def plus(start, step, count):
-            return builder.add(start, builder.mul(step, ir.Constant(integer, count)))
-
-        def entry(first, index):
-            return builder.load(builder.gep(table_p, [plus(first, one_step, index)]))
-
-        one_step = ir.Constant(integer, 1)
         bases = [builder.gep(x_p, [builder.add(x_at, entry(x_j, c))]) for c in range(columns)]
         a_starts = [plus(a_at, a_row, r) for r in range(rows)]
         places = [[plus(builder.add(out_at, entry(out_j, c)), out_row, r) for c in range(columns)] for r in range(rows)]
         if is_sum:
-            first_sums = [[builder.load(vector_at(out_p, place), align=size) for place in row] for row in places]
+            first_sums = [[vectors.load(out_p, place) for place in row] for row in places]
         else:
-            biases = (builder.load(builder.gep(bias_p, [plus(bias_at, one_step, r)])) for r in range(rows))
+            biases = (builder.load(builder.gep(bias_p, [plus(bias_at, integer(1), r)])) for r in range(rows))
             first_sums = [[spread(builder, bias)] * columns for bias in biases]
 
-        before = builder.block
-        loop = builder.append_basic_block("steps")
-        after = builder.append_basic_block("stored")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k = builder.phi(integer)
-        k.add_incoming(ir.Constant(integer, 0), before)
-        sums = [[builder.phi(vector) for _ in range(columns)] for _ in range(rows)]
-        offset = builder.load(builder.gep(table_p, [builder.add(x_k, k)]))
-        values = [builder.load(vector_at(base, offset), align=size) for base in bases]
-        a_offset = builder.load(builder.gep(table_p, [builder.add(a_k, k)]))
-        for r in range(rows):
-            place = builder.add(a_starts[r], a_offset)
-            if is_vector:
-                factor = builder.load(vector_at(a_p, place), align=size)
-            else:
-                factor = spread(builder, builder.load(builder.gep(a_p, [place])))
-            for c in range(columns):
-                total = call(builder, "fmuladd", factor, values[c], sums[r][c])
-                sums[r][c].add_incoming(first_sums[r][c], before)
-                sums[r][c].add_incoming(total, loop)
-                sums[r][c] = total
-        following = builder.add(k, one_step)
-        k.add_incoming(following, loop)
-        branch = builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
-        branch.set_metadata("llvm.loop", _not_unrolled(builder.module))
-        builder.position_at_end(after)
+        def kept(k):
+            offset = builder.load(builder.gep(table_p, [builder.add(x_k, k)]))
+            return [vectors.load(base, offset) for base in bases]
 
+        def passing(k):
+            offset = builder.load(builder.gep(table_p, [builder.add(a_k, k)]))
+            for start in a_starts:
+                place = builder.add(start, offset)
+                yield vectors.load(a_p, place) if is_vector else spread(builder, builder.load(builder.gep(a_p, [place])))
+
+        sums = _accumulated(builder, first_sums, steps, kept, passing)
         floors = spread(builder, floor)
-        for r in range(rows):
-            for c in range(columns):
-                value = sums[r][c]
-                value = builder.select(builder.fcmp_ordered("<", value, floors), floors, value)
-                builder.store(value, vector_at(out_p, places[r][c]), align=size)
+        for row, sums_of_row in zip(places, sums, strict=True):
+            for place, value in zip(row, sums_of_row, strict=True):
+                vectors.store(_at_least(builder, value, floors), out_p, place)
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@intrinsic
+def channel_tile(
+    typing, shape, out, out_at, out_row, a, a_at, a_row, x, x_at, table, a_k, out_j, x_j, x_k, steps, bias_at, is_sum,
+    floor,
+):  # fmt: skip
+    """out[i, j] = max(bias[i] + sum_k a[i, k] x[j, k], floor), lanes of output channels; a NaN stays.
+
+    As :func:`tile`, but a[i, k] are vectors and x[j, k] scalars (in the tile DEPTHWISE vectors too); bias[i] is a
+    vector at a[bias_at + LANES i]; where ``is_sum`` is not 0, out[i, j] as it was is added. ``shape``: index into
+    CHANNEL_TILES.
+    """
+    signature = types.void(
+        shape, out, out_at, out_row, a, a_at, a_row, x, x_at, table, a_k, out_j, x_j, x_k, steps, bias_at, is_sum,
+        floor,
+    )  # fmt: skip
+
+    def codegen(context, builder, signature, arguments):
+        out_p, a_p, x_p, table_p = (_data(context, builder, signature, arguments, i) for i in (1, 4, 7, 9))
+        shape, out_at, out_row, a_at, a_row, x_at, a_k = (arguments[i] for i in (0, 2, 3, 5, 6, 8, 10))
+        out_j, x_j, x_k, steps, bias_at, is_sum, floor = arguments[11:]
+        vectors = _Vectors(context, builder, signature.args[7].dtype)
+        plus, entry = _arithmetic(builder, table_p)
+
+        def emit(rows, columns, depthwise):
+            bases = [builder.gep(x_p, [builder.add(x_at, entry(x_j, c))]) for c in range(columns)]
+            starts = [plus(a_at, a_row, r) for r in range(rows)]
+            corners = [builder.add(out_at, entry(out_j, c)) for c in range(columns)]
+            places = [[plus(corner, out_row, r) for r in range(rows)] for corner in corners]
+            biases = [vectors.load(a_p, plus(bias_at, ir.IntType(64)(LANES), r)) for r in range(rows)]
+            added, nothing = builder.icmp_signed("!=", is_sum, is_sum.type(0)), ir.Constant(vectors.kind, [0.0] * LANES)
+            before = [[builder.select(added, vectors.load(out_p, p), nothing) for p in row] for row in places]
+            first_sums = [[builder.fadd(b, bias) for b, bias in zip(row, biases, strict=True)] for row in before]
+
+            def kept(k):
+                offset = builder.load(builder.gep(table_p, [builder.add(a_k, k)]))
+                return [vectors.load(a_p, builder.add(start, offset)) for start in starts]
+
+            def passing(k):
+                offset = builder.load(builder.gep(table_p, [builder.add(x_k, k)]))
+                for base in bases:
+                    if depthwise:
+                        yield vectors.load(base, offset)
+                    else:
+                        yield spread(builder, builder.load(builder.gep(base, [offset])))
+
+            sums = _accumulated(builder, first_sums, steps, kept, passing)
+            floors = spread(builder, floor)
+            for row, sums_of_row in zip(places, sums, strict=True):
+                for place, value in zip(row, sums_of_row, strict=True):
+                    vectors.store(_at_least(builder, value, floors), out_p, place)
+
+        end = builder.append_basic_block("end")
+        choice = builder.switch(shape, end)
+        for index, (rows, columns) in enumerate(CHANNEL_TILES):
+            choice.add_case(shape.type(index), builder.append_basic_block(f"tile{index}"))
+            builder.position_at_end(choice.cases[-1][1])
+            emit(rows, columns, index == DEPTHWISE)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+class _Vectors:
+    """Loads and stores of vectors of LANES elements."""
+
+    def __init__(self, context, builder, dtype):
+        element = context.get_data_type(dtype)
+        self.builder, self.kind, self.size = builder, ir.VectorType(element, LANES), context.get_abi_sizeof(element)
+
+    def load(self, base, offset):
+        return self.builder.load(self._at(base, offset), align=self.size)
+
+    def store(self, value, base, offset):
+        self.builder.store(value, self._at(base, offset), align=self.size)
+
+    def _at(self, base, offset):
+        return self.builder.bitcast(self.builder.gep(base, [offset]), self.kind.as_pointer())
+
+
+def _data(context, builder, signature, arguments, index):
+    """Pointer to the elements of an argument that is an array."""
+    return context.make_array(signature.args[index])(context, builder, value=arguments[index]).data
+
+
+def _arithmetic(builder, table):
+    """Functions that emit start + count step, and an entry of a list in the table."""
+    integer = ir.IntType(64)
+
+    def plus(start, step, count):
+        return builder.add(start, builder.mul(step, integer(count)))
+
+    def entry(first, index):
+        return builder.load(builder.gep(table, [plus(first, integer(1), index)]))
+
+    return plus, entry
+
+
+def _at_least(builder, value, floors):
+    return builder.select(builder.fcmp_ordered("<", value, floors), floors, value)
+
+
+def _accumulated(builder, first_sums, steps, kept, passing):
+    """Emit the loop over k < steps that adds passing(k)[p] kept(k)[q] to sums[p][q]; return these.
+
+    ``kept`` returns vectors that stay in registers for a step, ``passing`` yields others, each used at once.
+    """
+    integer = ir.IntType(64)
+    before = builder.block
+    loop = builder.append_basic_block("steps")
+    after = builder.append_basic_block("stored")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    k = builder.phi(integer)
+    k.add_incoming(integer(0), before)
+    sums = [[builder.phi(first.type) for first in row] for row in first_sums]
+    values = kept(k)
+    for p, factor in enumerate(passing(k)):
+        for q, value in enumerate(values):
+            total = call(builder, "fmuladd", factor, value, sums[p][q])
+            sums[p][q].add_incoming(first_sums[p][q], before)
+            sums[p][q].add_incoming(total, loop)
+            sums[p][q] = total
+    following = builder.add(k, integer(1))
+    k.add_incoming(following, loop)
+    branch = builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
+    branch.set_metadata("llvm.loop", _not_unrolled(builder.module))
+    builder.position_at_end(after)
+    return sums
 
 
 def _not_unrolled(module):

@@ -13,7 +13,7 @@ import numpy as np
 from minicnn.backend.cpu.blocks import add_products, products
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
-from minicnn.backend.cpu.lanes import fill, load, maximum, store, transpose
+from minicnn.backend.cpu.lanes import element, fill, load, maximum, store, transpose
 
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=np.float32)
 FILTER = np.kron(_G, _G)
@@ -66,7 +66,7 @@ def _gathered_column(memory, at, step):
 
 
 @instruction(
-    "shape:word x:view inputs:word weight:word weight_row:word weight_steps:word adjoint:word size:size bias:word "
+    "shape:word x:view inputs:word weight:region weight_row:word weight_steps:word adjoint:word size:size bias:region "
     "zeros:word floor:number work:place strip:word columns:word steps:word -> y:view"
 )
 @helper
@@ -102,7 +102,7 @@ def winograd(
                 zeros, memory.dtype.type(-np.inf),
             )  # fmt: skip
         for o in range(outputs):
-            offset = fill(memory[bias + o])
+            offset = fill(element(memory, bias + o))
             for t in range(tiles):
                 i, j = (start + t) // across, (start + t) % across
                 at, to = made + o * plane + t * LANES, y.at + o * y.plane + 2 * i * y.row + 2 * j * LANES

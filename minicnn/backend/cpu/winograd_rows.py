@@ -18,7 +18,7 @@ import numpy as np
 
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
-from minicnn.backend.cpu.lanes import fill, load, multiply_add, store, where_greater
+from minicnn.backend.cpu.lanes import element, fill, load, multiply_add, store, where_greater
 
 POINTS, OUTPUTS = 8, 4
 """Multiplications and outputs of a tile."""
@@ -129,14 +129,14 @@ def spread_rows_grad(memory, x, size, tiles, padding, y):
             _put(memory, row, j + 3, width, x3)
 
 
-@instruction("x:view size:size tiles:word bias:word floor:number -> y:view")
+@instruction("x:view size:size tiles:word bias:region floor:number -> y:view")
 @helper
 def gather_rows(memory, x, size, tiles, bias, floor, y):
     """y = max(A^T x + bias, floor) for every tile of the rows of y, which is of ``size``; a NaN stays."""
     channels, height, width = size
     floors = fill(floor)
     for c in range(channels):
-        offset = fill(memory[bias + c])
+        offset = fill(element(memory, bias + c))
         for i in range(height):
             at, row = x.at + c * x.plane + i * x.row, y.at + c * y.plane + i * y.row
             for t in range(tiles):

@@ -1,0 +1,82 @@
+"""Operations where the lanes are channels: for batches too small to fill the lanes with images.
+
+The whole batch is one block, (N, C / LANES, H, W, LANES), whose first two axes count as one: planes. Of a View of it,
+plane p begins at ``at + p plane``; ``row`` and the halo are as in blocks.py, whose instructions on pixels and windows
+work here too. Lanes behind the last channel hold anything, and nobody looks at them.
+"""
+
+from minicnn.backend.cpu.instruction import instruction
+from minicnn.backend.cpu.jit import LANES, helper
+from minicnn.backend.cpu.lanes import fill, load, maximum, multiply_add, store
+from minicnn.backend.cpu.tile import CHANNEL_TILES, channel_tile
+
+
+@helper
+def _copy_in(source, at, memory, y, size):
+    """Write an image of ``size``, contiguous at source[at:], to the planes from y on."""
+    for c in range(size[0]):
+        plane = y.at + c // LANES * y.plane + c % LANES
+        for i in range(size[1]):
+            for j in range(size[2]):
+                memory[plane + i * y.row + j * LANES] = source[at]
+                at += 1
+
+
+@instruction("image:word size:size -> y:view")
+@helper
+def feed_channels(memory, images, image, size, y):
+    """Take an image of what the plan was fed."""
+    _copy_in(images.ravel(), image * size[0] * size[1] * size[2], memory, y, size)
+
+
+@instruction("x:word image:word size:size -> y:view")
+@helper
+def read_channels(memory, x, image, size, y):
+    """Take an image of a contiguous array of all."""
+    _copy_in(memory, x + image * size[0] * size[1] * size[2], memory, y, size)
+
+
+@instruction("x:view image:word size:size -> y:word")
+@helper
+def write_channels(memory, x, image, size, y):
+    """Write an image into a contiguous array of all."""
+    to = y + image * size[0] * size[1] * size[2]
+    for c in range(size[0]):
+        plane = x.at + c // LANES * x.plane + c % LANES
+        for i in range(size[1]):
+            for j in range(size[2]):
+                memory[to] = memory[plane + i * x.row + j * LANES]
+                to += 1
+
+
+@instruction("a:view terms:region groups:word floor:number size:pixels -> y:view(a)")
+@helper
+def channel_affine(memory, a, terms, groups, floor, size, y):
+    """y = max(p a + q, floor), terms p and q: batch norm; groups: planes an image."""
+    least = fill(floor)
+    for c in range(size[0]):
+        place = terms + c % groups * LANES
+        p, q = load(memory, place), load(memory, place + groups * LANES)
+        for i in range(size[1]):
+            u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                store(memory, w + j, maximum(multiply_add(load(memory, u + j), p, q), least))
+
+
+@instruction(
+    "shape:word weight:place weight_row:word x:place y_columns:word x_columns:word weight_steps:word x_steps:word "
+    "steps:word columns:word rows:word bias:region is_sum:word floor:number y_row:word -> y:place(added)"
+)
+@helper
+def channel_products(
+    shape, memory, table, y, y_row, weight, weight_row, x, y_columns, x_columns, weight_steps, x_steps, steps, columns,
+    rows, bias, is_sum, floor,
+):  # fmt: skip
+    """``rows`` x ``columns`` of y, planes x pixels, by tiles of CHANNEL_TILES[shape], whose rows divide ``rows``."""
+    high, wide = CHANNEL_TILES[shape]
+    for i in range(0, rows, high):
+        for j in range(0, columns, wide):
+            channel_tile(
+                shape, memory, y + i * y_row, y_row, memory, weight + i * weight_row, weight_row, memory, x, table,
+                weight_steps, y_columns + j, x_columns + j, x_steps, steps, bias + i * LANES, is_sum, floor,
+            )  # fmt: skip

@@ -1,0 +1,156 @@
+"""Constants: what depends on weights alone is computed once, and again only after an edit of these.
+
+A prediction folds, transforms and packs its weights. Those are nodes that Python calls; where all that they read are
+tensors that the run does not edit, or results of such nodes, they leave the replay. Their results lie outside of the
+memory of a plan, and all plans of a function share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from threading import RLock
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from minicnn.autograd import Version
+from minicnn.compile.binding import Binding, aligned_zeros
+from minicnn.compile.graph import Graph, Node, Region, Thing
+from minicnn.compile.program import PerReplay, Program, Value
+
+
+def constant_nodes(graph: Graph, machine: Any) -> tuple[Node, ...]:
+    """Return the nodes whose results are the same in every replay, as long as nobody edits a tensor."""
+    known: set[Thing] = set(versions(graph.program)) | set(graph.program.fixed)
+    found = []
+    for node in graph.nodes:
+        if node.kind not in machine.INSTRUCTIONS and node.kind != "reshape" and _is_pure(node):
+            if all(thing in known for thing in node.reads):
+                known.update(node.writes)
+                found.append(node)
+    return tuple(found)
+
+
+def versions(program: Program) -> dict[Value, Version]:
+    """Return the tensors, as Values, that a run reads and does not edit, each with its version."""
+    edited = {value.memory for value in program.written}
+    of_array = {id(array): tensor._version for tensor, array, _ in program.tensors}
+    states = {v for call in program.calls for v in call.reads() if v.call is None and v not in program.inputs}
+    return {v: of_array[id(v.array)] for v in states if id(v.array) in of_array and v.memory not in edited}
+
+
+def _is_pure(node: Node) -> bool:
+    call = node.call if node.kind == "call" else None
+    if call is None:
+        return bool(node.reads)
+    live = any(isinstance(argument, PerReplay) for argument in call.arguments)
+    return bool(node.reads) and not live and not call.facts.writes and call.kernel != "check_on_replay"
+
+
+class Constant:
+    """The results of one node, in arrays that stay where they are."""
+
+    def __init__(
+        self, node: Node, graph: Graph, machine: Any, known: Mapping[Thing, np.ndarray],
+        sources: Sequence[Version], parents: Sequence[Constant],
+    ) -> None:  # fmt: skip
+        self.arrays = [_room(thing) for thing in node.writes]
+        self._parents = tuple(parents)
+        self._sources = tuple(dict.fromkeys([*sources, *(s for parent in parents for s in parent._sources)]))
+        self._stamps: list[int] | None = None
+        self._node = node  # whose Values keep the arrays of tensors, so that their ids stay theirs
+        arrays = dict(known) | dict(zip(node.writes, self.arrays, strict=True))
+        self._environment = {value: array for value, array in known.items() if isinstance(value, Value)}
+        self._make = Binding(graph, machine, arrays.__getitem__, self._environment).step(node)
+
+    def refresh(self) -> bool:
+        """Compute the results anew if a source may have been edited since; return whether none may be unnoticed."""
+        stamps = [source.stamp() for source in self._sources]
+        if stamps != self._stamps:
+            self._make()
+            for thing, array in zip(self._node.writes, self.arrays, strict=True):
+                if isinstance(thing, Value):  # a call made a new array
+                    np.copyto(array, self._environment[thing])
+            self._stamps = stamps
+        return stamps == [source.stamp() for source in self._sources]
+
+
+class Constants:
+    """Those of one plan.
+
+    Attributes:
+        arrays: by Regions and Values their arrays.
+    """
+
+    def __init__(self, members: Sequence[Constant], arrays: Mapping[Thing, np.ndarray], lock: RLock) -> None:
+        self.arrays = arrays
+        self._members, self._lock = tuple(members), lock
+        self._seen: int | None = None
+
+    def refresh(self) -> None:
+        """See to it that all are up to date."""
+        latest = Version.latest
+        if latest != self._seen:
+            with self._lock:
+                settled = [constant.refresh() for constant in self._members]
+            self._seen = latest if all(settled) else None
+
+    def address(self, region: Region) -> int:
+        """Return where a region begins, in floats from address 0."""
+        return self.arrays[region].ctypes.data // 4
+
+
+class Store:
+    """The constants of all plans of a function: equal nodes on equal sources share their results."""
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[Any, Constant] = WeakValueDictionary()
+        self._lock = RLock()
+
+    def take_out(self, graph: Graph, nodes: Sequence[Node], machine: Any) -> tuple[Graph, Constants]:
+        """Return the graph without these nodes, and their results."""
+        known = versions(graph.program)
+        owners: dict[Thing, tuple[Constant, int]] = {}
+        arrays: dict[Thing, np.ndarray] = {value: np.zeros(value.shape, value.dtype) for value in graph.program.fixed}
+        for node in nodes:
+            key = _key(node, owners)
+            constant = self._known.get(key)
+            if constant is None:
+                sources = [known[thing] for thing in node.reads if thing in known]
+                parents = [owners[thing][0] for thing in node.reads if thing in owners]
+                constant = self._known[key] = Constant(node, graph, machine, arrays, sources, parents)
+            for index, (thing, array) in enumerate(zip(node.writes, constant.arrays, strict=True)):
+                owners[thing], arrays[thing] = (constant, index), array
+        arrays |= {value: arrays[region] for value, region in graph.regions.items() if region in arrays}
+        left = tuple(node for node in graph.nodes if node not in set(nodes))
+        members = list(dict.fromkeys(constant for constant, _ in owners.values()))
+        regions = frozenset(thing for thing in arrays if isinstance(thing, Region))
+        return replace(graph, nodes=left, constants=regions), Constants(members, arrays, self._lock)
+
+
+def _room(thing: Thing) -> np.ndarray:
+    """Return an array for what a node writes."""
+    if isinstance(thing, Region):
+        return aligned_zeros(thing.size).reshape(thing.shape)
+    assert isinstance(thing, Value)
+    return np.zeros(thing.shape, thing.dtype)
+
+
+def _key(node: Node, owners: Mapping[Thing, tuple[Constant, int]]) -> Any:
+    """Return the same for nodes that compute the same of the same."""
+
+    def part(operand: Any) -> Any:
+        if isinstance(operand, list | tuple):
+            return type(operand).__name__, *map(part, operand)
+        if isinstance(operand, Value | Region) and operand in owners:
+            constant, index = owners[operand]
+            return "result of", id(constant), index
+        if isinstance(operand, Value):
+            return "tensor", operand.shape, id(operand.array)
+        return ("result", operand.shape) if isinstance(operand, Region) else repr(operand)
+
+    if node.kind == "call" and node.call:
+        return node.call.kernel, part(node.call.arguments)
+    return node.kind, *((name, part(operand)) for name, operand in node.operands.items())
