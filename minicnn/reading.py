@@ -109,7 +109,9 @@ class Readable:
     def __repr__(self) -> str:
         if isinstance(self._data, Recorded):
             return f"tensor(of a compiled function, shape={self._data.shape}, dtype={self._data.dtype})"
-        text = np.array2string(backend.to_numpy(self._data), separator=", ", prefix="tensor(", precision=4, threshold=50)
+        text = np.array2string(
+            backend.to_numpy(self._data), separator=", ", prefix="tensor(", precision=4, threshold=50
+        )
         grad = ", requires_grad=True" if self.requires_grad else ""
         return f"tensor({text}, dtype={self._data.dtype}{grad})"
 

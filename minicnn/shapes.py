@@ -114,7 +114,9 @@ def check_operands(operation: str, a: Any, b: Any, broadcast: bool = True, same_
     if same_dtype and a.dtype != b.dtype:
         raise TypeError(f"{operation}: expected one dtype, received {a.dtype} and {b.dtype}; use astype")
     if type(a._operand) is not type(b._operand):
-        raise TypeError(f"{operation}: expected one backend, received {type(a._operand)} and {type(b._operand)}; use to")
+        raise TypeError(
+            f"{operation}: expected one backend, received {type(a._operand)} and {type(b._operand)}; use to"
+        )
     if broadcast and not broadcastable(a.shape, b.shape):
         raise ValueError(f"{operation}: expected shapes that broadcast, received {a.shape} and {b.shape}")
 

@@ -297,7 +297,9 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         """
         k = kernels_of(self)
         before, after = self.shape, shapes.resolved_shape(self.shape, shapes.flat(shape))
-        return Tensor.from_op(k.reshape(self._operand, after), (self,), (lambda gy: k.reshape(gy, before),), view_of=self)
+        return Tensor.from_op(
+            k.reshape(self._operand, after), (self,), (lambda gy: k.reshape(gy, before),), view_of=self
+        )
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """Join the axes from ``start_dim`` to ``end_dim`` into one; see :func:`minicnn.functional.flatten`."""

@@ -89,8 +89,8 @@ def allocate(phases: Schedule, graph: Graph, machine: Any) -> tuple[Schedule, Al
         users[graph.place_of(value)].append(moment + 1)
     blocks = [thing for thing in users if isinstance(thing, Block)]
     regions = [thing for thing in users if isinstance(thing, Region) and thing not in graph.constants]
-    sizes = _sizes(phases, blocks, regions, allocation, machine, graph.layout.is_shared)
-    start = machine.up(max((b.channels for b in blocks), default=0) + 64, 16)
+    sizes = _sizes(phases, blocks, regions, graph, allocation, machine)
+    start = machine.up(max((b.channels for b in blocks), default=0) * machine.LANES + 64, 16)
     main, scratch = _Packing(start), _Packing(0)
     places: dict[Thing, Place] = {}
     alone = {block for block in blocks if min(users[block]) == max(users[block]) and not graph.layout.is_shared}
@@ -190,7 +190,12 @@ def _moves(node: Node, needs: Mapping[Block, tuple[int, int]]) -> list[Node]:
 
 
 def _sizes(
-    phases: Schedule, blocks: Iterable[Block], regions: Iterable[Region], allocation: Allocation, machine: Any, is_shared: bool,
+    phases: Schedule,
+    blocks: Iterable[Block],
+    regions: Iterable[Region],
+    graph: Graph,
+    allocation: Allocation,
+    machine: Any,
 ) -> dict[Thing, int]:
     """Return the room that each thing takes, a block of images each, with the rows that tiles write past its end."""
     overshot = {node.operands["region"] for nodes in phases for node in nodes if node.kind == "matrix"}
@@ -199,7 +204,9 @@ def _sizes(
         rows = machine.TILES[0][0] * region.size // region.shape[0] if region in overshot else 0
         sizes[region] = machine.up(region.length + rows, 16)
     for block in blocks:
-        multiple = 1 if is_shared else machine.tile_for(block.channels, single=block.height * block.width == 1)[1]
+        multiple = (
+            1 if graph.layout.is_shared else machine.tile_for(block.channels, single=block.height * block.width == 1)[1]
+        )
         planes = (block.points - 1) * block.channels + machine.up(block.channels, multiple)
         sizes[block] = machine.up(planes * allocation.plane(block), 16)
     return sizes

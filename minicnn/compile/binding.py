@@ -64,6 +64,7 @@ class Binding:
         return argument.array if argument.call is None else argument
 
     def call(self, call: Any) -> Callable[[], None]:
+        """A kernel on arrays."""
         environment = self.environment
         if call.kernel == "check_on_replay":
             seen, action = call.arguments
@@ -85,6 +86,7 @@ class Binding:
         return run
 
     def sgd_steps(self, calls: list[Any], **_: Any) -> Callable[[], None]:
+        """The steps of SGD for several parameters."""
         environment = self.environment
         arrays = [[self.fixed(value) for value in call.arguments[:3]] for call in calls]
         addresses = np.array([[0 if a is None else a.ctypes.data for a in row] for row in arrays], dtype=np.int64)
@@ -111,10 +113,12 @@ class Binding:
         return run
 
     def load(self, source: Value, region: Region) -> Callable[[], None]:
+        """A copy of an array."""
         view, array = self.view(region), self.array(source)
         return lambda: np.copyto(view, array())
 
     def reduce(self, partial: Region, region: Region) -> Callable[[], None]:
+        """The sum over parts of the batch."""
         parts, out = self.view(partial), self.view(region)
 
         def run() -> None:
@@ -123,6 +127,7 @@ class Binding:
         return run
 
     def filters(self, source: Value | Region, region: Region) -> Callable[[], None]:
+        """The transform of a weight."""
         points, array, multiply = region.shape[0], self.array(source), self.machine.multiply
         matrix, out = self.machine.FILTERS[points], self.view(region).reshape(points, -1)
 
@@ -176,7 +181,7 @@ class Binding:
 
     def affine_terms(self, values: list[Value | None], out: Region) -> Callable[[], None]:
         """Batch norm as p x + q."""
-        channels = (values[0] or values[1]).shape[0]
+        channels = next(v for v in values if v is not None).shape[0]
         (scale, offset), environment = self.view(out)[:, :channels], self.environment
 
         def run() -> None:

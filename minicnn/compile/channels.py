@@ -7,7 +7,6 @@ from minicnn.compile.graph import Block, Layout, Region
 from minicnn.compile.lower import Lowering
 from minicnn.compile.program import Call, Value
 
-
 _PIXELS = 8
 """Pixels in a row of all images from which the zeros above and below a picture are left out, not multiplied."""
 

@@ -23,13 +23,13 @@ from minicnn.compile.program import PerReplay, Program, Value
 
 def constant_nodes(graph: Graph, machine: Any) -> tuple[Node, ...]:
     """Return the nodes whose results are the same in every replay, as long as nobody edits a tensor."""
-    known: set[Thing] = set(versions(graph.program)) | set(graph.program.fixed)
+    known: set[Thing] = {*versions(graph.program), *graph.program.fixed}
     found = []
     for node in graph.nodes:
-        if node.kind not in machine.INSTRUCTIONS and node.kind != "reshape" and _is_pure(node):
-            if all(thing in known for thing in node.reads):
-                known.update(node.writes)
-                found.append(node)
+        of_python = node.kind not in machine.INSTRUCTIONS and node.kind != "reshape"
+        if of_python and _is_pure(node) and known.issuperset(node.reads):
+            known.update(node.writes)
+            found.append(node)
     return tuple(found)
 
 
@@ -58,7 +58,9 @@ class Constant:
     ) -> None:  # fmt: skip
         self.arrays = [_room(thing) for thing in node.writes]
         self._parents = tuple(parents)
-        self._sources = tuple(dict.fromkeys([*sources, *(s for parent in parents for s in parent._sources)]))
+        self._sources: tuple[Version, ...] = tuple(
+            dict.fromkeys([*sources, *(s for parent in parents for s in parent._sources)])
+        )
         self._stamps: list[int] | None = None
         self._node = node  # whose Values keep the arrays of tensors, so that their ids stay theirs
         arrays = dict(known) | dict(zip(node.writes, self.arrays, strict=True))

@@ -342,7 +342,9 @@ def _channel_products(
             if channels:
                 numbers, taps = np.arange(len(channels))[:, None], math.prod(size[1:] if window is None else window[0])
                 factors = numbers * taps + factors
-                distances = (numbers + channels.start) // lanes * x_plane + (numbers + channels.start) % lanes + distances
+                distances = (
+                    (numbers + channels.start) // lanes * x_plane + (numbers + channels.start) % lanes + distances
+                )
             x_first = x_at if channels else x_at + first * x_plane
             if not seen:  # the bias alone
                 factors, distances, begins, x_first = factors.ravel()[:1], np.zeros(1), 0 * begins, 0

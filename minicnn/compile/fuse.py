@@ -21,7 +21,8 @@ def fuse(graph: Graph, machine: Any, constant: Collection[Node]) -> Graph:
 
 def without_unread(nodes: Sequence[Node], graph: Graph) -> tuple[Node, ...]:
     """Return the nodes without those that make weights which nothing reads any more."""
-    kept, wanted = [], set(graph.program.outputs)
+    kept: list[Node] = []
+    wanted: set[Thing] = set(graph.program.outputs)
     for node in reversed(nodes):
         if node.kind not in _WEIGHTS or not wanted.isdisjoint(map(graph.place_of, node.writes)):
             kept.append(node)
@@ -83,7 +84,9 @@ def _with_terms(products: Node, weight: Node, makers: Mapping[Thing, Node], norm
         region = Region(weight.operands["region"].shape)
         options = {"bias": shifted} if packed else {}
         before.append(replace(weight, operands={**weight.operands, "source": scaled, "region": region, **options}))
-        folded = products.exchanged(products.operands["weight"], region, **floor, **({} if packed else {"bias": shifted}))
+        folded = products.exchanged(
+            products.operands["weight"], region, **floor, **({} if packed else {"bias": shifted})
+        )
     return [*before, folded.exchanged(products.operands["y"], norm.operands["y"])]
 
 

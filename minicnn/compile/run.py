@@ -11,6 +11,7 @@ from minicnn.compile.graph import Node, Region
 from minicnn.compile.profile import Stopwatch
 from minicnn.compile.program import Action, PerReplay, Value
 
+
 class Run:
     """The steps of a plan on ``memory``, float32, aligned to 64 bytes; for one thread at a time."""
 

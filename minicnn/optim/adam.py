@@ -54,7 +54,17 @@ class Adam(Optimizer):
         for i, p, gradient in moved:
             k, step = p.backend.kernels, self._steps_of(i)
             k.adam_step(
-                p._operand, gradient._operand, mean[i], square[i], step, lr, beta1, beta2, eps, weight_decay, self.decoupled
+                p._operand,
+                gradient._operand,
+                mean[i],
+                square[i],
+                step,
+                lr,
+                beta1,
+                beta2,
+                eps,
+                weight_decay,
+                self.decoupled,
             )
 
     def _steps_of(self, index: int) -> Any:

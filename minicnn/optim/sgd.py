@@ -70,7 +70,9 @@ class SGD(Optimizer):
         )
         for i, p, gradient in moved:
             k, first = p.backend.kernels, has_velocity and self._is_first(i)
-            k.sgd_step(p._operand, gradient._operand, velocity[i], first, lr, momentum, dampening, weight_decay, nesterov)
+            k.sgd_step(
+                p._operand, gradient._operand, velocity[i], first, lr, momentum, dampening, weight_decay, nesterov
+            )
 
     def _is_first(self, index: int) -> Any:
         """Return whether the parameter takes its first step with a momentum, read anew by every replay."""

@@ -12,9 +12,9 @@ def verified(monkeypatch):
     """Check what each pass of the compiler returns."""
     seen = {}
 
-    def fused(graph, _, machine, constant):
+    def scheduled(phases, graph, machine):
         seen["graph"] = graph
-        verify.graph(graph, machine, unique=False)
+        verify.schedule(phases, graph, machine)
 
     def watch(name, check):
         run = getattr(passes, name)
@@ -27,8 +27,8 @@ def verified(monkeypatch):
         monkeypatch.setattr(passes, name, checked)
 
     watch("lower", lambda graph, program, machine, layout: verify.graph(graph, machine))
-    watch("fuse", fused)
-    watch("schedule", verify.schedule)
+    watch("fuse", lambda graph, _, machine, constant: verify.graph(graph, machine, unique=False))
+    watch("schedule", scheduled)
     watch(
         "rematerialise", lambda phases, _: verify.schedule(phases, seen.pop("graph"), backend.package("numpy").machine)
     )

@@ -4,7 +4,8 @@ import numpy as np
 
 from minicnn.compile.graph import Block, Region
 
-DERIVED = {"added", "adjoint", "framed", "groups", "size", "sweeps", "weight_shape", "window"}  # what the encoder makes operands of
+DERIVED = {"added", "adjoint", "framed", "groups", "size", "sweeps", "weight_shape", "window"}
+"""What the encoder makes operands of."""
 
 
 def graph(graph, machine, unique=True):
@@ -64,5 +65,6 @@ def code(code):
             assert name == node.kind or node.kind in ("matrix", "matrices")
             for operand, words in declared.words(row):
                 if declared.operands[operand] in ("view", "place"):
-                    assert operand == "weight" or 0 <= words[0] < code.allocation.length and words[1] >= -1, (name, operand)
+                    outside = operand == "weight"  # a constant
+                    assert outside or 0 <= words[0] < code.allocation.length and words[1] >= -1, (name, operand)
             assert code.machine.disassembled(row, code.numbers).startswith(name)

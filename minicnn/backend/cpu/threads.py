@@ -84,8 +84,10 @@ def _stand_before_the_team() -> object:
     engine.finalize_object()
     llvm.add_symbol(_PARALLEL_FOR, engine.get_function_address("run"))
     llvm.add_symbol(NUMBER, engine.get_function_address("number"))
-    system = ctypes.windll.kernel32 if sys.platform == "win32" else ctypes.CDLL(None)
-    give_way = system.SwitchToThread if sys.platform == "win32" else system.sched_yield
+    if sys.platform == "win32":
+        give_way = ctypes.windll.kernel32.SwitchToThread
+    else:
+        give_way = ctypes.CDLL(None).sched_yield
     llvm.add_symbol(YIELD, ctypes.cast(give_way, ctypes.c_void_p).value)
     return engine
 

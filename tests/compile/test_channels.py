@@ -1,4 +1,4 @@
-"""Predictions of one to four images, one by one, vectors along the rows; more images, or training, use the lanes."""
+"""Predictions of few images, whose lanes are channels; those of many images, and training, have images in the lanes."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,12 @@ from minicnn import Tensor, backend, nn
 from minicnn.models import LeNet
 from shared.runs import Run, agree, batches, chain, conv, eager, fc, kinds, pool, same
 
-ONE_BY_ONE = {"linear_single"}
+FEW = {"channel_products"}
 
 
-def lanes_of(compiled):
-    return [plan.code.allocation.lanes for plan in compiled.plans.values()]
+def shared(compiled):
+    """Whether the threads share the instructions of each plan."""
+    return [plan.code.graph.layout.is_shared for plan in compiled.plans.values()]
 
 
 def expect(model, x):
@@ -22,64 +23,141 @@ def expect(model, x):
 
 
 def widened(model):
-    """``model`` with parameters of float64, for the reference."""
-    for p in model.parameters():
-        p.data = p.data.astype(np.float64)
-    return model
+    """``model`` in evaluation mode with float64, for the reference."""
+    return model.eval().astype("float64")
 
 
-def check(build, count, shape, replays=2, lanes=None):
-    """Compare compiled predictions with eager float64; -> kinds of the plan's nodes, which has so many ``lanes``."""
+def check(build, count, shape, replays=2, few=None):
+    """Compare compiled predictions with eager float64; -> kinds of the plan's nodes; ``few``: whether its lanes are channels."""
     model, wide = Run(build, compiled=False).model, widened(Run(build, compiled=False).model)
     compiled = minicnn.compile(model)
     for x, _ in batches(replays, (count, *shape)):
         agree([compiled(x).numpy()], [expect(wide, x)], 1e-5)
-    assert lanes_of(compiled) == [lanes or (1 if count <= 4 else 8)]
+    assert shared(compiled) == [count <= 8 if few is None else few]
     return kinds(compiled)
 
 
-@pytest.mark.parametrize("count", range(1, 6))
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
 def test_lenet(count):
     found = check(LeNet, count, (3, 32, 32), 3)
     assert not [kind for kind in found if kind.endswith("()")], found
-    assert ("linear_single" in found) == (count <= 4)
-    assert found["products"] == (2 if count <= 4 else 5) and "relu" not in found
+    assert found["channel_products"] == 5 and not {"relu", "load", "packed"} & set(found)
 
 
-@pytest.mark.parametrize("width", [8, 9, 15, 16, 17, 28])
-@pytest.mark.parametrize("channels", [(1, 1), (3, 7), (17, 19)])
+@pytest.mark.parametrize("width", [1, 2, 8, 9, 17, 28])
+@pytest.mark.parametrize("channels", [(1, 1), (3, 7), (17, 19), (8, 48)])
 def test_widths(width, channels):
     found = check(chain(conv(*channels, 3), nn.ReLU), 3, (channels[0], 5, width + 2))
-    assert found["products"] == 1 and not {"conv2d()", "relu()", "relu"} & set(found)
+    assert found["channel_products"] == 1 and not {"conv2d()", "relu()", "relu"} & set(found)
 
 
-GEOMETRIES = {  # (outputs, kernel, stride, padding, dilation), whether it falls back
-    "padding": ((4, 3, 1, 1, 1), False),
-    "padding of columns": ((4, (1, 3), 1, (0, 2), 1), False),
-    "padding of rows": ((4, (5, 2), 1, (4, 0), 1), False),
-    "more padding than rows": ((4, (2, 3), 1, (3, 2), 1), False),
-    "dilation": ((5, 3, 1, (1, 2), (2, 2)), False),
-    "rows apart": ((4, 3, (2, 1), 1, 1), False),
-    "rows far apart": ((4, (2, 3), (3, 1), (2, 1), 1), False),
-    "columns apart": ((4, 3, (1, 2), 1, 1), True),
-    "both apart": ((4, 3, 2, 1, 1), True),
-    "narrow": ((4, (3, 16), 1, (1, 0), 1), True),
-    "one pixel": ((4, 1, 1, 0, 1), False),
+GEOMETRIES = {  # outputs, kernel, stride, padding, dilation
+    "padding": (4, 3, 1, 1, 1),
+    "padding of columns": (4, (1, 3), 1, (0, 2), 1),
+    "padding of rows": (4, (5, 2), 1, (4, 0), 1),
+    "more padding than rows": (4, (2, 3), 1, (3, 2), 1),
+    "pixels that see padding alone": (4, 1, 1, 2, 1),
+    "dilation": (5, 3, 1, (1, 2), (2, 2)),
+    "rows apart": (4, 3, (2, 1), 1, 1),
+    "rows far apart": (4, (2, 3), (3, 1), (2, 1), 1),
+    "columns apart": (4, 3, (1, 2), 1, 1),
+    "both apart": (4, 3, 2, 1, 1),
+    "narrow": (4, (3, 16), 1, (1, 0), 1),
+    "one column": (4, (1, 19), 1, 0, 1),
+    "one pixel": (17, (6, 19), 1, 0, 1),
+    "one tap": (4, 1, 1, 0, 1),
+    "one tap of every other pixel": (9, 1, 2, 0, 1),
 }
 
 
+@pytest.mark.parametrize("count", [1, 6])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_geometry(name, bias):
-    (outputs, kernel, stride, padding, dilation), falls_back = GEOMETRIES[name]
+def test_geometry(name, bias, count):
+    outputs, kernel, stride, padding, dilation = GEOMETRIES[name]
     options = {"stride": stride, "padding": padding, "dilation": dilation, "bias": bias}
     layers = chain(conv(3, 5, 3, padding=1), nn.ReLU, conv(5, outputs, kernel, **options), nn.ReLU)
-    found = check(layers, 2, (3, 6, 19), lanes=8 if falls_back else 1)
-    assert found["products"] == 2 and "conv2d()" not in found, found
+    found = check(layers, count, (3, 6, 19))
+    assert found["channel_products"] == 2 and "conv2d()" not in found, found
 
 
-def test_groups_fall_back():
-    assert "conv2d()" in check(chain(conv(4, 6, 3, groups=2), nn.ReLU), 2, (4, 6, 12), lanes=8)
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "groups"),
+    [(4, 6, 2), (16, 16, 2), (16, 32, 2), (24, 24, 24), (5, 5, 5), (6, 12, 6), (10, 15, 5), (12, 12, 3), (9, 27, 3)],
+)
+def test_groups(inputs, outputs, groups, count):
+    layers = chain(conv(3, inputs, 1), nn.ReLU, conv(inputs, outputs, 3, groups=groups, padding=1, stride=2), nn.ReLU)
+    found = check(layers, count, (3, 6, 13))
+    assert found["channel_products"] == 2 and "conv2d()" not in found
+
+
+class Block(nn.Module):
+    """A residual block; ``projected``: its shortcut is a convolution, computed last."""
+
+    def __init__(self, channels, projected, halo):
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 3, padding=1)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Conv2d(channels, channels, 1) if projected else None
+        self.last = nn.Conv2d(channels, 4, 3, padding=1) if halo else nn.Conv2d(channels, 4, 1)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        y = self.norm2(self.second(F.relu(self.norm(self.first(x)))))
+        y = F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+        return self.last(y)
+
+
+def moved(model):
+    """``model`` with statistics and scales of batch norm that change something."""
+    rng = np.random.default_rng(5)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.copy_(rng.standard_normal(module.num_features).astype("float32"))
+            module.running_var.copy_(rng.random(module.num_features).astype("float32") + 0.5)
+            with minicnn.no_grad():
+                module.weight.copy_(rng.random(module.num_features).astype("float32") + 0.5)
+                module.bias.copy_(rng.standard_normal(module.num_features).astype("float32"))
+    return model
+
+
+@pytest.mark.parametrize("count", [1, 3, 16])
+@pytest.mark.parametrize("projected", [True, False])
+@pytest.mark.parametrize("halo", [True, False])
+def test_a_residual_block_is_convolutions_alone(count, projected, halo):
+    found = check(lambda: moved(Block(9, projected, halo)), count, (3, 5, 6), few=count <= 8)
+    made = found["channel_products" if count <= 8 else "products"]
+    assert made == 4 + projected and not {"affine", "channel_affine", "relu", "add()"} & set(found), found
+    if count <= 8 and halo:
+        assert "add" not in found, found
+
+
+@pytest.mark.parametrize("count", [1, 3, 16])
+def test_batch_norm_that_no_convolution_takes(count):
+    layers = chain(
+        conv(3, 11, 3), nn.ReLU, lambda: nn.BatchNorm2d(11), lambda: nn.BatchNorm2d(11), nn.ReLU, conv(11, 2, 3)
+    )
+    found = check(lambda: moved(layers()), count, (3, 7, 9), few=count <= 8)
+    assert found["channel_affine" if count <= 8 else "affine"] == 2 and "batch_norm()" not in found
+
+
+@pytest.mark.parametrize("count", [1, 3, 16])
+def test_a_convolution_that_others_see_keeps_its_batch_norm(count):
+    layer, norm = nn.Conv2d(3, 9, 3), moved(nn.Sequential(nn.BatchNorm2d(9)))
+
+    def function(x):
+        h = layer(x)
+        return h, norm(h)
+
+    with minicnn.nn.module.evaluating():
+        compiled = minicnn.compile(function)
+        ((x, _),) = batches(1, (count, 3, 6, 7))
+        for _ in range(2):
+            agree([t.numpy() for t in compiled(x)], [t.numpy() for t in function(Tensor(x))], 1e-5)
 
 
 POOLS = {
@@ -96,7 +174,7 @@ POOLS = {
 def test_pooling(name, relu):
     layers = {"before": (nn.ReLU, pool(*POOLS[name])), "after": (pool(*POOLS[name]), nn.ReLU)}
     found = check(chain(conv(3, 5, 3), *layers.get(relu, (pool(*POOLS[name]),)), nn.Flatten), 4, (3, 10, 14))
-    assert found["max_pool_single"] == 1 and not {"max_pool2d()", "relu()", "relu_single"} & set(found), found
+    assert found["max_pool"] == 1 and not {"max_pool2d()", "relu()", "relu"} & set(found), found
 
 
 @pytest.mark.parametrize("layer", [pool(3, 2, padding=1), pool(2, dilation=2)])
@@ -108,7 +186,12 @@ def test_other_pooling_falls_back(layer):
 @pytest.mark.parametrize("inputs", range(1, 41))
 def test_linear(inputs, bias):
     found = check(chain(fc(inputs, 7, bias=bias), nn.ReLU, fc(7, 3)), 1 + inputs % 4, (inputs,))
-    assert found["linear_single"] == 2 and not {"linear()", "relu()"} & set(found)
+    assert found["channel_products"] == 2 and not {"linear()", "relu()"} & set(found)
+
+
+@pytest.mark.parametrize("outputs", [1, 8, 33, 128, 200])
+def test_outputs(outputs):
+    check(chain(fc(19, outputs), nn.ReLU, fc(outputs, 3)), 1, (19,))
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -124,7 +207,7 @@ def test_a_relu_is_fused_if_nobody_else_sees_its_input(fused):
     ((x, _),) = batches(1, (3, 3, 6, 10))
     for _ in range(2):
         agree([t.numpy() for t in compiled(x)], [t.numpy() for t in function(Tensor(x))], 1e-5)
-    assert lanes_of(compiled) == [1]
+    assert shared(compiled) == [True]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -147,7 +230,7 @@ def test_a_pixel_that_is_no_number(count, value):
     for a, e in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-4)
     same([t.numpy() for t in parts(x)], before)
-    assert lanes_of(parts) == [1]
+    assert shared(parts) == [True]
 
 
 def test_nan_stays_through_pool_and_linear():
@@ -186,7 +269,7 @@ def test_training_uses_the_lanes(count):
     data = batches(3, (count, 3, 32, 32))
     run = Run(LeNet)
     agree(run.train(data), eager(data, LeNet))
-    assert lanes_of(run.step) == [8] and not ONE_BY_ONE & set(kinds(run.step))
+    assert shared(run.step) == [False] and not FEW & set(kinds(run.step))
 
 
 def test_a_gradient_alone_uses_the_lanes_too():
@@ -200,7 +283,7 @@ def test_a_gradient_alone_uses_the_lanes_too():
     compiled = minicnn.compile(gradient)
     ((x, _),) = batches(1, (2, 3, 32, 32))
     agree([compiled(x).numpy()], [gradient(Tensor(x)).numpy()], 1e-4)
-    assert lanes_of(compiled) == [8]
+    assert shared(compiled) == [False]
 
 
 @pytest.mark.parametrize("count", [3, 4])
@@ -237,4 +320,4 @@ def test_a_picture_with_a_halo_becomes_a_vector(count, flat_first):
     compiled = minicnn.compile(function)
     ((x, _),) = batches(1, (count, 1, 8, 10))
     agree([t.numpy() for t in compiled(x)], [t.numpy() for t in function(Tensor(x))], 1e-5)
-    assert lanes_of(compiled) == [1]
+    assert shared(compiled) == [True]
