@@ -33,7 +33,7 @@ def tile(
 ):  # fmt: skip
     """out[i, j] = max(bias[i] + sum_k a[i, k] x[j, k], floor), LANES values each; a NaN stays.
 
-    ``kind``: 0 for scalars a[i, k], 1 for vectors, 2 for scalars and out[i, j] itself instead of the bias.
+    ``kind``: 0 for scalars a[i, k], 1 for vectors, 2 for scalars, of which the sums are added to out[i, j]; no bias.
 
     out[i, j] is at out[out_at + i out_row + table[out_j + j]]; a[i, k] at a[a_at + i a_row + table[a_k + k]], LANES
     values or one scalar; x[j, k] at x[x_at + table[x_j + j] + table[x_k + k]], k from 0 to
@@ -72,8 +72,8 @@ def tile(
         bases = [builder.gep(x_p, [builder.add(x_at, entry(x_j, c))]) for c in range(columns)]
         a_starts = [plus(a_at, a_row, r) for r in range(rows)]
         places = [[plus(builder.add(out_at, entry(out_j, c)), out_row, r) for c in range(columns)] for r in range(rows)]
-        if is_sum:
-            first_sums = [[builder.load(vector_at(out_p, place), align=size) for place in row] for row in places]
+        if is_sum:  # a sum of short sums rounds less than a long one
+            first_sums = [[ir.Constant(vector, [element(0.0)] * LANES)] * columns] * rows
         else:
             biases = (builder.load(builder.gep(bias_p, [plus(bias_at, one_step, r)])) for r in range(rows))
             first_sums = [[spread(builder, bias)] * columns for bias in biases]
@@ -106,6 +106,9 @@ def tile(
         branch.set_metadata("llvm.loop", _not_unrolled(builder.module))
         builder.position_at_end(after)
 
+        if is_sum:  # all are read before any is written: columns may be the same
+            before = [[builder.load(vector_at(out_p, place), align=size) for place in row] for row in places]
+            sums = [list(map(builder.fadd, *rows)) for rows in zip(before, sums, strict=True)]
         floors = spread(builder, floor)
         for r in range(rows):
             for c in range(columns):
