@@ -190,12 +190,17 @@ class _Binding:
 
         return run
 
-    def filters(self, source: Value, region: Region) -> Callable[[], None]:
+    def filters(self, source: Value, region: Region, adjoint: bool) -> Callable[[], None]:
+        """The transform of a weight; ``adjoint``: of its filters turned by 180 degrees, input channels first."""
         points, environment, multiply = region.shape[0], self.environment, self.code.machine.multiply
         matrix, out = self.code.machine.FILTERS[points], self.view(region).reshape(points, -1)
+        if adjoint:
+            matrix = np.ascontiguousarray(matrix[:, ::-1])
 
         def run() -> None:
             weight = environment.get(source, source.array)
+            if adjoint:
+                weight = np.ascontiguousarray(weight.swapaxes(0, 1))
             multiply(matrix, weight.reshape(-1, matrix.shape[1]).T, out)
 
         return run
