@@ -22,8 +22,8 @@ from minicnn.backend.cpu.lanes import call, place, spread
 
 TAPS = 3
 POINTS = {2: (0, 1, -1), 4: (0, Fraction(5, 8), -Fraction(5, 8), Fraction(3, 2), -Fraction(3, 2))}
-"""By the outputs of a tile along one axis the finite points. For 4 outputs 0, 1, -1, 2, -2 would round five times as
-much (Barabasz et al., 2020, on the choice); with 5/8 and 3/2 A and B are exact in float32."""
+"""By the outputs of a tile along one axis the finite points. For 4 outputs 0, 1, -1, 2, -2 would round more (see
+Barabasz et al., 2020, on the choice); with 5/8 and 3/2 A and B are exact in float32."""
 
 
 def matrices(points, taps):
@@ -44,8 +44,8 @@ def matrices(points, taps):
     return tuple(np.array(m, dtype=np.float64) for m in (a, b, g))
 
 
-_A, _B, _G = ({m: parts[i] for m, parts in ((m, matrices(p, TAPS)) for m, p in POINTS.items())} for i in range(3))
-FILTERS = [np.kron(g, g).astype(np.float32) for g in _G.values()]
+_MATRICES = {m: matrices(points, TAPS) for m, points in POINTS.items()}
+FILTERS = [np.kron(g, g).astype(np.float32) for _, _, g in _MATRICES.values()]
 """For each number of outputs G g G^T of the flat filter g, (n^2, 9)."""
 
 
@@ -53,21 +53,21 @@ FILTERS = [np.kron(g, g).astype(np.float32) for g in _G.values()]
 def spread_tile(typing, outputs, memory, at, row, to, step):
     """Write B^T d B of the pixels at ``at``, its positions ``step`` apart from ``to``; ``outputs``: a literal."""
     signature = types.void(outputs, memory, at, row, to, step)
-    return signature, _to_points(_B[outputs.literal_value])
+    return signature, _to_points(_MATRICES[outputs.literal_value][1])
 
 
 @intrinsic(prefer_literal=True)
 def spread_gradient(typing, outputs, memory, at, row, to, step):
     """The same with A dY A^T of the outputs at ``at``."""
     signature = types.void(outputs, memory, at, row, to, step)
-    return signature, _to_points(_A[outputs.literal_value])
+    return signature, _to_points(_MATRICES[outputs.literal_value][0])
 
 
 @intrinsic(prefer_literal=True)
 def gather_tile(typing, outputs, memory, at, step, to, row, offset, floors):
     """Write max(A^T M A + offset, floors) to the outputs at ``to``, of positions ``step`` apart from ``at``."""
     signature = types.void(outputs, memory, at, step, to, row, offset, floors)
-    matrix = _A[outputs.literal_value].T
+    matrix = _MATRICES[outputs.literal_value][0].T
 
     def codegen(context, builder, signature, arguments):
         _, memory, at, step, to, row, offset, floors = arguments
