@@ -62,7 +62,7 @@ class compile:
     computes with them gets a mixture there, as in eager mode and in PyTorch.
 
     Results are those of the function up to rounding. An infinite or NaN pixel may come out of a convolution by 3 x 3 or
-    by 5 columns as a few more NaN, because Winograd's method takes 2 x 2 or 4 outputs together.
+    by 5 columns as a few more NaN, because Winograd's method takes up to 4 x 4 outputs together.
 
     Raises:
         RuntimeError: at the first call, for what is said above.

@@ -64,9 +64,9 @@ class Allocation:
         return at + high * self.row(block) + wide * self.lanes, step, self.plane(block), self.row(block)
 
 
-def strip(x: Block, y: Block) -> int:
-    """Return how many 2 x 2 outputs Winograd's convolution works on at a time: few enough for the cache."""
-    return 12 if x.height * x.width > 16 and x.channels + y.channels <= 512 else 4
+def strip(edge: int, x: Block, y: Block) -> int:
+    """Return how many tiles Winograd's convolution works on at a time: few enough for the cache."""
+    return 12 if edge == 2 and x.height * x.width > 16 and x.channels + y.channels <= 512 else 4
 
 
 def allocate(phases: Schedule, graph: Graph, machine: Any) -> tuple[Schedule, Allocation]:
@@ -218,4 +218,5 @@ def _works(phases: Schedule, lanes: int) -> Iterable[int]:
         for node in nodes:
             if "winograd" in node.kind:
                 x, y = node.operands["x"], node.operands.get("y") or node.operands["gy"]
-                yield 16 * lanes * strip(x, y) * (x.channels + y.channels + 2 * lanes)
+                edge = node.operands["edge"]
+                yield (edge + 2) ** 2 * lanes * strip(edge, x, y) * (x.channels + y.channels + 2 * lanes)

@@ -126,13 +126,17 @@ class Binding:
 
         return run
 
-    def filters(self, source: Value | Region, region: Region) -> Callable[[], None]:
-        """The transform of a weight."""
+    def filters(self, source: Value | Region, region: Region, adjoint: bool) -> Callable[[], None]:
+        """The transform of a weight; ``adjoint``: of its filters turned by 180 degrees, input channels first."""
         points, array, multiply = region.shape[0], self.array(source), self.machine.multiply
         matrix, out = self.machine.FILTERS[points], self.view(region).reshape(points, -1)
 
+        if adjoint:
+            matrix = np.ascontiguousarray(matrix[:, ::-1])
+
         def run() -> None:
-            multiply(matrix, array().reshape(-1, matrix.shape[1]).T, out)
+            weight = np.ascontiguousarray(array().swapaxes(0, 1)) if adjoint else array()
+            multiply(matrix, weight.reshape(-1, matrix.shape[1]).T, out)
 
         return run
 

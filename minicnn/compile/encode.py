@@ -197,38 +197,35 @@ def _products(
 
 
 def _winograd(
-    encoder: _Encoder, x: Block, y: Block, weight: Region, bias: Region | None, adjoint: bool, floor: float
+    encoder: _Encoder, edge: int, x: Block, y: Block, weight: Region, bias: Region | None, floor: float
 ) -> Iterator[Operands]:
-    tiles, offsets, lanes = strip(x, y), encoder.offsets, encoder.lanes
-    _, outputs, inputs = weight.shape
-    row, factors = (1, np.arange(outputs) * inputs) if adjoint else (inputs, np.arange(inputs))
+    tiles, offsets, lanes = strip(edge, x, y), encoder.offsets, encoder.lanes
     yield {
-        "shape": 0, "x": x, "inputs": x.channels, "weight": weight, "weight_row": row,
-        "weight_steps": offsets(factors), "adjoint": adjoint, "y": y, "size": y.size, "bias": bias, "zeros": 0,
-        "floor": floor, "work": encoder.work, "strip": tiles,
-        "columns": offsets(np.arange(tiles) * lanes),
-        "steps": offsets(np.arange(x.channels) * tiles * lanes),
+        "edge": edge, "shape": 0, "x": x, "inputs": x.channels, "weight": weight, "y": y, "size": y.size, "bias": bias,
+        "zeros": 0, "floor": floor, "work": encoder.work, "strip": tiles, "columns": offsets(np.arange(tiles) * lanes),
+        "steps": offsets(np.arange(x.channels)), "x_steps": offsets(np.arange(x.channels) * tiles * lanes),
     }  # fmt: skip
 
 
-def _winograd_gradient(encoder: _Encoder, x: Block, gy: Block, partial: Region) -> Iterator[Operands]:
+def _winograd_gradient(encoder: _Encoder, edge: int, x: Block, gy: Block, partial: Region) -> Iterator[Operands]:
     _, rows, inputs = partial.shape
     shape, _, wide = encoder.machine.tile_for_matrix(gy.channels, inputs // encoder.lanes)
-    tiles = strip(x, gy)
+    tiles = strip(edge, x, gy)
     places = np.arange(tiles * encoder.lanes)
     yield {
-        "shape": shape, "x": x, "inputs": inputs, "gy": gy, "size": gy.size, "partial": partial, "rows": rows,
-        "work": encoder.work, "strip": tiles, "columns": encoder.offsets(np.arange(0, inputs, encoder.lanes), wide),
+        "edge": edge, "shape": shape, "x": x, "inputs": inputs, "gy": gy, "size": gy.size, "partial": partial,
+        "rows": rows, "work": encoder.work, "strip": tiles,
+        "columns": encoder.offsets(np.arange(0, inputs, encoder.lanes), wide),
         "gy_steps": encoder.offsets(places), "x_steps": encoder.offsets(places * inputs),
     }  # fmt: skip
 
 
 def _winograd_operands(
-    encoder: _Encoder, x: Block, gy: Block, x_points: Region, gy_points: Region
+    encoder: _Encoder, edge: int, x: Block, gy: Block, x_points: Region, gy_points: Region
 ) -> Iterator[Operands]:
     yield {
-        "x": x, "inputs": x.channels, "gy": gy, "outputs": gy.channels, "width": gy.width,
-        "tiles": gy.height * gy.width // 4, "work": encoder.work, "length": gy_points.shape[2],
+        "edge": edge, "x": x, "inputs": x.channels, "gy": gy, "outputs": gy.channels, "width": gy.width,
+        "tiles": gy.height * gy.width // edge**2, "work": encoder.work, "length": gy_points.shape[2],
         "x_points": x_points, "gy_points": gy_points,
     }  # fmt: skip
 
@@ -260,9 +257,9 @@ def _with_rest(encoder: _Encoder, partial: Region, **operands: Any) -> Iterator[
 
 
 def _matrices(encoder: _Encoder, x_points: Region, gy_points: Region, sums: Region) -> tuple[list[Operands], int]:
-    """sums[p] = gy_points[p] x_points[p] for 16 positions."""
+    """sums[p] = gy_points[p] x_points[p] for all positions."""
     offsets, places = encoder.offsets, encoder.allocation.places
-    _, rows, inputs = sums.shape
+    points, rows, inputs = sums.shape
     _, outputs, length = gy_points.shape
     shape, high, wide = encoder.machine.tile_for_matrix(outputs, inputs // encoder.lanes)
     columns = offsets(np.arange(0, inputs, encoder.lanes), wide)
@@ -278,7 +275,7 @@ def _matrices(encoder: _Encoder, x_points: Region, gy_points: Region, sums: Regi
             "weight": (places[gy_points].at + p * outputs * length, high * length),
             "x": (places[x_points].at + p * length * inputs, 0),
         }
-        for p in range(16)
+        for p in range(points)
     ], rows // high
 
 

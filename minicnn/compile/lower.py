@@ -28,6 +28,11 @@ def lower(program: Program, machine: Any, layout: Layout) -> Graph:
     return Graph(program, layout, tuple(low.nodes), low.regions, low.sees, low.images, low.labels)
 
 
+def _edge(y: Block, enough: int = 3) -> int:
+    """Return height and width of the tiles of y for Winograd's convolution: 4, where ``enough`` of those make it up."""
+    return 4 if y.height % 4 == y.width % 4 == 0 and y.height * y.width >= enough * 16 else 2
+
+
 def _one_column(window: Any) -> Any:
     """The window that is left of one where a transform takes the columns."""
     return tuple((n, one) for (n, _), one in zip(window, (1, 1, 0, 1), strict=True))
@@ -182,10 +187,11 @@ class Lowering:
         """Append y = weight x + bias, over a window or (None) on single pixels, or the adjoint of that map."""
         source, offset = self.block(x), None if bias is None else self.copy(bias)
         if window is not None and self.is_winograd(window, source, y):
-            w = Region((16, *weight.shape[:2]))  # made anew for the gradient: it is larger than the weight
-            self.add_call("filters", "region", source=weight, region=w)
-            operands = {"x": source, "y": y, "weight": w, "bias": offset, "adjoint": adjoint, "floor": -np.inf}
-            self.add_instruction("winograd", halos={"x": (1, 1)}, **operands)
+            edge = _edge(y)
+            w = Region(((edge + 2) ** 2, y.channels, source.channels))
+            self.add_call("filters", "region", source=weight, region=w, adjoint=adjoint)
+            operands = {"x": source, "y": y, "weight": w, "bias": offset, "floor": -np.inf}
+            self.add_instruction("winograd", halos={"x": (1, 1)}, edge=edge, **operands)
         elif window is not None and self.is_of_rows(window, (source if adjoint else y).width):
             self._products_of_rows(x, y, weight, offset, window, adjoint)
         else:
@@ -215,7 +221,7 @@ class Lowering:
         made = Block(y.channels, y.height, source.width, points=source.points)
         if weight not in self._filters:
             w = self._filters[weight] = Region((source.points, *weight.shape[:3], 1))
-            self.add_call("filters", "region", source=weight, region=w)
+            self.add_call("filters", "region", source=weight, region=w, adjoint=False)
         self._tiles(source, made, self._filters[weight], None, _one_column(window), adjoint)
         if adjoint:
             self.add_instruction("spread_rows_grad", x=made, size=y.size, tiles=made.width, padding=padding, y=y)
@@ -247,20 +253,23 @@ class Lowering:
         """Append the gradient for a filter, block by block where the sums stay in the cache, else as one product."""
         outputs, inputs = gy.channels, x.channels
         rows = self.machine.up(outputs, self.machine.tile_for_matrix(outputs, inputs // self.machine.LANES)[1])
-        halos = {"x": (1, 1)}
-        if outputs * inputs <= _IN_CACHE:
-            sums = Region((16, rows, inputs), self.parts)
-            self.add_instruction("winograd_gradient", halos=halos, x=x, gy=gy, partial=sums)
+        in_cache = outputs * inputs <= _IN_CACHE
+        halos, edge = {"x": (1, 1)}, _edge(gy, 3 if in_cache else 1)  # a product of all has always columns enough
+        points = (edge + 2) ** 2
+        if in_cache:
+            sums = Region((points, rows, inputs), self.parts)
+            self.add_instruction("winograd_gradient", halos=halos, edge=edge, x=x, gy=gy, partial=sums)
         else:
-            length = self.count * self.machine.LANES * x.height * x.width // 4
-            x_points, gy_points = Region((16, length, inputs)), Region((16, outputs, length))
-            self.add_instruction("winograd_operands", halos=halos, x=x, gy=gy, x_points=x_points, gy_points=gy_points)
-            sums = Region((16, rows, inputs))
+            length = self.count * self.machine.LANES * gy.height * gy.width // edge**2
+            x_points, gy_points = Region((points, length, inputs)), Region((points, outputs, length))
+            operands = {"x": x, "gy": gy, "x_points": x_points, "gy_points": gy_points}
+            self.add_instruction("winograd_operands", halos=halos, edge=edge, **operands)
+            sums = Region((points, rows, inputs))
             self.add_call("matrices", "sums", x_points=x_points, gy_points=gy_points, sums=sums)
         self.add_call("unfilter", "region", sums=sums, region=self.new_region(value))
 
     def is_winograd(self, window: Any, x: Block, y: Block) -> bool:
-        """Whether a convolution is one that F(2 x 2, 3 x 3) does faster."""
+        """Whether a convolution is one that F(2 x 2, 3 x 3) or F(4 x 4, 3 x 3) does faster."""
         return (
             window == ((3, 3), (1, 1), (1, 1), (1, 1))
             and not (x.height % 2 or x.width % 2)
@@ -270,5 +279,4 @@ class Lowering:
     def is_of_rows(self, window: Any, width: int) -> bool:
         """Whether a convolution with results of ``width`` is one that F(4, 5) along the rows does faster."""
         kernel, stride, _, dilation = (horizontal for _, horizontal in window)
-        wide = kernel == 5 and stride == dilation == 1 and width >= self.machine.ROW_OUTPUTS
-        return wide
+        return kernel == 5 and stride == dilation == 1 and width >= self.machine.ROW_OUTPUTS

@@ -28,7 +28,8 @@ class _Model(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(manager.lookup(kind.element).get_value_type(), LANES))
 
 
-def _place(context, builder, array_type, array, index):
+def place(context, builder, array_type, array, index):
+    """Emit a pointer to the vector that begins at array[index]."""
     data = context.make_array(array_type)(context, builder, value=array).data
     kind = context.get_value_type(Lanes(array_type.dtype))
     return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
@@ -55,7 +56,7 @@ def load(typing, memory, at):
     """memory[at : at + LANES]."""
 
     def codegen(context, builder, signature, arguments):
-        return builder.load(_place(context, builder, signature.args[0], *arguments), align=4)
+        return builder.load(place(context, builder, signature.args[0], *arguments), align=4)
 
     return Lanes(memory.dtype)(memory, at), codegen
 
@@ -105,7 +106,7 @@ def store(typing, memory, at, vector):
     """memory[at : at + LANES] = vector."""
 
     def codegen(context, builder, signature, arguments):
-        builder.store(arguments[2], _place(context, builder, signature.args[0], *arguments[:2]), align=4)
+        builder.store(arguments[2], place(context, builder, signature.args[0], *arguments[:2]), align=4)
         return context.get_dummy_value()
 
     return types.void(memory, at, vector), codegen
@@ -118,11 +119,11 @@ def transpose(typing, source, at, step, target, to, to_step):
     def codegen(context, builder, signature, arguments):
         source, at, step, target, to, to_step = arguments
 
-        def place(index, array, start, distance, i):
+        def moved(index, array, start, distance, i):
             offset = builder.add(start, builder.mul(distance, ir.Constant(ir.IntType(64), i)))
-            return _place(context, builder, signature.args[index], array, offset)
+            return place(context, builder, signature.args[index], array, offset)
 
-        rows = [builder.load(place(0, source, at, step, i), align=4) for i in range(LANES)]
+        rows = [builder.load(moved(0, source, at, step, i), align=4) for i in range(LANES)]
         half = LANES // 2
         while half:  # exchange blocks of half x half across the diagonal
             low = [k if not k & half else k - half + LANES for k in range(LANES)]
@@ -134,7 +135,7 @@ def transpose(typing, source, at, step, target, to, to_step):
                     rows[i], rows[i + half] = (builder.shuffle_vector(*pair, mask) for mask in masks)
             half //= 2
         for i, row in enumerate(rows):
-            builder.store(row, place(3, target, to, to_step, i), align=4)
+            builder.store(row, moved(3, target, to, to_step, i), align=4)
         return context.get_dummy_value()
 
     return types.void(source, at, step, target, to, to_step), codegen

@@ -55,7 +55,7 @@ __all__ = [
 
 PARTS = 8
 """Into how many parts a batch is divided, where there are as many blocks."""
-FILTERS = {len(matrix): matrix for matrix in (winograd.FILTER, winograd_rows.FILTER)}
+FILTERS = {len(matrix): matrix for matrix in (*winograd.FILTERS, winograd_rows.FILTER)}
 """The transforms of filters, (points, taps), by the number of points."""
 
 

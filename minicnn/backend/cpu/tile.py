@@ -38,7 +38,7 @@ def tile(
 ):  # fmt: skip
     """out[i, j] = max(bias[i] + sum_k a[i, k] x[j, k], floor), LANES values each; a NaN stays.
 
-    ``kind``: 0 for scalars a[i, k], 1 for vectors, 2 for scalars and out[i, j] itself instead of the bias.
+    ``kind``: 0 for scalars a[i, k], 1 for vectors, 2 for scalars, of which the sums are added to out[i, j]; no bias.
 
     out[i, j] is at out[out_at + i out_row + table[out_j + j]]; a[i, k] at a[a_at + i a_row + table[a_k + k]], LANES
     values or one scalar; x[j, k] at x[x_at + table[x_j + j] + table[x_k + k]], k from 0 to
@@ -62,8 +62,8 @@ def tile(
         bases = [builder.gep(x_p, [builder.add(x_at, entry(x_j, c))]) for c in range(columns)]
         a_starts = [plus(a_at, a_row, r) for r in range(rows)]
         places = [[plus(builder.add(out_at, entry(out_j, c)), out_row, r) for c in range(columns)] for r in range(rows)]
-        if is_sum:
-            first_sums = [[vectors.load(out_p, place) for place in row] for row in places]
+        if is_sum:  # a sum of short sums rounds less than a long one
+            first_sums = [[ir.Constant(vectors.kind, [0.0] * LANES)] * columns] * rows
         else:
             biases = (builder.load(builder.gep(bias_p, [plus(bias_at, integer(1), r)])) for r in range(rows))
             first_sums = [[spread(builder, bias)] * columns for bias in biases]
@@ -81,6 +81,9 @@ def tile(
                 )
 
         sums = _accumulated(builder, first_sums, steps, kept, passing)
+        if is_sum:  # all are read before any is written: columns may be the same
+            before = [[vectors.load(out_p, place) for place in row] for row in places]
+            sums = [list(map(builder.fadd, *rows)) for rows in zip(before, sums, strict=True)]
         floors = spread(builder, floor)
         for row, sums_of_row in zip(places, sums, strict=True):
             for place, value in zip(row, sums_of_row, strict=True):

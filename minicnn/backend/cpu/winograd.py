@@ -1,11 +1,13 @@
-"""3 x 3 convolution of one block with 16 instead of 36 multiplications for 2 x 2 outputs (Lavin and Gray, 2016).
+"""3 x 3 convolution of one block with fewer multiplications: 16 for 2 x 2 outputs, or 36 for 4 x 4, instead of 9 each.
 
-F(2 x 2, 3 x 3): with d the 4 x 4 pixels that 2 x 2 outputs see, and U = G g G^T of the filter g,
+F(m x m, 3 x 3) (Lavin and Gray, 2016): with d the pixels that m x m outputs see, and U = G g G^T of the filter g,
 
     Y = A^T [U * (B^T d B)] A        * element by element, summed over the input channels
 
-so that for each of the 16 positions the sum over channels is a matrix product, done by register tiles. The gradient for
-the filter turns it around: G^T [sum over the 2 x 2 outputs of (A dY A^T) * (B^T d B)] G.
+so that for each of the (m + 2)^2 positions the sum over channels is a matrix product, done by register tiles. The
+gradient for the filter turns it around: G^T [sum over the tiles of (A dY A^T) * (B^T d B)] G. The matrices are those of
+:mod:`minicnn.backend.cpu.transforms`; an edge is m, 2 or 4. F(4 x 4) rounds more: the tests allow 4e-6 of the largest
+result.
 """
 
 import numpy as np
@@ -13,171 +15,140 @@ import numpy as np
 from minicnn.backend.cpu.blocks import add_products, products
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
-from minicnn.backend.cpu.lanes import element, fill, load, maximum, store, transpose
+from minicnn.backend.cpu.lanes import element, fill, transpose
+from minicnn.backend.cpu.tile import TILES
+from minicnn.backend.cpu.transforms import FILTERS, gather_tile, spread_gradient, spread_tile
 
-_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=np.float32)
-FILTER = np.kron(_G, _G)
-"""G g G^T for the flat filter g, (16, 9)."""
+__all__ = ["FILTERS", "winograd", "winograd_gradient", "winograd_operands"]
 
-
-@helper
-def _spread(a, b, c, d):
-    """B^T of four vectors."""
-    return a - c, b + c, c - b, b - d
-
-
-@helper
-def _gathered(a, b, c, d):
-    """A^T of four vectors."""
-    return a + b + c, b - c - d
+_APART = 16
+"""Floats between the positions of a strip: at a distance of a power of two all would take the same place in caches."""
+_TERMS, _HIGH = 64, TILES[0][0]
+"""Input channels whose products are summed at a time, where longer sums would round more than the transforms do, and
+output channels of a register tile."""
 
 
 @helper
-def spread_tile(memory, at, row, to, step):
-    """Write B^T d B of the 4 x 4 pixels at ``at``, its 16 positions ``step`` apart from ``to``."""
-    a0, b0, c0, d0 = _spread_column(memory, at, row)
-    a1, b1, c1, d1 = _spread_column(memory, at + LANES, row)
-    a2, b2, c2, d2 = _spread_column(memory, at + 2 * LANES, row)
-    a3, b3, c3, d3 = _spread_column(memory, at + 3 * LANES, row)
-    _store_row(memory, to, step, _spread(a0, a1, a2, a3))
-    _store_row(memory, to + 4 * step, step, _spread(b0, b1, b2, b3))
-    _store_row(memory, to + 8 * step, step, _spread(c0, c1, c2, c3))
-    _store_row(memory, to + 12 * step, step, _spread(d0, d1, d2, d3))
-
-
-@helper
-def _spread_column(memory, at, row):
-    return _spread(load(memory, at), load(memory, at + row), load(memory, at + 2 * row), load(memory, at + 3 * row))
-
-
-@helper
-def _store_row(memory, to, step, values):
-    store(memory, to, values[0])
-    store(memory, to + step, values[1])
-    store(memory, to + 2 * step, values[2])
-    store(memory, to + 3 * step, values[3])
-
-
-@helper
-def _gathered_column(memory, at, step):
-    return _gathered(
-        load(memory, at), load(memory, at + 4 * step), load(memory, at + 8 * step), load(memory, at + 12 * step)
-    )
+def _spread(edge, memory, at, row, to, step):
+    if edge == 2:  # the transforms want a literal
+        spread_tile(2, memory, at, row, to, step)
+    else:
+        spread_tile(4, memory, at, row, to, step)
 
 
 @instruction(
-    "shape:word x:view inputs:word weight:region weight_row:word weight_steps:word adjoint:word size:size bias:region "
-    "zeros:word floor:number work:place strip:word columns:word steps:word -> y:view"
+    "edge:word shape:word x:view inputs:word weight:region size:size bias:region zeros:word floor:number work:place "
+    "strip:word columns:word steps:word x_steps:word -> y:view"
 )
 @helper
 def winograd(
-    shape, memory, table, x, inputs, weight, weight_row, weight_steps, adjoint, size, bias, zeros, floor, work, strip,
-    columns, steps, y,
+    edge, shape, memory, table, x, inputs, weight, size, bias, zeros, floor, work, strip, columns, steps, x_steps, y,
 ):  # fmt: skip
-    """y = max(3 x 3 convolution of x + bias, floor) of ``size``, height and width even; x has a halo of 1.
+    """y = max(3 x 3 convolution of x + bias, floor) of ``size``, which ``edge`` divides; x has a halo of 1.
 
-    weight: (16, outputs, inputs) of U, its rows and steps as in :func:`~minicnn.backend.cpu.tile.tile`; ``adjoint``:
-    filters turned by 180 degrees, for which U only changes places. work: room for 16 (inputs + outputs) tiles of
-    ``strip`` places; columns, steps: tables of the places of a strip, and of the channels in it.
+    shape: 0; weight: (points, outputs, inputs) of U; work: room for the points of inputs and outputs of ``strip``
+    tiles, with gaps between them; columns, steps, x_steps: tables of the places of a strip, of the inputs, and of
+    those in a strip.
     """
     outputs, height, width = size
-    across, plane, number = width // 2, strip * LANES, height * width // 4
-    into, out_of = inputs * plane, outputs * plane
-    made = work + 16 * into
+    across, plane, number, points = width // edge, strip * LANES, height * width // edge**2, (edge + 2) ** 2
+    into, out_of = inputs * plane + _APART, outputs * plane + _APART
+    made = work + points * into
     floors = fill(floor)
     for start in range(0, number, strip):
         tiles = min(strip, number - start)
         for c in range(inputs):
             for t in range(tiles):
-                i, j = (start + t) // across, (start + t) % across
-                at = x.at + c * x.plane + (2 * i - 1) * x.row + (2 * j - 1) * LANES
-                spread_tile(memory, at, x.row, work + c * plane + t * LANES, into)
-        for position in range(16):
-            p, q = position // 4, position % 4
-            if adjoint:  # the first and the last change places
-                p, q = (3 - p if p % 3 == 0 else p), (3 - q if q % 3 == 0 else q)
-            products(
-                shape, memory, table, made + position * out_of, plane, weight + (4 * p + q) * inputs * outputs,
-                weight_row, work + position * into, columns, columns, weight_steps, steps, inputs, tiles, outputs,
-                zeros, memory.dtype.type(-np.inf),
-            )  # fmt: skip
+                i, j = (start + t) // across * edge, (start + t) % across * edge
+                at = x.at + c * x.plane + (i - 1) * x.row + (j - 1) * LANES
+                _spread(edge, memory, at, x.row, work + c * plane + t * LANES, into)
+        for position in range(points):
+            source = work + position * into
+            for i in range(0, outputs, _HIGH):  # all terms of these: their weights lie together
+                out, rows = made + position * out_of + i * plane, min(_HIGH, outputs - i)
+                w = weight + (position * outputs + i) * inputs
+                products(
+                    shape, memory, table, out, plane, w, inputs, source, columns, columns, steps, x_steps,
+                    min(inputs, _TERMS), tiles, rows, zeros, memory.dtype.type(-np.inf),
+                )  # fmt: skip
+                for k in range(_TERMS, inputs, _TERMS):
+                    add_products(
+                        shape, memory, table, out, plane, w, inputs, source, columns, columns, steps + k, x_steps + k,
+                        min(inputs - k, _TERMS), tiles, rows,
+                    )  # fmt: skip
         for o in range(outputs):
             offset = fill(element(memory, bias + o))
             for t in range(tiles):
-                i, j = (start + t) // across, (start + t) % across
-                at, to = made + o * plane + t * LANES, y.at + o * y.plane + 2 * i * y.row + 2 * j * LANES
-                a0, b0 = _gathered_column(memory, at, out_of)
-                a1, b1 = _gathered_column(memory, at + out_of, out_of)
-                a2, b2 = _gathered_column(memory, at + 2 * out_of, out_of)
-                a3, b3 = _gathered_column(memory, at + 3 * out_of, out_of)
-                upper, lower = _gathered(a0, a1, a2, a3), _gathered(b0, b1, b2, b3)
-                store(memory, to, maximum(upper[0] + offset, floors))
-                store(memory, to + LANES, maximum(upper[1] + offset, floors))
-                store(memory, to + y.row, maximum(lower[0] + offset, floors))
-                store(memory, to + y.row + LANES, maximum(lower[1] + offset, floors))
+                i, j = (start + t) // across * edge, (start + t) % across * edge
+                at, to = made + o * plane + t * LANES, y.at + o * y.plane + i * y.row + j * LANES
+                if edge == 2:
+                    gather_tile(2, memory, at, out_of, to, y.row, offset, floors)
+                else:
+                    gather_tile(4, memory, at, out_of, to, y.row, offset, floors)
 
 
 @helper
-def _operands(memory, x, inputs, gy, outputs, width, start, tiles, work, x_points, gy_points, length):
-    """Both factors of the gradient for ``tiles`` outputs of 2 x 2 from ``start``, in the order of a matrix product.
+def _operands(edge, memory, x, inputs, gy, outputs, width, start, tiles, work, x_points, gy_points, length):
+    """Both factors of the gradient for ``tiles`` tiles from ``start``, in the order of a matrix product.
 
-    B^T d B to x_points, (16, length, inputs), A dY A^T to gy_points, (16, outputs, length): places of an image, LANES
-    images a place, from those addresses on. work: room for 16 LANES vectors; inputs: a multiple of LANES.
+    B^T d B to x_points, (points, length, inputs), A dY A^T to gy_points, (points, outputs, length): places of an image,
+    LANES images a place, from those addresses on. work: room for ``points`` LANES vectors; inputs: a multiple of LANES.
     """
-    across, zero = width // 2, fill(0.0)
+    across, points = width // edge, (edge + 2) ** 2
     for t in range(tiles):
-        i, j = (start + t) // across, (start + t) % across
-        at, place = x.at + (2 * i - 1) * x.row + (2 * j - 1) * LANES, t * LANES
+        i, j, place = (start + t) // across * edge, (start + t) % across * edge, t * LANES
+        at = x.at + (i - 1) * x.row + (j - 1) * LANES
         for c in range(0, inputs, LANES):
             for k in range(LANES):
-                spread_tile(memory, at + (c + k) * x.plane, x.row, work + k * LANES, LANES * LANES)
-            for position in range(16):
+                _spread(edge, memory, at + (c + k) * x.plane, x.row, work + k * LANES, LANES * LANES)
+            for position in range(points):
                 to = x_points + (position * length + place) * inputs + c
                 transpose(memory, work + position * LANES * LANES, LANES, memory, to, inputs)
-        at = gy.at + 2 * i * gy.row + 2 * j * LANES
+        at = gy.at + i * gy.row + j * LANES
         for o in range(outputs):
-            a, b = load(memory, at + o * gy.plane), load(memory, at + o * gy.plane + LANES)
-            c, d = load(memory, at + o * gy.plane + gy.row), load(memory, at + o * gy.plane + gy.row + LANES)
             to, step = gy_points + o * length + place, outputs * length
-            for down, (left, right) in enumerate(((a, b), (a + c, b + d), (a - c, b - d), (zero - c, zero - d))):
-                _store_row(memory, to + 4 * down * step, step, (left, left + right, left - right, zero - right))
+            if edge == 2:
+                spread_gradient(2, memory, at + o * gy.plane, gy.row, to, step)
+            else:
+                spread_gradient(4, memory, at + o * gy.plane, gy.row, to, step)
 
 
 @instruction(
-    "x:view inputs:word gy:view outputs:word width:word tiles:word work:place length:word "
+    "edge:word x:view inputs:word gy:view outputs:word width:word tiles:word work:place length:word "
     "-> x_points:word gy_points:word"
 )
 @helper
-def winograd_operands(memory, first, x, inputs, gy, outputs, width, tiles, work, length, x_points, gy_points):
-    """Both factors for all ``tiles`` outputs of a block, where the products of all blocks are made at once."""
+def winograd_operands(edge, memory, first, x, inputs, gy, outputs, width, tiles, work, length, x_points, gy_points):
+    """Both factors for all ``tiles`` tiles of a block, where the products of all blocks are made at once."""
     place, start = first * tiles, first - first  # for a literal 0 Numba would compile anew
     _operands(
-        memory, x, inputs, gy, outputs, width, start, tiles, work, x_points + place * inputs, gy_points + place, length
+        edge, memory, x, inputs, gy, outputs, width, start, tiles, work, x_points + place * inputs, gy_points + place,
+        length,
     )  # fmt: skip
 
 
 @instruction(
-    "shape:word x:view inputs:word gy:view size:size rows:word work:place strip:word columns:word gy_steps:word "
-    "x_steps:word -> partial:part"
+    "edge:word shape:word x:view inputs:word gy:view size:size rows:word work:place strip:word columns:word "
+    "gy_steps:word x_steps:word -> partial:part"
 )
 @helper
 def winograd_gradient(
-    shape, memory, table, x, inputs, gy, size, partial, rows, work, strip, columns, gy_steps, x_steps, accumulate
+    edge, shape, memory, table, x, inputs, gy, size, partial, rows, work, strip, columns, gy_steps, x_steps, accumulate
 ):
-    """The gradient for U of the filters as a partial sum, (16, rows, inputs) with whole tiles. size: of gy.
+    """The gradient for U of the filters as a partial sum, (points, rows, inputs) with whole tiles. size: of gy.
 
     columns: table of the vectors of a row; gy_steps and x_steps: tables of a strip's length, by 1 and by ``inputs``.
     """
     outputs, height, width = size
-    length, number = strip * LANES, height * width // 4
-    x_points = work + 16 * LANES * LANES
-    gy_points = x_points + 16 * length * inputs
+    length, number, points = strip * LANES, height * width // edge**2, (edge + 2) ** 2
+    x_points = work + points * LANES * LANES
+    gy_points = x_points + points * length * inputs
     if not accumulate:
-        memory[partial : partial + 16 * rows * inputs] = 0
+        memory[partial : partial + points * rows * inputs] = 0
     for start in range(0, number, strip):
         tiles = min(strip, number - start)
-        _operands(memory, x, inputs, gy, outputs, width, start, tiles, work, x_points, gy_points, length)
-        for position in range(16):
+        _operands(edge, memory, x, inputs, gy, outputs, width, start, tiles, work, x_points, gy_points, length)
+        for position in range(points):
             add_products(
                 shape, memory, table, partial + position * rows * inputs, inputs,
                 gy_points + position * outputs * length, length, x_points + position * length * inputs, columns,
