@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 root = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (root / "minicnn" / "__init__.py").read_text(encoding="utf-8"))
 test = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "h5py>=3.10"]
+onnx = ["onnx>=1.17", "onnxscript>=0.1"]
 
 setup(
     name="minicnn",
@@ -40,6 +41,8 @@ setup(
         "hdf5": ["h5py>=3.10"],
         "test": test,
         "bench": ["torch>=2.5"],
+        "onnxruntime": ["torch>=2.5", *onnx, "onnxruntime>=1.20"],
+        "openvino": ["torch>=2.5", *onnx, "openvino>=2024.5"],
     },
     entry_points={"console_scripts": ["minicnn = minicnn.cli.main:main"]},
 )

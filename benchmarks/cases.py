@@ -1,4 +1,4 @@
-"""The cases of ``compare.py``: a model, trained or asked, and what both frameworks start from.
+"""The cases of ``compare.py``: a model, trained or asked, and what all contenders start from.
 
 A new case is a line in ``CASES``, and for a new model its twin in ``cases_torch.MODELS``; minicnn's side makes the
 model by its name. The twins name their parameters' last part alike and hold them in the same order.
@@ -24,6 +24,8 @@ CASES = {
     "lenet-infer": Case("lenet", False),
     "vgg-train": Case("vgg", True),
     "vgg-infer": Case("vgg", False),
+    "resnet20-train": Case("resnet20", True),
+    "resnet20-infer": Case("resnet20", False),
     "resnet18-train": Case("resnet18", True),
     "resnet18-infer": Case("resnet18", False),
     "lenet-train-eager": Case("lenet", True, eager=True),
@@ -41,7 +43,7 @@ def batch(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def initial(position: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The first value, float32, of the parameter at ``position`` in the model, the same in both frameworks."""
+    """The first value, float32, of the parameter at ``position`` in the model, the same for all contenders."""
     if name.endswith("bias"):
         return np.zeros(shape, dtype=np.float32)
     if len(shape) == 1:  # the scale of a normalisation

@@ -7,9 +7,17 @@ from typing import Any
 import minicnn
 import minicnn.functional as F
 from cases import CASES, LEARNING_RATE, MOMENTUM, batch, initial
-from minicnn import Tensor, optim
+from minicnn import Tensor, nn, optim
 from minicnn.backend import BackendUnavailable, to_numpy
 from worker import Workload
+
+
+def make(name: str) -> nn.Module:
+    """The model of this name with the parameters that all contenders start from."""
+    model = minicnn.models.create(name)
+    values = {key: initial(i, key, p.shape) for i, (key, p) in enumerate(model.named_parameters())}
+    model.load_state_dict(values, strict=False)
+    return model
 
 
 def build(case: str, batch_size: int, backend: str) -> Workload:
@@ -20,9 +28,7 @@ def build(case: str, batch_size: int, backend: str) -> Workload:
         print(error, file=sys.stderr)
         sys.exit(2)
     images, labels = (chosen.asarray(array) for array in batch(batch_size))
-    model = minicnn.models.create(CASES[case].model)
-    for position, (name, parameter) in enumerate(model.named_parameters()):
-        chosen.kernels.copy_into(parameter.data, chosen.asarray(initial(position, name, parameter.shape)))
+    model = make(CASES[case].model)
     x, target = Tensor(images), Tensor(labels)
     optimizer = optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
 
@@ -51,7 +57,7 @@ def build(case: str, batch_size: int, backend: str) -> Workload:
         task(*inputs)
         *_, plan = task.plans.values()
         facts["flop"] = plan.flop()
-    workload = Workload({"step": lambda: task(*inputs)}, chosen.synchronize, facts=facts)
+    workload = Workload({"step": lambda: task(*inputs)}, synchronize=chosen.synchronize, facts=facts)
     if backend == "cupy":
         workload.device, workload.device_peak_mib = _gpu(chosen.xp)
     return workload

@@ -1,12 +1,12 @@
-"""PyTorch's side of the cases, eager, in its default layout and precision."""
+"""PyTorch's side of the cases, eager: in its default layout or channels-last, in float32 or autocast to bfloat16."""
 
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy, relu
+from torch.nn.functional import cross_entropy, pad, relu
 
 from cases import CASES, LEARNING_RATE, MOMENTUM, SGEMM, batch, initial
 from worker import Workload
@@ -33,18 +33,36 @@ def vgg() -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * 16, 10))
 
 
+class Subsample(nn.Module):
+    """The twin of ``minicnn.models.resnet.Subsample``."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.added = stride, width - channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Every ``stride``-th pixel, then channels of zeros."""
+        return pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added))
+
+
+class Projection(nn.Sequential):
+    """The twin of ``minicnn.models.resnet.Projection``."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+
 class BasicBlock(nn.Module):
     """The twin of ``minicnn.models.resnet.BasicBlock``."""
 
-    def __init__(self, channels: int, width: int, stride: int) -> None:
+    def __init__(self, channels: int, width: int, stride: int, shortcut: type[Subsample | Projection]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or channels != width:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+        same = stride == 1 and channels == width
+        self.shortcut = nn.Identity() if same else shortcut(channels, width, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The residual block."""
@@ -52,17 +70,33 @@ class BasicBlock(nn.Module):
         return relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
-def resnet18() -> nn.Module:
-    """The twin of ``minicnn.models.resnet18``."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    channels = 64
-    for width in (64, 128, 256, 512):
-        layers += [BasicBlock(channels, width, 1 if width == 64 else 2), BasicBlock(width, width, 1)]
-        channels = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+def resnet(blocks: int, widths: tuple[int, ...], shortcut: type[Subsample | Projection]) -> nn.Module:
+    """The twin of ``minicnn.models.resnet.ResNet`` with as many basic blocks in each stage."""
+    channels = widths[0]
+    layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+    for width in widths:
+        for index in range(blocks):
+            stride = 2 if index == 0 and width != widths[0] else 1
+            layers.append(BasicBlock(channels, width, stride, shortcut))
+            channels = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
-MODELS: dict[str, Callable[[], nn.Module]] = {"lenet": lenet, "vgg": vgg, "resnet18": resnet18}
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "lenet": lenet,
+    "vgg": vgg,
+    "resnet20": partial(resnet, 3, (16, 32, 64), Subsample),
+    "resnet18": partial(resnet, 2, (64, 128, 256, 512), Projection),
+}
+
+
+def make(name: str) -> nn.Module:
+    """The model of this name with the parameters that all contenders start from."""
+    model = MODELS[name]()
+    with torch.no_grad():
+        for position, (key, parameter) in enumerate(model.named_parameters()):
+            parameter.copy_(torch.from_numpy(initial(position, key, tuple(parameter.shape))))
+    return model
 
 
 @cache
@@ -71,36 +105,37 @@ def _square(device: str) -> torch.Tensor:
     return torch.ones(SGEMM, SGEMM, device=device)
 
 
-def build(case: str, batch_size: int, backend: str) -> Workload:
-    """One task, "step": an SGD step or an inference of the case's model."""
+def build(case: str, batch_size: int, backend: str, channels_last: bool = False, bfloat16: bool = False) -> Workload:
+    """Two tasks: "step", an SGD step or an inference of the case's model, and "sgemm"."""
     device = "cuda" if backend == "cupy" else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         print("this PyTorch finds no CUDA device: install a build of it for the machine's CUDA", file=sys.stderr)
         sys.exit(2)
     x, target = (torch.from_numpy(array).to(device) for array in batch(batch_size))
-    model = MODELS[CASES[case].model]().to(device)
-    with torch.no_grad():
-        for position, (name, parameter) in enumerate(model.named_parameters()):
-            parameter.copy_(torch.from_numpy(initial(position, name, tuple(parameter.shape))))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x, model = x.contiguous(memory_format=layout), make(CASES[case].model).to(device)
+    model.to(memory_format=layout)  # type: ignore[call-overload]  # the signatures lack it
+    autocast = partial(torch.autocast, device, torch.bfloat16, enabled=bfloat16)
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
 
     def train() -> None:
-        loss = cross_entropy(model(x), target)
+        with autocast():
+            loss = cross_entropy(model(x), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
     def infer() -> torch.Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), autocast():
             return model(x)
 
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), autocast():
         facts = {"logits": model(x[:8]).tolist()}
     model.train(CASES[case].train)
     tasks: dict[str, Callable[[], object]] = {"step": train if CASES[case].train else infer}
     tasks["sgemm"] = lambda: _square(device) @ _square(device)
-    workload = Workload(tasks, facts=facts)
+    workload = Workload(tasks, precision="bfloat16" if bfloat16 else "float32", facts=facts)
     if device == "cuda":
         workload.synchronize = torch.cuda.synchronize
         workload.device = torch.cuda.get_device_name()

@@ -1,77 +1,131 @@
-"""minicnn beside PyTorch or Keras, each in its own process, in turns on the same machine.
+"""minicnn beside its peers, each in its own process, in turns on the same machine.
 
     python benchmarks/compare.py --case lenet-train --batch-size 128 --json benchmarks/results/lenet-train-128.json
+    python benchmarks/compare.py --case vgg-infer --batch-size 1 --peer torch,onnxruntime,openvino
+    python benchmarks/compare.py --case resnet18-train --batch-size 64 --peer all
 
-Both do the same work from the same weights on the same pictures, which is checked by their logits. A training step is
+All do the same work from the same weights on the same pictures, which is checked by their logits. A training step is
 forward, loss, zero_grad, backward and SGD with momentum; inference is a forward pass in eval mode without a tape. Each
 works on one synthetic batch that stays where it is: reading data is not part of it. All are started anew several times,
 because where a process happens to lie in memory can make it half as fast again; the first turn of each process is
-thrown away, the figures are medians over the others, and the ratio is the median of the ratios within the rounds.
-Memory is the peak of the process, or of the pool of device memory on a GPU. With several threads a third process runs
-minicnn with one, for the gain of the others. The share of sgemm is what a step computes, counted as convolutions and
-linear layers count it, over what the peer computes in the same time when it multiplies two large float32 matrices.
+thrown away, the figures are medians over the others, and a ratio is the median of the ratios within the rounds. The
+best peer is the one with the smallest ratio, which is told for the fastest contenders of any precision and for those in
+float32. Memory is the peak of the process, or of the pool of device memory on a GPU. With several threads a last
+process runs minicnn with one, for the gain of the others. The share of sgemm is what a step computes, counted as
+convolutions and linear layers count it, over what PyTorch or Keras, where it is a peer, computes in the same time when
+it multiplies two large float32 matrices.
 
-Exit codes: 0, 1 failure, 2 usage, or something is not installed; then one line says what.
+The peers: PyTorch eager, in float32 in its default layout (torch) and with channels last (torch-channels-last), with
+channels last and autocast to bfloat16 (torch-bf16); ONNX Runtime (onnxruntime) and OpenVINO (openvino), which predict
+in float32 with PyTorch's model, exported for this size of batch; Keras on TensorFlow (keras) with LeNet and the
+VGG-like network. "all" are those of them that are installed and can do the case.
+
+Exit codes: 0, 1 failure, 2 usage, or something is not installed or cannot do the case; then one line says what.
 """
 
+import argparse
 import contextlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import contest
 from cases import CASES, SGEMM
 
+Record = dict[str, Any]
+ALL = "all"
+
 
 def main() -> None:
     """Run one case and print its table."""
-    options = contest.parser("minicnn beside a peer, in turns on the same machine", rounds=3, seconds=1.0)
+    options = contest.parser("minicnn beside its peers, in turns on the same machine", rounds=3, seconds=1.0)
     options.add_argument("--processes", type=contest.whole(1, 1000), default=5, help="times that all are started anew")
     options.add_argument("--case", choices=CASES, required=True, help="model and kind of work")
     options.add_argument("--batch-size", type=contest.batch_size, default=128, help="pictures a step")
     options.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy: PyTorch runs on CUDA")
-    options.add_argument("--peer", choices=contest.PEERS, default="torch", help="the other framework")
+    names = f"{ALL}, or of {', '.join(contest.PEERS)}, with commas between them"
+    options.add_argument("--peer", type=_peers, default="torch", metavar="NAME,...", help=names)
     arguments = options.parse_args()
-    contest.require(arguments.peer)
-    record = compare(**{name: value for name, value in vars(arguments).items() if name != "json"})
+    case, backend = arguments.case, arguments.backend
+    peers = contest.able(case, backend) if arguments.peer == [ALL] else arguments.peer
+    contest.require_able(peers, case, backend)
+    contest.require(*peers)
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "peer")}
+    record = compare(peers=peers, **settings)
     print(table(record))
     contest.save(arguments.json, record)
 
 
+def _peers(text: str) -> list[str]:
+    names = list(dict.fromkeys(text.split(",")))
+    if names != [ALL] and not contest.PEERS.keys() >= set(names):
+        known = ", ".join(contest.PEERS)
+        raise argparse.ArgumentTypeError(f"expected {ALL}, or names of {known} with commas between, received {text!r}")
+    return names
+
+
 def compare(
-    case: str, batch_size: int, backend: str, peer: str, threads: int, processes: int, rounds: int, seconds: float
-) -> dict[str, Any]:
+    case: str,
+    batch_size: int,
+    backend: str,
+    peers: Sequence[str],
+    threads: int,
+    processes: int,
+    rounds: int,
+    seconds: float,
+) -> Record:
     """Return the record of one case, as it is written to JSON."""
-    setting: dict[str, Any] = {"case": case, "batch_size": batch_size, "backend": backend, "threads": threads}
-    turns: list[tuple[float, ...]] = []  # ms of minicnn, the peer and minicnn with one thread
-    peaks, sgemm = [], []
-    for _ in range(processes):
-        with contextlib.ExitStack() as stack:
-            sides = ["minicnn", peer]
-            workers = [stack.enter_context(contest.Worker(f"cases_{side}", **setting)) for side in sides]
-            ours, theirs = workers
-            contest.require_same_work(case, workers)
-            if backend == "numpy" and threads > 1:
-                workers.append(stack.enter_context(contest.Worker("cases_minicnn", **setting | {"threads": 1})))
-            turns += zip(*contest.take_turns(workers, "step", rounds, seconds), strict=True)
-            peaks.append([ours.peak_mib(), theirs.peak_mib()])
-            sgemm.append(2e-6 * SGEMM**3 / theirs.milliseconds("sgemm", seconds))
-    minicnn_ms, peer_ms = (median(turn[side] for turn in turns) for side in (0, 1))
-    ratios = [turn[1] / turn[0] for turn in turns]
-    gains = [turn[2] / turn[0] for turn in turns if len(turn) > 2]
-    gflops = ours.ready["flop"] and 1e-6 * ours.ready["flop"] / minicnn_ms
+    setting: Record = {"case": case, "batch_size": batch_size, "backend": backend, "threads": threads}
+    contenders = contest.OWN | {name: contest.PEERS[name] for name in peers}
+    first, *_ = contest.OWN.values()
+    turns: list[tuple[float, ...]] = []  # ms of all contenders, then of the first with one thread
+    peaks: list[list[float]] = []
+    sgemm: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        onnx = str(Path(folder, "model.onnx"))
+        if any(contender.onnx for contender in contenders.values()):
+            with contest.Worker("onnx_file", threads, case=case, batch_size=batch_size, file=onnx):
+                pass  # it has written the file before it is ready
+        for _ in range(processes):
+            with contextlib.ExitStack() as stack:
+                workers = []
+                for contender in contenders.values():
+                    options = setting | ({"onnx": onnx} if contender.onnx else {})
+                    workers.append(stack.enter_context(contender.start(**options)))
+                contest.require_same_work(case, workers)
+                alone = []
+                if backend == "numpy" and threads > 1:
+                    alone = [stack.enter_context(first.start(**setting | {"threads": 1}))]
+                turns += zip(*contest.take_turns([*workers, *alone], "step", rounds, seconds), strict=True)
+                peaks.append([worker.peak_mib() for worker in workers])
+                multiplying = next((worker for worker in workers if "sgemm" in worker.ready["tasks"]), None)
+                if multiplying:
+                    sgemm.append(2e-6 * SGEMM**3 / multiplying.milliseconds("sgemm", seconds))
+    gains = [turn[-1] / turn[0] for turn in turns if len(turn) > len(contenders)]
+    times = dict(zip(contenders, zip(*turns, strict=True), strict=False))
+    figures: dict[str, Record] = {}
+    for name, worker, held in zip(contenders, workers, zip(*peaks, strict=True), strict=True):
+        ms, flop = median(times[name]), worker.ready.get("flop")
+        figures[name] = {
+            "precision": worker.ready["precision"],
+            "ms": round(ms, 4),
+            "img_s": round(1000 * batch_size / ms, 1),
+            "peak_mib": round(median(held), 1),
+        }
+        if name in contest.OWN:
+            figures[name]["gflops"] = flop and round(1e-6 * flop / ms, 1)
+            ratios = {peer: [b / a for a, b in zip(times[name], times[peer], strict=True)] for peer in peers}
+            figures[name]["ratio"] = {peer: round(median(values), 3) for peer, values in ratios.items()}
+            figures[name]["ratios"] = {peer: [round(value, 3) for value in values] for peer, values in ratios.items()}
+    own, others = ({name: figures[name] for name in names} for names in (contest.OWN, peers))
     return setting | {
-        "peer": peer,
-        "minicnn_img_s": round(1000 * batch_size / minicnn_ms, 1),
-        f"{peer}_img_s": round(1000 * batch_size / peer_ms, 1),
-        "ratio": round(median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in ratios],
-        "minicnn_ms": round(minicnn_ms, 4),
-        f"{peer}_ms": round(peer_ms, 4),
+        "own": own,
+        "peers": others,
+        "best": best(own, others),
         "gain_of_threads": round(median(gains), 3) if gains else None,
-        "gflops": gflops and round(gflops, 1),
-        "sgemm_gflops": round(median(sgemm), 1),
-        "minicnn_peak_mib": round(median(ours for ours, _ in peaks), 1),
-        f"{peer}_peak_mib": round(median(theirs for _, theirs in peaks), 1),
+        "sgemm_gflops": round(median(sgemm), 1) if sgemm else None,
         "processes": processes,
         "rounds": rounds,
         "seconds": seconds,
@@ -79,30 +133,72 @@ def compare(
     }
 
 
-def share_of_sgemm(record: dict[str, Any]) -> float:
-    """What a step computes in a second, over what a product of matrices does."""
-    return record["gflops"] / record["sgemm_gflops"]
+def best(own: dict[str, Record], peers: dict[str, Record]) -> dict[str, Record]:
+    """The fastest of minicnn's contenders, the best peer beside it, and their ratio, by precision: "any" and "float32".
+
+    There is no "float32" where no peer computes in it.
+    """
+    found = {}
+    for precision in ("any", "float32"):
+        names = [name for name in peers if precision in ("any", peers[name]["precision"])]
+        if names:
+            ours = [name for name in own if precision in ("any", own[name]["precision"])]
+            fastest = min(ours, key=lambda name: own[name]["ms"])
+            ratio = own[fastest]["ratio"]
+            peer = min(names, key=ratio.__getitem__)
+            found[precision] = {"own": fastest, "peer": peer, "ratio": ratio[peer]}
+    return found
 
 
-def table(record: dict[str, Any]) -> str:
+def headlines(record: Record) -> list[Record]:
+    """The best pair of any precision, and that in float32 if it is another, with what there is to say of each.
+
+    Each has labels and figures of both sides, "ratio", "ratios", "share" of sgemm, and "note": "float32" where the best
+    of any precision are others.
+    """
+    pairs: list[Record] = []
+    for precision, pair in record["best"].items():
+        own, peer = record["own"][pair["own"]], record["peers"][pair["peer"]]
+        flops = own["gflops"], record["sgemm_gflops"]
+        line = {
+            "own": own | {"label": contest.OWN[pair["own"]].label},
+            "peer": peer | {"label": contest.PEERS[pair["peer"]].label},
+            "ratio": pair["ratio"],
+            "ratios": own["ratios"][pair["peer"]],
+            "share": flops[0] / flops[1] if all(flops) else None,
+            "note": precision if pairs else "",
+        }
+        if line | {"note": ""} not in pairs:
+            pairs.append(line)
+    return pairs
+
+
+def table(record: Record) -> str:
     """The record for a reader."""
-    peer = record["peer"]
-    label_of_peer = contest.PEERS[peer].label
     heading = "{case}, batch {batch_size}, {backend}, {threads} threads, {processes} x {rounds} rounds of {seconds:g} s"
     lines = [
         heading.format(**record),
         record["hardware"],
-        f"{'':8}{'img/s':>12}{'ms/step':>12}{'peak MiB':>12}",
+        f"{'':22}{'img/s':>12}{'ms/step':>12}{'peak MiB':>12}  ratio",
     ]
-    for label, key in (("minicnn", "minicnn"), (label_of_peer, peer)):
-        speed, time, peak = (record[f"{key}_{unit}"] for unit in ("img_s", "ms", "peak_mib"))
-        lines.append(f"{label:8}{speed:>12,.0f}{time:>12.3f}{peak:>12,.0f}")
-    lines.append(f"ratio {record['ratio']:.2f} ({min(record['ratios']):.2f} to {max(record['ratios']):.2f})")
-    lines.append(f"memory {record['minicnn_peak_mib'] / record[f'{peer}_peak_mib']:.2f} of {label_of_peer}'s")
+    for name, figures in (record["own"] | record["peers"]).items():
+        ratios = [f"{own['ratio'][name]:.2f}" for own in record["own"].values() if name in own["ratio"]]
+        line = f"{contest.CONTENDERS[name].label:22}{figures['img_s']:>12,.0f}{figures['ms']:>12.3f}"
+        lines.append(f"{line}{figures['peak_mib']:>12,.0f}  {', '.join(ratios)}".rstrip())
+    for pair in headlines(record):
+        note, own, peer = pair["note"] and f"in {pair['note']} ", pair["own"], pair["peer"]
+        lines.append(
+            f"{note}the best peer is {peer['label']}: ratio {pair['ratio']:.2f} "
+            f"({min(pair['ratios']):.2f} to {max(pair['ratios']):.2f}), "
+            f"memory {own['peak_mib'] / peer['peak_mib']:.2f} of its"
+        )
+    lines += dict.fromkeys(
+        f"{pair['own']['label']}: {pair['own']['gflops']:.0f} GFLOP/s, {pair['share']:.2f} of sgemm"
+        for pair in headlines(record)
+        if pair["share"]
+    )
     if record["gain_of_threads"]:
         lines.append(f"{record['threads']} threads {record['gain_of_threads']:.2f} times one")
-    if record["gflops"]:
-        lines.append("{gflops:.0f} GFLOP/s, {share:.2f} of sgemm".format(**record, share=share_of_sgemm(record)))
     return "\n".join(lines)
 
 

@@ -15,41 +15,103 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
+
+from cases import CASES
 
 _PACKAGES = (
-    "minicnn", "numpy", "numba", "llvmlite", "torch", "keras", "tensorflow", "tensorflow-cpu", "cupy-cuda12x",
-    "cupy-cuda13x",
+    "minicnn", "numpy", "numba", "llvmlite", "torch", "onnx", "onnxruntime", "openvino", "keras", "tensorflow",
+    "tensorflow-cpu", "cupy-cuda12x", "cupy-cuda13x",
 )  # fmt: skip
 CHECKOUT = Path(__file__).resolve().parents[1]
 _THREAD_POOLS = ("OMP", "MKL", "OPENBLAS", "NUMBA")
+_BOUNDS = {
+    "float32": 1e-3,
+    # A number keeps 8 bits: rounding it moves it by up to 2^-8 of itself. A layer rounds its weights, its input and its
+    # result. The 60 roundings of 20 layers, where independent, make sqrt(60) 2^-8 / sqrt(3) = 1.7%; almost twice that.
+    "bfloat16": 0.03,
+}
+"""By the precision of a contender, how far its logits may be from those in float32, relative to the largest."""
 
 
 @dataclass(frozen=True)
-class Peer:
-    """A framework that minicnn is compared with; its cases are in ``cases_NAME``, NAME its key in ``PEERS``.
+class Contender:
+    """Something that does the cases.
 
     Attributes:
         label: what readers call it.
-        package: what it is imported as, and what it runs on if that is another.
+        module: ``module.build`` does its cases.
+        packages: what it imports, the framework itself first.
         remedy: how to install it.
+        options: further options of ``module.build``.
+        models: the models that it has; empty: all.
+        trains: whether it does more than to predict.
+        backends: where it runs.
+        onnx: whether ``module.build`` takes the name of the file that ``onnx_file`` writes, as its option ``onnx``.
     """
 
     label: str
-    package: str
+    module: str
+    packages: tuple[str, ...]
     remedy: str
+    options: dict[str, Any] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+    trains: bool = True
+    backends: tuple[str, ...] = ("numpy",)
+    onnx: bool = False
+
+    def start(self, threads: int, **options: Any) -> "Worker":
+        """Start a process with the case of these options."""
+        return Worker(self.module, threads, **self.options, **options)
+
+    def is_installed(self) -> bool:
+        """Whether all that it imports is there."""
+        return all(importlib.util.find_spec(package) for package in self.packages)
+
+    def obstacle(self, case: str, backend: str) -> str | None:
+        """Why it cannot do this case, in a line, or None."""
+        if backend not in self.backends:
+            return f"{self.label}: expected --backend {' or '.join(self.backends)}, received {backend}"
+        if CASES[case].train and not self.trains:
+            return f"{self.label}: expected a case of inference, received {case}"
+        if self.models and CASES[case].model not in self.models:
+            return f"{self.label}: expected a case of {' or '.join(self.models)}, received {case}"
+        return None
 
 
+_EVERYWHERE = ("numpy", "cupy")
+_TORCH: tuple[str, tuple[str, ...], str] = ("cases_torch", ("torch",), 'pip install -e ".[bench]"')
+_EXPORT = ("torch", "onnx", "onnxscript")
+OWN = {"minicnn": Contender("minicnn", "cases_minicnn", ("minicnn",), "pip install -e .", backends=_EVERYWHERE)}
+"""minicnn's contenders; the logits of the first, in float32, are the measure of all others."""
 PEERS = {
-    "torch": Peer("PyTorch", "torch", 'pip install -e ".[bench]"'),
-    "keras": Peer("Keras", "tensorflow", "pip install tensorflow"),
-}
+    "torch": Contender("PyTorch", *_TORCH, backends=_EVERYWHERE),
+    "torch-channels-last": Contender(
+        "PyTorch channels-last", *_TORCH, {"channels_last": True}, backends=_EVERYWHERE
+    ),
+    "torch-bf16": Contender(
+        "PyTorch bfloat16", *_TORCH, {"channels_last": True, "bfloat16": True}, backends=_EVERYWHERE
+    ),
+    "onnxruntime": Contender(
+        "ONNX Runtime", "cases_onnxruntime", ("onnxruntime", *_EXPORT), 'pip install -e ".[onnxruntime]"',
+        trains=False, onnx=True,
+    ),
+    "openvino": Contender(
+        "OpenVINO", "cases_openvino", ("openvino", *_EXPORT), 'pip install -e ".[openvino]"', trains=False, onnx=True
+    ),
+    "keras": Contender(
+        "Keras", "cases_keras", ("tensorflow", "keras"), "pip install tensorflow", models=("lenet", "vgg")
+    ),
+}  # fmt: skip
+CONTENDERS = OWN | PEERS
 
 
 class Worker:
@@ -117,18 +179,13 @@ def take_turns(workers: Sequence[Worker], task: str, rounds: int, seconds: float
 
 
 def require_same_work(case: str, workers: Sequence[Worker]) -> None:
-    """End with one line and exit code 1 unless all have answered with the logits of the first."""
-    first, *others = (worker.ready["logits"] for worker in workers)
-    for logits in others:
-        difference = _relative_difference(first, logits)
-        if not difference < 1e-3:
+    """End with one line and exit code 1 unless all have answered with the logits of the first, to their precision."""
+    first, *others = (worker.ready for worker in workers)
+    for other in others:
+        found, expected = np.stack([other["logits"], first["logits"]])
+        difference = np.abs(found - expected).max() / np.abs(expected).max()
+        if not difference < max(_BOUNDS[ready["precision"]] for ready in (first, other)):
             sys.exit(f"{case}: the models do not do the same work; their logits differ by {difference:.1e} relative")
-
-
-def _relative_difference(a: list[list[float]], b: list[list[float]]) -> float:
-    """Largest difference of two tables of one shape, relative to the largest element of ``b``."""
-    pairs = [pair for rows in zip(a, b, strict=True) for pair in zip(*rows, strict=True)]
-    return max(abs(x - y) for x, y in pairs) / max(abs(y) for _, y in pairs)
 
 
 def parser(description: str, rounds: int, seconds: float) -> argparse.ArgumentParser:
@@ -168,16 +225,31 @@ def _positive(text: str) -> float:
     return value
 
 
-def is_installed(peer: str) -> bool:
-    """Whether the peer of this name can be imported."""
-    return importlib.util.find_spec(PEERS[peer].package) is not None
+def able(case: str, backend: str) -> list[str]:
+    """The names of the installed peers that can do this case; one line and exit code 2 where there are none."""
+    names = [name for name, peer in PEERS.items() if peer.is_installed() and not peer.obstacle(case, backend)]
+    if not names:
+        _refuse(f"no peer that can do {case} on {backend} is installed: {PEERS['torch'].remedy}")
+    return names
 
 
-def require(peer: str) -> None:
-    """End with one line and exit code 2 where the peer of this name is not installed."""
-    if not is_installed(peer):
-        print(f"{PEERS[peer].label} is not installed, and it is the peer: {PEERS[peer].remedy}", file=sys.stderr)
-        raise SystemExit(2)
+def require(*peers: str) -> None:
+    """End with one line and exit code 2 where one of these peers is not installed."""
+    for peer in map(PEERS.__getitem__, peers):
+        if not peer.is_installed():
+            _refuse(f"{peer.label} is not installed, and it is the peer: {peer.remedy}")
+
+
+def require_able(peers: Iterable[str], case: str, backend: str) -> None:
+    """End with one line and exit code 2 where one of these peers cannot do the case."""
+    for obstacle in (PEERS[peer].obstacle(case, backend) for peer in peers):
+        if obstacle:
+            _refuse(obstacle)
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(reason, file=sys.stderr)
+    raise SystemExit(2)
 
 
 def processors() -> int:

@@ -39,9 +39,9 @@ def main() -> None:
     options.add_argument("--model", choices=("lenet", "vgg"), default="vgg", help="the network")
     options.add_argument("--batch-size", type=contest.batch_size, default=128, help="pictures a step")
     arguments = options.parse_args()
-    for name, peer in contest.PEERS.items():
-        if not contest.is_installed(name):
-            print(f"{peer.label} is not installed and is left out: {peer.remedy}", file=sys.stderr)
+    for contender in map(contest.CONTENDERS.__getitem__, _LABELS):
+        if not contender.is_installed():
+            print(f"{contender.label} is not installed and is left out: {contender.remedy}", file=sys.stderr)
     record = compare(**{name: value for name, value in vars(arguments).items() if name != "json"})
     print(table(record))
     contest.save(arguments.json, record)
@@ -49,10 +49,10 @@ def main() -> None:
 
 def compare(model: str, batch_size: int, threads: int, processes: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Return the record, as it is written to JSON."""
-    names = ["minicnn", *filter(contest.is_installed, contest.PEERS)]
+    names = [name for name in _LABELS if contest.CONTENDERS[name].is_installed()]
     setting: dict[str, Any] = {"batch_size": batch_size, "backend": "numpy", "threads": threads}
     for name in names:
-        with contest.Worker(f"cases_{name}", case=f"{model}-train", **setting) as worker:
+        with contest.CONTENDERS[name].start(case=f"{model}-train", **setting) as worker:
             worker.wait("step")
     samples: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in names}
     for _ in range(processes):
@@ -60,7 +60,7 @@ def compare(model: str, batch_size: int, threads: int, processes: int, rounds: i
             with contextlib.ExitStack() as stack:
                 workers = []
                 for name in names:
-                    worker = contest.Worker(f"cases_{name}", case=f"{model}-{kind}", **setting)
+                    worker = contest.CONTENDERS[name].start(case=f"{model}-{kind}", **setting)
                     workers.append(stack.enter_context(worker))
                     samples[name][f"{kind}_wait_s"].append(worker.wait("step"))
                 contest.require_same_work(model, workers)
@@ -70,7 +70,7 @@ def compare(model: str, batch_size: int, threads: int, processes: int, rounds: i
                     samples[name][f"{kind}_peak_mib"].append(worker.peak_mib())
     figures: dict[str, dict[str, Any]] = {}
     for name in names:
-        parts = installed(name if name == "minicnn" else contest.PEERS[name].package)
+        parts = installed(contest.CONTENDERS[name].packages[0])
         figures[name] = {key: round(median(values), 2) for key, values in samples[name].items()}
         figures[name] |= {"installed_mib": round(sum(parts.values()), 1), "installed": parts}
         figures[name]["samples"] = {key: [round(v, 2) for v in values] for key, values in samples[name].items()}

@@ -14,9 +14,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+import accuracy
 import contest
 import frameworks
-from compare import share_of_sgemm
+from compare import headlines
 
 Record = dict[str, Any]
 _BLUE, _ORANGE, _INK, _FAINT, _GRID, _GREY = (
@@ -24,21 +25,18 @@ _BLUE, _ORANGE, _INK, _FAINT, _GRID, _GREY = (
 )  # fmt: skip
 _BEHIND_TEXT: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
 _DIGIT_SPACE = "\u2007"  # as wide as a digit
-_REPRODUCE = """# minicnn beside PyTorch
+_REPRODUCE = """# minicnn beside its peers
 
 Made by `python benchmarks/report.py` from the files in `benchmarks/results/`. To measure anew, on an otherwise idle
 machine:
 
-    pip install -e ".[bench]"
-    for batch in 1 32 128 512; do
-      for case in lenet-train lenet-infer lenet-train-eager lenet-infer-eager; do
-        python benchmarks/compare.py --case $case --batch-size $batch --json benchmarks/results/$case-$batch.json
-      done
-    done
-    for case in vgg-train:128 vgg-infer:128 resnet18-train:64 resnet18-infer:64; do
-      python benchmarks/compare.py --case ${case%:*} --batch-size ${case#*:} \\
+    pip install -e ".[bench,onnxruntime,openvino]" tensorflow
+    for case in lenet-infer:{1,8,32,128,512} {vgg,resnet20}-infer:{1,8,128} resnet18-infer:{1,8,64} \\
+        lenet-train:{1,32,128,512} {vgg,resnet20}-train:128 resnet18-train:64 lenet-{infer,train}-eager:{32,128}; do
+      python benchmarks/compare.py --peer all --case ${case%:*} --batch-size ${case#*:} \\
         --json benchmarks/results/${case%:*}-${case#*:}.json
     done
+    python benchmarks/accuracy.py --json benchmarks/results/accuracy.json
     python benchmarks/startup.py --json benchmarks/results/startup.json
     for recipe in lenet stage-augment; do
       python benchmarks/epoch.py --recipe $recipe --json benchmarks/results/epoch-$recipe.json
@@ -47,18 +45,19 @@ machine:
     python benchmarks/threads.py --json benchmarks/results/threads.json
     python benchmarks/report.py
 
-For a GPU add `--backend cupy` and give the files other names; PyTorch then needs a build for CUDA. For Keras, after
-`pip install tensorflow`, add `--peer keras` to the cases of LeNet and the VGG-like network, with other names too; all
-three frameworks are compared by
+For a GPU add `--backend cupy` and give the files other names; PyTorch then needs a build for CUDA. minicnn, PyTorch
+and Keras as users meet them are compared by
 
     python benchmarks/frameworks.py --json benchmarks/results/frameworks.json
 
-Each framework runs in a process of its own with the same number of threads, and they take turns. Times and speeds are
+Each contender runs in a process of its own with the same number of threads, and they take turns. Times and speeds are
 medians over the rounds; a ratio is the median of the ratios within the rounds, in brackets the smallest and the
-largest. Above 1, minicnn is faster. Compare ratios, not speeds, between machines and days. "Of one thread" is the
-speed relative to minicnn's with one thread; "of sgemm" the FLOP/s, as convolutions and linear layers count them, of
-PyTorch's when it multiplies two large matrices. Winograd's method does less than half
-of the multiplications that these count in a 3 x 3 convolution, and 8 of 20 where the kernel has 5 columns.
+largest. Above 1, minicnn is faster. A row is about the best of the peers that were measured in the same run: the one
+with the smallest ratio. Where that computes in bfloat16, the row "in float32" has the best of those that do not.
+Compare ratios, not speeds, between machines and days. "Of one thread" is the speed relative to minicnn's with one
+thread; "of sgemm" the FLOP/s, as convolutions and linear layers count them, of PyTorch's when it multiplies two large
+matrices. Winograd's method does less than half of the multiplications that these count in a 3 x 3 convolution, and 8
+of 20 where the kernel has 5 columns.
 """
 
 
@@ -73,8 +72,9 @@ def main() -> None:
         message = f"report: no JSON files in {folder}; compare.py --json FILE and kernels.py --json FILE write them"
         print(message, file=sys.stderr)
         sys.exit(2)
-    cases = sorted((r for r in records if "ratio" in r), key=lambda r: (r["case"], r["batch_size"]))
-    others = ([r for r in records if key in r] for key in ("frameworks", "startup", "epoch", "callers", "kernels"))
+    cases = sorted((r for r in records if "best" in r), key=lambda r: (r["case"], r["batch_size"]))
+    kinds = ("accuracy", "frameworks", "startup", "epoch", "callers", "kernels")
+    others = ([r for r in records if kind in r] for kind in kinds)
     text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
     text.write_text(markdown(cases, picture.name, *others), encoding="utf-8")
     print(text)
@@ -86,33 +86,40 @@ def main() -> None:
 def markdown(
     cases: list[Record],
     picture: str,
+    precise: list[Record],
     beside: list[Record],
     startups: list[Record],
     epochs: list[Record],
     callers: list[Record],
     kernels: list[Record],
 ) -> str:
-    """The cases by machine and peer, the frameworks, the first step, the epochs, calls from threads, the kernels."""
+    """The cases by machine, accuracy, frameworks, the first step, the epochs, calls from threads, the kernels."""
     parts = [_REPRODUCE]
     if cases:
         parts.append(f"![Speed relative to {_peers(cases)}]({picture})\n")
-    for (hardware, versions, peer), records in _by_conditions(cases).items():
-        label = contest.PEERS[peer].label
+    for (hardware, versions), records in _by_conditions(cases).items():
         rows = [
-            f"| case | batch | minicnn img/s | {label} img/s | ratio | minicnn ms | {label} ms "
-            f"| minicnn peak MiB | {label} peak MiB | of one thread | of sgemm | n | date |",
-            "|---|" + "---:|" * 11 + "---|",
+            "| case | batch | contender | best peer | ratio | img/s | peer's img/s | ms | peer's ms | peak MiB "
+            "| peer's peak MiB | of one thread | of sgemm | n | date |",
+            "|---|---:|---|---|" + "---:|" * 10 + "---|",
         ]
-        for r in records:
-            spread = f"({min(r['ratios']):.2f}-{max(r['ratios']):.2f})"
+        for r, pair in _pairs(records):
+            own, peer = pair["own"], pair["peer"]
             rows.append(
-                f"| {r['case']} | {r['batch_size']} | {r['minicnn_img_s']:,.0f} | {r[f'{peer}_img_s']:,.0f} "
-                f"| **{r['ratio']:.2f}** {spread} | {r['minicnn_ms']:.3f} | {r[f'{peer}_ms']:.3f} "
-                f"| {r['minicnn_peak_mib']:,.0f} | {r[f'{peer}_peak_mib']:,.0f} "
-                f"| {_or_dash(r['gain_of_threads'])} | {_or_dash(r['gflops'] and share_of_sgemm(r))} "
-                f"| {r['processes']} x {r['rounds']} x {r['seconds']:g} s | {r['date']} |"
+                f"| {_name(r, pair)} | {r['batch_size']} | {own['label']} | {peer['label']} "
+                f"| **{pair['ratio']:.2f}** ({min(pair['ratios']):.2f}-{max(pair['ratios']):.2f}) "
+                f"| {own['img_s']:,.0f} | {peer['img_s']:,.0f} | {own['ms']:.3f} | {peer['ms']:.3f} "
+                f"| {own['peak_mib']:,.0f} | {peer['peak_mib']:,.0f} | {_or_dash(r['gain_of_threads'])} "
+                f"| {_or_dash(pair['share'])} | {r['processes']} x {r['rounds']} x {r['seconds']:g} s | {r['date']} |"
             )
         parts.append(f"## {hardware}\n\n{versions}\n\n" + "\n".join(rows) + "\n")
+        parts += _contenders(records)
+    for r in precise:
+        note = (
+            f"Logits of {r['pictures']} pictures in float32 against float64: the largest error relative to the largest "
+            f"logit, and the root of the mean square. {r['hardware']}; {_versions(r)}; {r['date']}."
+        )
+        parts.append(f"## Accuracy\n\n{note}\n\n{accuracy.table(r)}\n")
     parts += [f"## Frameworks\n\n{frameworks.table(r)}\n" for r in beside]
     for r in startups:
         rows = ["| process start to first step | seconds |", "|---|---:|"]
@@ -168,55 +175,81 @@ def markdown(
     return "\n".join(parts)
 
 
+def _contenders(records: list[Record]) -> list[str]:
+    """A table of the milliseconds of all contenders, where there is more than one peer."""
+    if all(len(r["peers"]) == 1 for r in records):
+        return []
+    names = [name for name in contest.CONTENDERS if any(name in r["own"] | r["peers"] for r in records)]
+    rows = [
+        f"| case | batch | {' | '.join(contest.CONTENDERS[name].label for name in names)} |",
+        "|---|" + "---:|" * (1 + len(names)),
+    ]
+    for r in records:
+        cells = []
+        for name in names:
+            figures = (r["own"] | r["peers"]).get(name)
+            ratio = r["own"][r["best"]["any"]["own"]]["ratio"].get(name)
+            cells.append((f"{figures['ms']:.3f}" if figures else "-") + (f" ({ratio:.2f})" if ratio else ""))
+        rows.append(f"| {r['case']} | {r['batch_size']} | {' | '.join(cells)} |")
+    note = "Milliseconds of all contenders; in brackets the ratio to minicnn's fastest."
+    return [f"{note}\n\n" + "\n".join(rows) + "\n"]
+
+
 def _or_dash(value: float | None) -> str:
     return f"{value:.2f}" if value else "-"
 
 
 def chart(cases: list[Record]) -> Figure:
     """For each machine a row of panels: images per second, peak memory, gain of the threads, share of sgemm."""
-    groups = _by_conditions(cases)
-    heights = [0.9 + 0.36 * len(records) for records in groups.values()]
-    figure = Figure(figsize=(13.0, sum(heights) + 0.9), layout="constrained")
+    groups = {machine: _pairs(records) for machine, records in _by_conditions(cases).items()}
+    heights = [0.9 + 0.36 * len(pairs) for pairs in groups.values()]
+    figure = Figure(figsize=(15.0, sum(heights) + 0.9), layout="constrained")
     figure.suptitle(f"minicnn beside {_peers(cases)}", x=0.01, ha="left", fontsize=14, fontweight="bold", color=_INK)
-    rows = figure.subplots(len(groups), 4, squeeze=False, height_ratios=heights, width_ratios=[2.6, 1, 1, 1])
-    for row, ((hardware, _, peer), records) in zip(rows, groups.items(), strict=True):
-        label = contest.PEERS[peer].label
-        _speeds(row[0], f"{hardware}, {label} {records[0]['versions'][peer]}", records, peer)
-        memory = [r["minicnn_peak_mib"] / r[f"{peer}_peak_mib"] for r in records]
-        _figures(row[1], f"peak memory, of {label}'s", memory, 1.0)
-        _figures(row[2], "speed, of one thread's", [r["gain_of_threads"] for r in records], records[0]["threads"])
-        _figures(row[3], "FLOP/s, of sgemm's", [r["gflops"] and share_of_sgemm(r) for r in records], 1.0)
-    label = f"images per second, of {_peers(cases)}'s: median and range of the rounds; above 1, minicnn is faster"
+    rows = figure.subplots(len(groups), 4, squeeze=False, height_ratios=heights, width_ratios=[3.2, 1, 1, 1])
+    for row, ((hardware, _), pairs) in zip(rows, groups.items(), strict=True):
+        _speeds(row[0], hardware, pairs)
+        memory = [pair["own"]["peak_mib"] / pair["peer"]["peak_mib"] for _, pair in pairs]
+        _figures(row[1], "memory, of that peer's", memory, 1.0)
+        _figures(row[2], "speed, of one thread's", [r["gain_of_threads"] for r, _ in pairs], pairs[0][0]["threads"])
+        _figures(row[3], "FLOP/s, of sgemm's", [pair["share"] for _, pair in pairs], 1.0)
+    label = "images per second, of the best peer's: median and range of the rounds; above 1, minicnn is faster"
     rows[-1][0].set_xlabel(label, color=_FAINT, fontsize=9)
     return figure
 
 
+def _pairs(records: list[Record]) -> list[tuple[Record, Record]]:
+    """Each record with each of its headlines."""
+    return [(r, pair) for r in records for pair in headlines(r)]
+
+
+def _name(r: Record, pair: Record) -> str:
+    return f"{r['case']}, in {pair['note']}" if pair["note"] else r["case"]
+
+
 def _peers(cases: list[Record]) -> str:
     """What minicnn is compared with in these cases."""
-    return " and ".join(dict.fromkeys(contest.PEERS[_peer(r)].label for r in cases))
+    *others, last = (peer.label for name, peer in contest.PEERS.items() if any(name in r["peers"] for r in cases))
+    return f"the best of {', '.join(others)} and {last}" if others else last
 
 
-def _peer(r: Record) -> str:
-    return r.get("peer", "torch")  # the only one there was when a record did not say
-
-
-def _speeds(axes: Axes, heading: str, records: list[Record], peer: str) -> None:
-    reach = max(1.0, *(max(r["ratios"]) for r in records))
-    for position, r in enumerate(records):
-        ahead = r["ratio"] >= 1
-        axes.barh(position, r["ratio"], height=0.62, color=_BLUE if ahead else _ORANGE, zorder=2)
-        axes.plot([min(r["ratios"]), max(r["ratios"])], [position] * 2, color=_INK, linewidth=1.2, zorder=3)
-        end = max(1.0, *r["ratios"]) + 0.015 * reach
-        axes.text(end, position, f"{r['ratio']:.2f}", va="center", fontweight="bold", color=_INK, fontsize=10)
-        speeds = f"{r['minicnn_img_s']:,.0f} against {r[f'{peer}_img_s']:,.0f} img/s"
-        axes.text(end + 0.16 * reach, position, speeds, va="center", color=_FAINT, fontsize=9, bbox=_BEHIND_TEXT)
+def _speeds(axes: Axes, heading: str, pairs: list[tuple[Record, Record]]) -> None:
+    reach = max(1.0, *(max(pair["ratios"]) for _, pair in pairs))
+    for position, (_, pair) in enumerate(pairs):
+        ratio, low, high = pair["ratio"], min(pair["ratios"]), max(pair["ratios"])
+        axes.barh(position, ratio, height=0.62, color=_BLUE if ratio >= 1 else _ORANGE, zorder=2)
+        axes.plot([low, high], [position] * 2, color=_INK, linewidth=1.2, zorder=3)
+        end = max(1.0, high) + 0.015 * reach
+        axes.text(end, position, f"{ratio:.2f}", va="center", fontweight="bold", color=_INK, fontsize=10)
+        own, peer = (f"{pair[side]['label']} {pair[side]['img_s']:,.0f}" for side in ("own", "peer"))
+        place, words = end + 0.18 * reach, f"{own}, {peer} img/s"
+        axes.text(place, position, words, va="center", color=_FAINT, fontsize=9, bbox=_BEHIND_TEXT)
     axes.axvline(1, color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=4)
-    axes.text(1, -0.62, contest.PEERS[peer].label, ha="center", va="bottom", color=_INK, fontsize=9)
-    width = max(len(str(r["batch_size"])) for r in records)
-    names = [f"{r['case']}, batch {r['batch_size']:{_DIGIT_SPACE}>{width}}" for r in records]
-    axes.set_yticks(range(len(records)), names, color=_INK)
-    axes.set_xlim(0, 1.6 * reach)
-    _style(axes, heading, len(records))
+    axes.text(1, -0.62, "best peer", ha="center", va="bottom", color=_INK, fontsize=9)
+    width = max(len(str(r["batch_size"])) for r, _ in pairs)
+    names = [f"{_name(r, pair)}, batch {r['batch_size']:{_DIGIT_SPACE}>{width}}" for r, pair in pairs]
+    axes.set_yticks(range(len(pairs)), names, color=_INK)
+    axes.set_xlim(0, 2.1 * reach)
+    _style(axes, heading, len(pairs))
 
 
 def _figures(axes: Axes, heading: str, values: list[float | None], whole: float) -> None:
@@ -241,18 +274,21 @@ def _style(axes: Axes, heading: str, count: int) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _by_conditions(cases: list[Record]) -> dict[tuple[str, str, str], list[Record]]:
-    """The records in order, by what they were measured on and the peer."""
-    groups: dict[tuple[str, str, str], list[Record]] = {}
+def _by_conditions(cases: list[Record]) -> dict[tuple[str, str], list[Record]]:
+    """The records in order, by what they were measured on."""
+    groups: dict[tuple[str, str], list[Record]] = {}
     for r in cases:
-        groups.setdefault((*_conditions(r), _peer(r)), []).append(r)
+        groups.setdefault(_conditions(r), []).append(r)
     return groups
 
 
 def _conditions(r: Record) -> tuple[str, str]:
     """Hardware with the number of threads, and versions."""
-    versions = ", ".join(f"{package} {number}" for package, number in r["versions"].items())
-    return f"{r['hardware']}, {r['threads']} threads", versions
+    return f"{r['hardware']}, {r['threads']} threads", _versions(r)
+
+
+def _versions(r: Record) -> str:
+    return ", ".join(f"{package} {number}" for package, number in r["versions"].items())
 
 
 if __name__ == "__main__":

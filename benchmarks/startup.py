@@ -21,24 +21,26 @@ def main() -> None:
     options = contest.parser("The wait for the first training step", rounds=3, seconds=1e-3)
     options.add_argument("--peer", choices=contest.PEERS, default="torch", help="the other framework")
     arguments = options.parse_args()
+    case, backend = "lenet-train", "numpy"
+    setting = {"case": case, "batch_size": 128, "backend": backend, "threads": arguments.threads}
+    contest.require_able([arguments.peer], case, backend)
     contest.require(arguments.peer)
-    peer = contest.PEERS[arguments.peer]
-    setting = {"case": "lenet-train", "batch_size": 128, "backend": "numpy", "threads": arguments.threads}
+    ours, peer = contest.OWN["minicnn"], contest.PEERS[arguments.peer]
     with tempfile.TemporaryDirectory() as cache:
         os.environ["NUMBA_CACHE_DIR"] = cache
-        seconds = {"minicnn, kernels not compiled yet": _wait("cases_minicnn", setting)[0]}
-        for name, module in (("minicnn", "cases_minicnn"), (peer.label, f"cases_{arguments.peer}")):
-            waits, worker = zip(*(_wait(module, setting) for _ in range(arguments.rounds)), strict=True)
-            seconds[name] = median(waits)
+        seconds = {f"{ours.label}, kernels not compiled yet": _wait(ours, setting)[0]}
+        for contender in (ours, peer):
+            waits, worker = zip(*(_wait(contender, setting) for _ in range(arguments.rounds)), strict=True)
+            seconds[contender.label] = median(waits)
     for name, value in seconds.items():
         print(f"{name:36}{value:8.2f} s")
     record: dict[str, Any] = {"startup": seconds, **setting, "rounds": arguments.rounds}
     contest.save(arguments.json, record | contest.conditions(worker))
 
 
-def _wait(module: str, setting: dict[str, Any]) -> tuple[float, contest.Worker]:
+def _wait(contender: contest.Contender, setting: dict[str, Any]) -> tuple[float, contest.Worker]:
     """Seconds until a new process has made its first step."""
-    with contest.Worker(module, **setting) as worker:
+    with contender.start(**setting) as worker:
         return worker.wait("step"), worker
 
 

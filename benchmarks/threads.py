@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import contest
-from cases import CASES, batch, initial
+from cases import CASES, batch
 from worker import Workload
 
 THREADS = (1, 2, 4, 8)
@@ -100,11 +100,8 @@ def build(side: str, model: str, batch_size: int) -> Workload:
 
 
 def _minicnn(name: str) -> Ask:
-    minicnn = importlib.import_module("minicnn")
-    model = minicnn.models.create(name)
-    values = ((key, initial(i, key, p.shape)) for i, (key, p) in enumerate(model.named_parameters()))
-    model.load_state_dict(dict(values), strict=False)
-    predict = minicnn.compile(model)
+    model = importlib.import_module("cases_minicnn").make(name)
+    predict = importlib.import_module("minicnn").compile(model)
     return lambda x: predict(x).numpy()
 
 
@@ -120,9 +117,7 @@ def _queued(name: str) -> Ask:
 
 def _torch(name: str) -> Ask:
     torch = importlib.import_module("torch")
-    model = importlib.import_module("cases_torch").MODELS[name]().eval()
-    for position, (key, parameter) in enumerate(model.named_parameters()):
-        parameter.data = torch.from_numpy(initial(position, key, tuple(parameter.shape)))
+    model = importlib.import_module("cases_torch").make(name).eval()
 
     def predict(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

@@ -26,6 +26,7 @@ class Workload:
 
     Attributes:
         tasks: functions without arguments; what they return is not used.
+        precision: the type that the heavy operations of the tasks compute with.
         synchronize: waits until the device has done what was started.
         device: name of the GPU, None on the CPU.
         device_peak_mib: the most memory its pool has held.
@@ -33,6 +34,7 @@ class Workload:
     """
 
     tasks: dict[str, Callable[[], object]]
+    precision: str = "float32"
     synchronize: Callable[[], object] = lambda: None
     device: str | None = None
     device_peak_mib: Callable[[], float] | None = None
@@ -46,7 +48,8 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print must not get between the answers
     module, options = sys.argv[1:]
     workload = importlib.import_module(module).build(**json.loads(options))
-    print(json.dumps({"device": workload.device, **workload.facts}), file=answers, flush=True)
+    ready = {"device": workload.device, "precision": workload.precision, "tasks": list(workload.tasks)}
+    print(json.dumps(ready | workload.facts), file=answers, flush=True)
     first_calls: dict[str, float] = {}  # when they ended
     for line in sys.stdin:
         request = json.loads(line)

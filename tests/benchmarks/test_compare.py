@@ -1,19 +1,24 @@
 """The benchmarks run, measure the same work on both sides, and say what is wrong; their figures mean nothing here."""
 
+import contextlib
 import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import minicnn
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+CASES = {"lenet-train": ["torch", "torch-bf16"], "lenet-infer": ["torch-channels-last"]}
 SHORT = ("--rounds", "2", "--seconds", "0.02", "--threads", "1")
 KEYS = {
-    "case", "batch_size", "threads", "peer", "minicnn_img_s", "torch_img_s", "ratio", "minicnn_ms", "torch_ms",
-    "minicnn_peak_mib", "torch_peak_mib", "rounds", "hardware", "versions", "date",
+    "case", "batch_size", "threads", "own", "peers", "best", "gain_of_threads", "sgemm_gflops", "rounds", "hardware",
+    "versions", "date",
 }  # fmt: skip
 
 
@@ -22,34 +27,45 @@ def run(script, *arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """Let the test import the benchmarks' modules."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """A folder with the record of every case, and of the kernels."""
+    """A folder with the record of two cases, and of the kernels."""
     pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("benchmarks") / "results"
-    for case in ("lenet-train", "lenet-infer"):
-        done = run(
-            "compare.py", "--case", case, "--batch-size", 8, *SHORT, "--processes", 1, "--json", folder / f"{case}.json"
-        )
+    for case, peers in CASES.items():
+        small = ("--case", case, "--batch-size", 8, "--processes", 1, "--json", folder / f"{case}.json")
+        done = run("compare.py", *small, *SHORT, "--peer", ",".join(peers))
         assert done.returncode == 0, done.stderr
-        assert "minicnn" in done.stdout and "PyTorch" in done.stdout and "ratio" in done.stdout
+        assert "minicnn" in done.stdout and "the best peer is PyTorch" in done.stdout
     done = run("kernels.py", *SHORT, "--kernel", "conv2d", "relu_grad", "--json", folder / "kernels.json")
     assert done.returncode == 0, done.stderr
     assert "not timed" not in done.stdout
     return folder
 
 
-@pytest.mark.parametrize("case", ["lenet-train", "lenet-infer"])
-def test_record(results, case):
+@pytest.mark.parametrize("case, peers", CASES.items())
+def test_record(results, case, peers):
     record = json.loads((results / f"{case}.json").read_text())
     assert record.keys() >= KEYS
     assert (record["case"], record["batch_size"], record["threads"], record["rounds"]) == (case, 8, 1, 2)
-    assert record["peer"] == "torch"
+    assert list(record["own"]) == ["minicnn"] and list(record["peers"]) == peers
     assert record["versions"].keys() >= {"python", "minicnn", "numpy", "numba", "torch"}
-    for side in ("minicnn", "torch"):
-        assert record[f"{side}_img_s"] == pytest.approx(8000 / record[f"{side}_ms"], rel=0.01)
-        assert record[f"{side}_peak_mib"] > 20
-    assert len(record["ratios"]) == 2 and min(record["ratios"]) <= record["ratio"] <= max(record["ratios"])
+    for name, figures in (record["own"] | record["peers"]).items():
+        assert figures["precision"] == ("bfloat16" if name == "torch-bf16" else "float32")
+        assert figures["img_s"] == pytest.approx(8000 / figures["ms"], rel=0.01)
+        assert figures["peak_mib"] > 20
+    ours = record["own"]["minicnn"]
+    assert list(ours["ratio"]) == list(ours["ratios"]) == peers
+    for peer in peers:
+        assert len(ours["ratios"][peer]) == 2
+        assert min(ours["ratios"][peer]) <= ours["ratio"][peer] <= max(ours["ratios"][peer])
+    assert record["best"]["any"]["ratio"] == min(ours["ratio"].values())
 
 
 def test_kernels_record(results):
@@ -66,19 +82,73 @@ def test_report(results):
     assert results.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_report_of_two_peers_and_of_records_that_name_none(results, tmp_path):
-    text = (results / "lenet-train.json").read_text()
-    record = json.loads(text)
-    del record["peer"]
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "old.json").write_text(json.dumps(record))
-    record = json.loads(text.replace("torch", "keras")) | {"keras_img_s": 4321.0}
-    (tmp_path / "results" / "keras.json").write_text(json.dumps(record))
-    done = run("report.py", tmp_path / "results")
+def figures(precision, ms):
+    return {"precision": precision, "ms": ms, "img_s": 1000 / ms, "peak_mib": 100.0}
+
+
+def record_of(own, peers):
+    """A record of contenders by name, with precision and milliseconds; peers take twice as long in a second round."""
+    bench = importlib.import_module("compare")
+    own, peers = ({name: figures(*values) for name, values in side.items()} for side in (own, peers))
+    for ours in own.values():
+        ours["gflops"] = 50.0
+        ours["ratios"] = {name: [peer["ms"] / ours["ms"], 2 * peer["ms"] / ours["ms"]] for name, peer in peers.items()}
+        ours["ratio"] = {name: 1.5 * peer["ms"] / ours["ms"] for name, peer in peers.items()}
+    return {
+        "case": "vgg-infer", "batch_size": 1, "backend": "numpy", "threads": 2, "own": own, "peers": peers,
+        "best": bench.best(own, peers), "gain_of_threads": 1.8, "sgemm_gflops": 100.0, "processes": 1, "rounds": 2,
+        "seconds": 1.0, "hardware": "a machine", "versions": {"python": "3"}, "date": "2026-01-01",
+    }  # fmt: skip
+
+
+def pair(own, peer, ratio):
+    return {"own": own, "peer": peer, "ratio": ratio}
+
+
+def test_the_best_peer_is_that_of_the_smallest_ratio_and_beside_it_the_best_in_float32(benchmarks):
+    compare = importlib.import_module("compare")
+    record = record_of(
+        {"minicnn": ("float32", 2.0)},
+        {"torch": ("float32", 8.0), "torch-bf16": ("bfloat16", 1.0), "openvino": ("float32", 4.0)},
+    )
+    assert record["best"] == {"any": pair("minicnn", "torch-bf16", 0.75), "float32": pair("minicnn", "openvino", 3.0)}
+    first, second = compare.headlines(record)
+    assert (first["peer"]["label"], first["note"], first["share"]) == ("PyTorch bfloat16", "", 0.5)
+    assert (second["peer"]["label"], second["note"], second["ratios"]) == ("OpenVINO", "float32", [2.0, 4.0])
+    text = compare.table(record)
+    assert "the best peer is PyTorch bfloat16: ratio 0.75 (0.50 to 1.00), memory 1.00 of its" in text
+    assert "in float32 the best peer is OpenVINO: ratio 3.00" in text and "2 threads 1.80 times one" in text
+
+
+def test_contenders_of_any_precision_on_both_sides(benchmarks, monkeypatch):
+    contest, compare = (importlib.import_module(name) for name in ("contest", "compare"))
+    monkeypatch.setitem(contest.OWN, "minicnn-bf16", contest.OWN["minicnn"])
+    own = {"minicnn": ("float32", 2.0), "minicnn-bf16": ("bfloat16", 1.0)}
+    record = record_of(own, {"torch": ("float32", 8.0), "torch-bf16": ("bfloat16", 4.0)})
+    assert record["best"]["any"] == pair("minicnn-bf16", "torch-bf16", 6.0)
+    assert record["best"]["float32"] == pair("minicnn", "torch", 6.0)
+    assert len(compare.headlines(record)) == 2
+    record = record_of({"minicnn": ("float32", 2.0)}, {"torch-bf16": ("bfloat16", 4.0)})
+    assert list(record["best"]) == ["any"]
+    record = record_of({"minicnn": ("float32", 2.0)}, {"torch": ("float32", 4.0)})
+    assert len(record["best"]) == 2 and len(compare.headlines(record)) == 1
+
+
+def test_report_names_the_best_peer_of_each_row(benchmarks, tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    three = {"torch": ("float32", 8.0), "torch-bf16": ("bfloat16", 1.0), "onnxruntime": ("float32", 4.0)}
+    for name, peers in (("one", {"keras": ("float32", 9.0)}), ("three", three)):
+        (folder / f"{name}.json").write_text(json.dumps(record_of({"minicnn": ("float32", 2.0)}, peers)))
+    done = run("report.py", folder)
     assert done.returncode == 0, done.stderr
     report = (tmp_path / "results.md").read_text()
-    assert report.count("| lenet-train | 8 |") == 2 and "| PyTorch img/s |" in report and "| Keras img/s |" in report
-    assert "| 4,321 |" in report.split("| Keras img/s |")[1]
+    assert "the best of PyTorch, PyTorch bfloat16, ONNX Runtime and Keras]" in report
+    assert "| vgg-infer | 1 | minicnn | Keras | **6.75** (4.50-9.00) | 500 | 111 | 2.000 | 9.000 |" in report
+    assert "| vgg-infer | 1 | minicnn | PyTorch bfloat16 | **0.75** " in report
+    assert "| vgg-infer, in float32 | 1 | minicnn | ONNX Runtime | **3.00** " in report
+    assert "| vgg-infer | 1 | 2.000 | 8.000 (6.00) | 1.000 (0.75) | 4.000 (3.00) | - |" in report
+    assert "| vgg-infer | 1 | 2.000 | - | - | - | 9.000 (6.75) |" in report
 
 
 def test_report_without_results(tmp_path):
@@ -96,6 +166,8 @@ def test_report_without_results(tmp_path):
         ("--case", "lenet-train", "--seconds", "-1"),
         ("--case", "lenet-train", "--threads", "100000"),
         ("--case", "lenet-train", "--peer", "minicnn"),
+        ("--case", "lenet-train", "--peer", "torch,"),
+        ("--case", "lenet-train", "--peer", "all,torch"),
     ],
 )
 def test_wrong_arguments(wrong):
@@ -112,13 +184,99 @@ def run_without(package, script, *arguments):
 
 @pytest.mark.parametrize(
     "peer, package, remedy",
-    [("torch", "torch", 'pip install -e ".[bench]"'), ("keras", "tensorflow", "pip install tensorflow")],
+    [("torch-bf16", "torch", 'pip install -e ".[bench]"'), ("keras", "tensorflow", "pip install tensorflow")],
 )
 @pytest.mark.parametrize("script, case", [("compare", ("--case", "lenet-train")), ("startup", ())])
 def test_without_the_peer(peer, package, remedy, script, case):
     done = run_without(package, script, *case, "--peer", peer)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and remedy in done.stderr
+
+
+@pytest.mark.parametrize("peer, package", [("onnxruntime", "onnxruntime"), ("openvino", "onnxscript")])
+def test_without_a_peer_that_predicts(peer, package):
+    done = run_without(package, "compare", "--case", "lenet-infer", "--peer", peer)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and f'pip install -e ".[{peer}]"' in done.stderr
+
+
+@pytest.mark.parametrize(
+    "peer, case, words",
+    [
+        ("onnxruntime", ("--case", "lenet-train"), "ONNX Runtime: expected a case of inference, received lenet-train"),
+        ("torch,openvino", ("--case", "vgg-train"), "OpenVINO: expected a case of inference, received vgg-train"),
+        ("keras", ("--case", "resnet18-infer"), "Keras: expected a case of lenet or vgg, received resnet18-infer"),
+        ("openvino", ("--case", "vgg-infer", "--backend", "cupy"), "OpenVINO: expected --backend numpy, received cupy"),
+    ],
+)
+def test_what_a_peer_cannot_do_is_one_line(peer, case, words):
+    done = run("compare.py", *case, "--peer", peer)
+    assert (done.returncode, done.stderr) == (2, words + "\n")
+
+
+def test_all_peers_are_those_that_are_installed_and_can_do_the_case(benchmarks, monkeypatch):
+    contest = importlib.import_module("contest")
+    torch = ["torch", "torch-channels-last", "torch-bf16"]
+    monkeypatch.setattr(contest.Contender, "is_installed", lambda self: True)
+    assert contest.able("vgg-infer", "numpy") == [*torch, "onnxruntime", "openvino", "keras"]
+    assert contest.able("resnet20-infer", "numpy") == [*torch, "onnxruntime", "openvino"]
+    assert contest.able("lenet-train", "numpy") == [*torch, "keras"]
+    assert contest.able("lenet-infer", "cupy") == torch
+    monkeypatch.setattr(contest.Contender, "is_installed", lambda self: False)
+    with pytest.raises(SystemExit) as stopped:
+        contest.able("lenet-infer", "numpy")
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "precision, difference, same", [("float32", 5e-4, True), ("float32", 5e-3, False), ("bfloat16", 5e-3, True),
+    ("bfloat16", 0.04, False), ("float32", float("nan"), False)],
+)  # fmt: skip
+def test_logits_may_differ_as_much_as_the_precision_makes_them(benchmarks, precision, difference, same):
+    contest = importlib.import_module("contest")
+    ours = SimpleNamespace(ready={"logits": [[2.0, -4.0]], "precision": "float32"})
+    peer = SimpleNamespace(ready={"logits": [[2.0, -4.0 - 4 * difference]], "precision": precision})
+    with contextlib.nullcontext() if same else pytest.raises(SystemExit, match="do not do the same work"):
+        contest.require_same_work("lenet-infer", [ours, peer])
+
+
+def test_predictions_of_the_runtimes(tmp_path):
+    peers = ["onnxruntime", "openvino"]
+    for package in ("torch", "onnxscript", *peers):
+        pytest.importorskip(package)
+    file = tmp_path / "record.json"
+    done = run("compare.py", "--case", "resnet20-infer", "--batch-size", 2, *SHORT, "--processes", 1, "--json", file,
+               "--peer", ",".join(peers))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr.replace(
+        "minicnn: compiling CPU kernels, once on this machine (some seconds) ...", ""
+    ).strip()
+    record = json.loads(file.read_text())
+    assert list(record["peers"]) == peers and record["sgemm_gflops"] is None
+    assert record["versions"].keys() >= {"onnxruntime", "openvino"}
+
+
+@pytest.mark.parametrize("name", ["lenet", "vgg", "resnet20", "resnet18"])
+def test_twins(torch, benchmarks, name):
+    cases, ours, theirs = (importlib.import_module(name) for name in ("cases", "cases_minicnn", "cases_torch"))
+    x, _ = cases.batch(2)
+    with torch.no_grad():
+        expected = theirs.make(name).eval()(torch.from_numpy(x)).numpy()
+    found = ours.make(name).eval()(minicnn.Tensor(x)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_accuracy(torch, tmp_path):
+    file = tmp_path / "results" / "accuracy.json"
+    done = run("accuracy.py", "--model", "lenet", "vgg", "--pictures", 16, "--json", file)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(file.read_text())["accuracy"]
+    assert [(row["model"], row["batch_size"]) for row in rows] == [("lenet", 16), ("lenet", 1), ("vgg", 16), ("vgg", 1)]
+    for row in rows:
+        assert 1e-8 < row["torch_rms"] < 1e-5 and row["minicnn_rms"] < 3 * row["torch_rms"]
+        assert row["ratio_max"] == pytest.approx(row["minicnn_max"] / row["torch_max"])
+    assert run("report.py", file.parent).returncode == 0
+    assert done.stdout.strip() in file.parent.with_suffix(".md").read_text()
 
 
 def test_a_worker_that_cannot_start_ends_the_run_with_its_words(monkeypatch, capfd):
@@ -242,15 +400,8 @@ def test_keras_record(keras_cases, tmp_path):
     small = ("--case", "vgg-train", "--batch-size", 4, "--processes", 1, "--json", tmp_path / "record.json")
     done = run("compare.py", *SHORT, *small, "--peer", "keras")
     assert done.returncode == 0, done.stderr
-    assert not done.stderr and "Keras" in done.stdout and "of Keras's" in done.stdout
+    assert not done.stderr and "the best peer is Keras" in done.stdout
     record = json.loads((tmp_path / "record.json").read_text())
-    assert record["peer"] == "keras" and "keras" in record["versions"]
-    assert record["keras_img_s"] == pytest.approx(4000 / record["keras_ms"], rel=0.01)
-
-
-@pytest.mark.parametrize("case, backend", [("resnet18-train", "numpy"), ("lenet-train", "cupy")])
-def test_what_keras_does_not_have(keras_cases, capsys, case, backend):
-    with pytest.raises(SystemExit) as stopped:
-        keras_cases.build(case, 4, backend)
-    assert stopped.value.code == 2
-    assert case in capsys.readouterr().err
+    assert record["best"]["any"]["peer"] == "keras" and "keras" in record["versions"]
+    figures = record["peers"]["keras"]
+    assert figures["img_s"] == pytest.approx(4000 / figures["ms"], rel=0.01)
