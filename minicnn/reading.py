@@ -59,7 +59,7 @@ class Readable:
 
     def tolist(self) -> Any:
         """Return nested lists of Python numbers."""
-        check_readable("tolist")
+        check_readable("numpy")
         return backend.to_numpy(self._data).tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

@@ -154,8 +154,8 @@ def test_files_stay_short(path):
 # The compiler
 
 
-PASSES = ["program", "graph", "record", "lower", "rules", "fuse", "schedule", "allocate", "encode", "profile", "run"]
-PASSES += ["report", "plan", "memory", "passes", "__init__"]
+PASSES = ["program", "graph", "record", "lower", "rules", "channels", "binding", "constants", "fuse", "schedule"]
+PASSES += ["allocate", "planes", "encode", "profile", "run", "report", "plan", "memory", "passes", "__init__"]
 
 
 def test_passes_import_earlier_ones_alone():

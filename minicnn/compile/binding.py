@@ -115,6 +115,8 @@ class Binding:
     def load(self, source: Value, region: Region) -> Callable[[], None]:
         """A copy of an array."""
         view, array = self.view(region), self.array(source)
+        if region.shape != source.shape:  # a list of channels, filled up to whole vectors
+            view = view[: source.shape[0]]
         return lambda: np.copyto(view, array())
 
     def reduce(self, partial: Region, region: Region) -> Callable[[], None]:
@@ -150,10 +152,10 @@ class Binding:
 
         return run
 
-    def shifted(self, source: Value | None, terms: Region, region: Region) -> Callable[[], None]:
+    def shifted(self, source: Value | None, terms: Region, outputs: int, region: Region) -> Callable[[], None]:
         """A bias (or none) under p x + q of a batch norm behind it."""
-        scale, offset = self.view(terms)[:, : region.size]
-        array, out = None if source is None else self.array(source), self.view(region)
+        scale, offset = self.view(terms)[:, :outputs]
+        array, out = None if source is None else self.array(source), self.view(region)[:outputs]
 
         def run() -> None:
             out[...] = offset if array is None else scale * array() + offset
@@ -166,7 +168,14 @@ class Binding:
         """A weight (O, C, ...) as vectors of LANES outputs, step by step, and behind it the bias in such vectors."""
         weights, biases = self.array(source), None if bias is None else self.array(bias)
         pack, out = self.machine.pack, self.view(region)
-        return lambda: pack(weights(), None if biases is None else biases(), groups, out)
+        if out.ndim == 1:
+            return lambda: pack(weights(), None if biases is None else biases(), groups, out)
+
+        def run() -> None:  # at each point of a transform
+            for weight, packed in zip(weights(), out, strict=True):
+                pack(weight, None, groups, packed)
+
+        return run
 
     def statistics(self, partial: Region, out: tuple[Region, Region], pixels: int) -> Callable[[], None]:
         """Mean and variance of the batch from those of its blocks (Chan et al., 1979)."""

@@ -7,6 +7,11 @@ from minicnn.compile.graph import Block, Layout, Region
 from minicnn.compile.lower import Lowering
 from minicnn.compile.program import Call, Value
 
+_APART = 16
+_CYCLES_A_FLOAT = 0.6
+"""What a weight from the memory takes, which is read once a batch."""
+_ONE_TAP = ((1, 1), (1, 1), (0, 0), (1, 1))
+_THREE = ((3, 3), (1, 1), (1, 1), (1, 1))
 _PIXELS = 8
 """Pixels in a row of all images from which the zeros above and below a picture are left out, not multiplied."""
 
@@ -32,8 +37,66 @@ def _conv2d(low: Lowering, call: Call) -> bool:
     if not low.is_batch(x) or weight.call is not None:
         return False
     window = weight.shape[2:], stride, padding, dilation
-    _products(low, low.block(x), x.shape[1:], weight, bias, call.outputs[0], window, groups)
+    y = call.outputs[0]
+    edge = _edge(low, weight.shape, y.shape) if window == _THREE and groups == 1 else 0
+    if edge:
+        _winograd(low, low.block(x), weight, bias, y, edge)
+    else:
+        _products(low, low.block(x), x.shape[1:], weight, bias, y, window, groups)
     return True
+
+
+def _edge(low: Lowering, weight: tuple[int, ...], result: tuple[int, ...]) -> int:
+    """Return the outputs along one axis of the tiles that are estimated to be fastest, 0 for none.
+
+    In cycles of two threads, which all shapes of a model agree on whatever the threads are: products run at the
+    processor's rate or wait for the weights, and the transforms take some cycles for each vector.
+    """
+    outputs, inputs, *_ = weight
+    batch, _, height, width = result
+    vectors = -(-outputs // low.layout.lanes)
+
+    def cycles(points: int, tiles: int) -> float:
+        return points * inputs * max(tiles * vectors / 4, outputs * _CYCLES_A_FLOAT)
+
+    costs = {0: cycles(9, batch * height * width)}
+    for edge in (2, 4):
+        points, tiles = (edge + 2) ** 2, batch * height * width // edge**2
+        if height % edge == width % edge == 0 and min(inputs, outputs) >= 16:
+            transforms = 3 * points * tiles * (vectors + -(-inputs // low.layout.lanes))
+            costs[edge] = cycles(points, low.machine.up(tiles, 4)) + transforms
+    return min(costs, key=costs.__getitem__)
+
+
+def _winograd(low: Lowering, x: Block, weight: Value, bias: Value | None, y: Value, edge: int) -> None:
+    """Append a convolution by 3 x 3: the points of x, products at each of them, and what they are in y."""
+    outputs, inputs, *_ = weight.shape
+    points, block = (edge + 2) ** 2, low.new_block(y)
+    filters = Region((points, outputs, inputs))
+    packed = Region((points, low.machine.packed_size((outputs, inputs), 1)))
+    low.add_call("filters", "region", source=weight, region=filters, adjoint=False)
+    low.add_call("packed", "region", source=filters, bias=None, groups=1, region=packed)
+    offset = None
+    if bias is not None:
+        offset = Region((low.machine.up(outputs, low.layout.lanes),))
+        low.add_call("load", "region", source=bias, region=offset)
+    tiles = block.height * block.width // edge**2
+    # points lie some floats apart: at a distance of a power of two all would take the same place in caches
+    x_points, y_points = (Region((points, b.channels * tiles * low.layout.lanes + _APART)) for b in (x, block))
+    low.add_instruction("channel_spread", halos={"x": (1, 1)}, edge=edge, x=x, size=_tiles(x, edge), y=x_points)
+    low.add_instruction(
+        "channel_products", x=x_points, weight=packed, size=(inputs, 1, tiles), weight_shape=(outputs, inputs),
+        window=_ONE_TAP, framed=False, groups=1, added=None, floor=-np.inf, y=y_points,
+    )  # fmt: skip
+    low.add_instruction(
+        "channel_gather", edge=edge, x=y_points, size=_tiles(block, edge), bias=offset, added=None, floor=-np.inf,
+        y=block,
+    )  # fmt: skip
+
+
+def _tiles(block: Block, edge: int) -> tuple[int, int, int]:
+    """Return planes, and rows and columns of tiles."""
+    return block.channels, block.height // edge, block.width // edge
 
 
 def _linear(low: Lowering, call: Call) -> bool:

@@ -24,10 +24,11 @@ from minicnn.compile.program import PerReplay, Program, Value
 def constant_nodes(graph: Graph, machine: Any) -> tuple[Node, ...]:
     """Return the nodes whose results are the same in every replay, as long as nobody edits a tensor."""
     known: set[Thing] = {*versions(graph.program), *graph.program.fixed}
+    inside = {thing for node in graph.nodes for thing in _read_inside(node, machine)}
     found = []
     for node in graph.nodes:
         of_python = node.kind not in machine.INSTRUCTIONS and node.kind != "reshape"
-        if of_python and _is_pure(node) and known.issuperset(node.reads):
+        if of_python and _is_pure(node) and known.issuperset(node.reads) and inside.isdisjoint(node.writes):
             known.update(node.writes)
             found.append(node)
     return tuple(found)
@@ -39,6 +40,14 @@ def versions(program: Program) -> dict[Value, Version]:
     of_array = {id(array): tensor._version for tensor, array, _ in program.tensors}
     states = {v for call in program.calls for v in call.reads() if v.call is None and v not in program.inputs}
     return {v: of_array[id(v.array)] for v in states if id(v.array) in of_array and v.memory not in edited}
+
+
+def _read_inside(node: Node, machine: Any) -> list[Thing]:
+    """Return the regions that a node reads in the memory of the plan alone."""
+    if node.kind in ("matrix", "matrices"):
+        return list(node.reads)
+    kinds = machine.INSTRUCTIONS[node.kind].operands if node.kind in machine.INSTRUCTIONS else {}
+    return [v for name, v in node.operands.items() if kinds.get(name) == "word" and isinstance(v, Region)]
 
 
 def _is_pure(node: Node) -> bool:

@@ -13,9 +13,8 @@ import numpy as np
 from minicnn.compile.allocate import Allocation, strip
 from minicnn.compile.constants import Constants
 from minicnn.compile.graph import Block, Graph, Node, Region
+from minicnn.compile.planes import EXPANDED, Operands
 from minicnn.compile.schedule import Schedule
-
-Operands = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -143,6 +142,10 @@ class _Encoder:
         if region in self.graph.constants:
             return -(self.constants.address(region) + offset)
         return self.allocation.places[region].at + offset
+
+    def moved(self, address: int, offset: int) -> int:
+        """Return an address of :meth:`inside`, further on."""
+        return address + offset if address >= 0 else address - offset
 
     def _pixels(self, blocks: list[Block]) -> tuple[int, int, int]:
         """Return the size of blocks of one size; where none has a halo, their channels are one long row."""
@@ -296,116 +299,11 @@ def _matrix(encoder: _Encoder, gy: Region, x: Region, region: Region) -> tuple[l
     return [operands], -(-outputs // high)
 
 
-_SHARED = 1 << 13
-"""Vectors of multiply-adds, or of pixels, from which work is divided among threads that share a program."""
-_PIECES = 16
-"""Into how many pieces at most: many enough for a thread that is late, and the same whatever the threads."""
-
-
-def _image_by_image(encoder: _Encoder, **operands: Any) -> Iterator[Operands]:
-    """Between images and planes: an instruction for each image."""
-    batch = encoder.graph.program.batch
-    block = next(v for v in operands.values() if isinstance(v, Block))
-    name = next(name for name, v in operands.items() if v is block)
-    at, step, plane, row = encoder.allocation.view(block)
-    for image in range(batch):
-        view = at + image * block.channels // batch * plane, step, plane, row
-        yield operands | {"image": image, name: view}
-
-
-def _channel_affine(encoder: _Encoder, terms: Region, **operands: Any) -> Iterator[Operands]:
-    yield operands | {"terms": terms, "groups": terms.shape[1] // encoder.lanes}
-
-
-def _channel_products(
-    encoder: _Encoder, x: Block, y: Block, weight: Region, size: Any, weight_shape: Any, window: Any, framed: bool,
-    groups: int, added: Block | None, floor: float,
-) -> Iterator[Operands]:  # fmt: skip
-    """Instructions for each group of pixels that see the same taps, and each run of planes that see the same channels.
-
-    A large weight is divided by planes, so that each thread reads a part of it; else pixels are.
-    """
-    machine, batch, offsets, lanes = encoder.machine, encoder.graph.program.batch, encoder.offsets, encoder.lanes
-    x_at, _, x_plane, x_row = encoder.allocation.view(x)
-    y_at, _, y_plane, y_row = encoder.allocation.view(y)
-    x_images, y_images = (np.arange(batch) * (b.channels // batch) * p for b, p in ((x, x_plane), (y, y_plane)))
-    steps, vectors = machine.steps(weight_shape, groups), y.channels // batch
-    for places, starts, seen in _pixels_and_taps(machine, y, size, window, framed, x_row, y_row):
-        results, begins = np.add.outer(y_images, places).ravel(), np.add.outer(x_images, starts).ravel()
-        for first, count, channels in machine.runs(weight_shape, groups):
-            factors, distances = np.array(seen or [(0, 0)]).T
-            if window is None:
-                channels = range(size[0])
-            if channels:
-                numbers, taps = np.arange(len(channels))[:, None], math.prod(size[1:] if window is None else window[0])
-                factors = numbers * taps + factors
-                distances = (
-                    (numbers + channels.start) // lanes * x_plane + (numbers + channels.start) % lanes + distances
-                )
-            x_first = x_at if channels else x_at + first * x_plane
-            if not seen:  # the bias alone
-                factors, distances, begins, x_first = factors.ravel()[:1], np.zeros(1), 0 * begins, 0
-            common: Operands = {
-                "weight_row": steps * lanes, "x": (x_first, 0), "y_row": y_plane, "is_sum": int(added is not None),
-                "weight_steps": offsets(factors * lanes), "x_steps": offsets(distances), "steps": np.size(distances),
-                "floor": floor,
-            }  # fmt: skip
-            for start, rows, shape in machine.tiles_for_channels(count, len(results)):
-                high, wide = machine.CHANNEL_TILES[shape]
-                pieces = min(_PIECES, rows * len(results) * np.size(distances) // _SHARED)
-                by_planes = rows * steps * lanes > _SHARED * lanes and rows > high
-                down = _divided(rows, high, pieces if by_planes else 1)
-                right = _divided(len(results), wide, 1 if by_planes else pieces)
-                for (i, planes), (j, pixels) in product(down, right):
-                    plane = first + start + i
-                    yield common | {
-                        "shape": machine.DEPTHWISE if not channels else shape, "rows": planes, "columns": pixels,
-                        "weight": (encoder.inside(weight, plane * steps * lanes) if seen else 0, 0),
-                        "bias": encoder.inside(weight, (vectors * steps + plane) * lanes),
-                        "y": (y_at + plane * y_plane, 0),
-                        "y_columns": offsets(results[j : j + pixels], wide),
-                        "x_columns": offsets(begins[j : j + pixels], wide),
-                    }  # fmt: skip
-
-
-def _pixels_and_taps(
-    machine: Any, y: Block, size: Any, window: Any, framed: bool, x_row: int, y_row: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]]:
-    """Yield groups of pixels of an image: where they are in y, where they begin in x, and the taps that they see."""
-    lanes = machine.LANES
-    if window is None:
-        _, height, width = size
-        taps = [(i * width + j, i * x_row + j * lanes) for i in range(height) for j in range(width)]
-        yield np.zeros(1, dtype=int), np.zeros(1, dtype=int), taps
-        return
-    (_, width), *_ = window
-    vertical, horizontal = zip(*window, strict=True)
-    rows = machine.sweeps(*vertical, size[1], y.height, adjoint=False, halo=framed)
-    columns = machine.sweeps(*horizontal, size[2], y.width, adjoint=False, halo=True)
-    for down, right in product(rows, columns):
-        yield (
-            np.add.outer(np.array(down.places) * y_row, np.array(right.places) * lanes).ravel(),
-            np.add.outer(np.array(down.starts) * x_row, np.array(right.starts) * lanes).ravel(),
-            [(u * width + v, i * x_row + j * lanes) for u, i in down.taps for v, j in right.taps],
-        )
-
-
-def _divided(length: int, multiple: int, pieces: int) -> list[tuple[int, int]]:
-    """Return first and number of each of some pieces, in whole multiples but for the last."""
-    wholes = -(-length // multiple)
-    ends = [min(length, multiple * (wholes * (i + 1) // max(pieces, 1))) for i in range(max(pieces, 1))]
-    return [(start, end - start) for start, end in zip([0, *ends], ends, strict=False) if end > start]
-
-
 _EXPANDED: dict[str, Callable[..., Any]] = {
-    "channel_affine": _channel_affine,
-    "channel_products": _channel_products,
+    **EXPANDED,
     "copy": _copy,
-    "feed_channels": _image_by_image,
     "products": _products,
-    "read_channels": _image_by_image,
     "winograd": _winograd,
-    "write_channels": _image_by_image,
     "winograd_gradient": _winograd_gradient,
     "winograd_operands": _winograd_operands,
     "weight_gradient": _weight_gradient,

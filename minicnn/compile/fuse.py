@@ -31,7 +31,8 @@ def without_unread(nodes: Sequence[Node], graph: Graph) -> tuple[Node, ...]:
 
 
 _WEIGHTS = ("load", "filters", "packed", "affine_terms")
-_PRODUCTS = ("products", "winograd", "channel_products")
+_SUMS = ("products", "winograd", "gather_rows", "channel_products", "channel_gather")
+"""What ends with a bias and a floor: products, or what brings them back from the points of a transform."""
 
 
 def _folded(nodes: Sequence[Node], constant: Collection[Node]) -> list[Node]:
@@ -41,53 +42,59 @@ def _folded(nodes: Sequence[Node], constant: Collection[Node]) -> list[Node]:
     """
     makers = {thing: node for node in nodes for thing in node.writes}
     readers = _readers(nodes)
-    made: dict[Node, list[Node]] = {}  # in the place of products
-    dropped = set()
-    for node in nodes:
-        maker = makers.get(node.operands["a"]) if node.kind in ("affine", "channel_affine") else None
-        if maker is None or maker.kind not in _PRODUCTS or maker in made or maker.operands.get("adjoint"):
+    before = [node for node in nodes if node in constant]
+    changed: dict[Node, Node | None] = dict.fromkeys(before)
+    for norm in nodes:
+        if norm.kind not in ("affine", "channel_affine"):
             continue
-        weight, terms = makers[maker.operands["weight"]], makers[node.operands["terms"]]
-        if len(readers[node.operands["a"]]) == 1 and weight in constant and terms in constant:
-            made[maker] = _with_terms(maker, weight, makers, node)
-            dropped.add(node)
-    # the terms may be made after the products
-    early = {terms: None for node in dropped for terms in (makers[node.operands["terms"]],)}
-    first = [n for n in nodes if n in constant]
-    others = [n for n in nodes if n not in constant and n not in dropped]
-    if not early:
-        return list(nodes)
-    return first + [n for node in others for n in made.get(node, [node])]
+        x = norm.operands["a"]
+        last = makers.get(x)
+        if last is None or last.kind not in _SUMS or len(readers[x]) > 1:
+            continue
+        products = last if "weight" in last.operands else makers[last.operands["x"]]
+        weight = products.operands["weight"]
+        chain = [makers[weight]]
+        while isinstance(chain[0].operands["source"], Region):
+            chain.insert(0, makers[chain[0].operands["source"]])
+        if products.operands.get("adjoint") or not {*chain, makers[norm.operands["terms"]]} <= set(constant):
+            continue
+        made, scaled, shifted = _with_norm(chain, last, norm, makers)
+        before += made
+        ends = {"floor": norm.operands["floor"]} | ({"bias": shifted} if "bias" in last.operands else {})
+        changed[norm] = None
+        changed[products] = products.exchanged(weight, scaled)
+        changed[last] = (changed.get(last) or last).exchanged(x, norm.operands["y"], **ends)
+    return [*before, *(node for node in (changed.get(node, node) for node in nodes) if node)]
 
 
-def _with_terms(products: Node, weight: Node, makers: Mapping[Thing, Node], norm: Node) -> list[Node]:
-    """Return products with a batch norm behind them, and before them what makes the weight and the bias of both."""
-    source, terms = weight.operands["source"], norm.operands["terms"]
-    packed = weight.kind == "packed"
-    bias = weight.operands["bias"] if packed else products.operands["bias"]
-    if isinstance(bias, Region):
-        bias = makers[bias].operands["source"]
+def _with_norm(
+    chain: Sequence[Node], last: Node, norm: Node, makers: Mapping[Thing, Node]
+) -> tuple[list[Node], Region, Region]:
+    """Return nodes that make a weight and a bias with a batch norm in them, and where they are.
+
+    chain: what makes the weight, the first from a tensor; last: what adds the bias, unless that is packed with it.
+    """
+    source, terms = chain[0].operands["source"], norm.operands["terms"]
+    outputs, is_packed = source.shape[0], "bias" not in last.operands
+    bias = (chain[-1] if is_packed else last).operands["bias"]
+    weight, shifted = Region(source.shape), Region((outputs if is_packed else terms.shape[1],))
 
     def call(kind: str, **operands: Any) -> Node:
-        return Node(kind, operands, ("region",), norm.call)
+        return Node(kind, operands | {"terms": terms}, ("region",), norm.call)
 
-    outputs = source.shape[0]
-    scaled, shifted = Region(source.shape), Region((outputs,))
-    before = [
-        call("scaled", source=source, terms=terms, region=scaled),
-        call("shifted", source=bias, terms=terms, region=shifted),
-    ]
-    floor = {"floor": norm.operands["floor"]}
-    if weight.kind == "load":
-        folded = products.exchanged(products.operands["weight"], scaled, bias=shifted, **floor)
-    else:
-        region = Region(weight.operands["region"].shape)
-        options = {"bias": shifted} if packed else {}
-        before.append(replace(weight, operands={**weight.operands, "source": scaled, "region": region, **options}))
-        folded = products.exchanged(
-            products.operands["weight"], region, **floor, **({} if packed else {"bias": shifted})
-        )
-    return [*before, folded.exchanged(products.operands["y"], norm.operands["y"])]
+    made = [
+        call("scaled", source=source, region=weight),
+        call("shifted", source=makers[bias].operands["source"] if isinstance(bias, Region) else bias, outputs=outputs,
+             region=shifted),
+    ]  # fmt: skip
+    for node in chain:
+        if node.kind != "load":
+            operands = {**node.operands, "source": weight, "region": Region(node.operands["region"].shape)}
+            if is_packed and node.kind == "packed":
+                operands["bias"] = shifted
+            made.append(replace(node, operands=operands))
+            weight = operands["region"]
+    return made, weight, shifted
 
 
 def _added(nodes: Sequence[Node]) -> list[Node]:
@@ -99,7 +106,7 @@ def _added(nodes: Sequence[Node]) -> list[Node]:
             continue
         other, x = sorted((node.operands["a"], node.operands["b"]), key=places.__getitem__)
         products = done.get(places[x])
-        if products is None or products.kind != "channel_products" or len(readers[x]) > 1:
+        if products is None or products.kind not in _SUMS[-2:] or len(readers[x]) > 1:
             continue
         if products.operands["added"] is None and products.operands["floor"] == -math.inf:
             y = done.pop(i).operands["y"]

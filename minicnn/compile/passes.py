@@ -34,6 +34,7 @@ def lowered(program: Program, machine: Any) -> Graph:
     """Lower in the layout for few images, where that suits, or in the one for many."""
     if program.batch <= _FEW:
         graph = lower(program, machine, channels(machine.LANES, program.batch))
-        if not any(node.kind == "call" and node.call and node.call.flop() for node in graph.nodes):
+        is_whole = not any(node.kind == "call" and node.call and node.call.flop() for node in graph.nodes)
+        if is_whole and any(node.kind == "channel_products" for node in graph.nodes):
             return graph
     return lower(program, machine, interleaved(machine.LANES))

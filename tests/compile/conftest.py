@@ -13,7 +13,7 @@ def verified(monkeypatch):
     seen = {}
 
     def scheduled(phases, graph, machine):
-        seen["graph"] = graph
+        seen[id(phases)] = phases, graph
         verify.schedule(phases, graph, machine)
 
     def watch(name, check):
@@ -29,9 +29,8 @@ def verified(monkeypatch):
     watch("lower", lambda graph, program, machine, layout: verify.graph(graph, machine))
     watch("fuse", lambda graph, _, machine, constant: verify.graph(graph, machine, unique=False))
     watch("schedule", scheduled)
-    watch(
-        "rematerialise", lambda phases, _: verify.schedule(phases, seen.pop("graph"), backend.package("numpy").machine)
-    )
+    machine = backend.package("numpy").machine
+    watch("rematerialise", lambda result, phases: verify.schedule(result, seen.pop(id(phases))[1], machine))
     watch("allocate", lambda result, phases, graph, machine: verify.allocation(*result, graph))
     watch("encode", lambda code, *_: verify.code(code))
 

@@ -28,7 +28,7 @@ def widened(model):
 
 
 def check(build, count, shape, replays=2, few=None):
-    """Compare compiled predictions with eager float64; -> kinds of the plan's nodes; few: whether lanes are channels."""
+    """Compare compiled predictions with eager float64; -> kinds of the plan's nodes; few: are lanes channels?"""
     model, wide = Run(build, compiled=False).model, widened(Run(build, compiled=False).model)
     compiled = minicnn.compile(model)
     for x, _ in batches(replays, (count, *shape)):

@@ -96,7 +96,7 @@ ALONE = {  # name: function, the instructions it needs
     "norm relu": (inner(lambda m, h: F.relu(m.norm(h))), NORM | {"relu_grad"}),
     "norm without affine": (inner(lambda m, h: m.bare(h)), NORM),
     "norm without statistics": (inner(lambda m, h: m.batch(h)), NORM),
-    "norm in evaluation": (inner(lambda m, h: m.frozen(h)), NORM - {"moments", "statistics"}),
+    "norm in evaluation": (inner(lambda m, h: m.frozen(h)), NORM - {"moments", "statistics", "affine_terms"}),
     "norm between halos": (inner(lambda m, h: m.padded(m.norm(m.padded(h)))), NORM),
     "norm of vectors": (lambda m, x: m.fc(m.flat(flat(m.first(x)))), NORM),
     "dropout": (inner(lambda m, h: F.dropout(h, 0.3)), {"dropout"}),

@@ -106,4 +106,4 @@ def test_each_backend_uses_its_own_kernels(name):
         compiled = minicnn.compile(lambda x: model(x))
         np.testing.assert_allclose(compiled(X).numpy(), model(Tensor(X)).numpy(), rtol=1e-4, atol=1e-5)
         (plan,) = compiled.plans.values()
-        assert any(n.kind == "products" for n in nodes_of(plan)) == (name == "numpy")
+        assert any(n.kind == "channel_products" for n in nodes_of(plan)) == (name == "numpy")

@@ -109,7 +109,7 @@ def test_one_transform_serves_all_that_read_it():
     for found, expected in zip(compiled(x), train(Tensor(x)), strict=True):
         np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=2e-5 * np.abs(expected.numpy()).max())
     found = kinds(compiled)
-    assert found["spread_rows"] == 1 and found["gather_rows_grad"] == 2 and found["filters"] == 2
+    assert found["spread_rows"] == 1 and found["gather_rows_grad"] == 2 and "filters" not in found  # a constant
 
 
 def test_points_are_not_kept_between_phases():

@@ -111,9 +111,9 @@ def tiles_for_channels(rows: int, columns: int) -> list[tuple[int, int, int]]:
         high = CHANNEL_TILES[4][0]
         done = rows // high * high
         tiles += [(0, done, 4)] if done else []
-    high = CHANNEL_TILES[0][0]
-    whole = (rows - done) // high * high
-    tiles += [(done, whole, 0)] if whole else []
+    high, wide = CHANNEL_TILES[0]
+    whole, narrow = (rows - done) // high * high, CHANNEL_TILES[5][1]
+    tiles += [(done, whole, 5 if up(columns, narrow) < up(columns, wide) else 0)] if whole else []
     done += whole
     if done < rows:
         tiles.append((done, rows - done, high - (rows - done)))

@@ -25,7 +25,9 @@ TILES = ((6, 4), (8, 3), (16, 1)) if _WIDE else ((6, 2), (4, 3), (8, 1))
 """ROWS x COLUMNS of the tiles: 24 accumulators where there are 32 vector registers, 12 where there are 16; the last is
 for a single pixel."""
 CHANNEL_TILES = (
-    ((4, 6), (3, 8), (2, 10), (1, 8), (16, 1), (1, 8)) if _WIDE else ((4, 3), (3, 4), (2, 6), (1, 8), (8, 1), (1, 8))
+    ((4, 6), (3, 8), (2, 10), (1, 8), (16, 1), (4, 4), (1, 8))
+    if _WIDE
+    else ((4, 3), (3, 4), (2, 6), (1, 8), (8, 1), (4, 2), (1, 8))
 )
 """The same where lanes are channels: vectors of output channels x pixels. The last is for DEPTHWISE convolutions."""
 DEPTHWISE = len(CHANNEL_TILES) - 1

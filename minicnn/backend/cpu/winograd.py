@@ -29,11 +29,21 @@ output channels of a register tile."""
 
 
 @helper
-def _spread(edge, memory, at, row, to, step):
+def spread(edge, memory, at, row, to, step):
+    """Write B^T d B of the pixels at ``at``, its positions ``step`` apart from ``to``."""
     if edge == 2:  # the transforms want a literal
         spread_tile(2, memory, at, row, to, step)
     else:
         spread_tile(4, memory, at, row, to, step)
+
+
+@helper
+def gather(edge, memory, at, step, to, row, offset, floors):
+    """Write max(A^T M A + offset, floors) to the outputs at ``to``, of positions ``step`` apart from ``at``."""
+    if edge == 2:
+        gather_tile(2, memory, at, step, to, row, offset, floors)
+    else:
+        gather_tile(4, memory, at, step, to, row, offset, floors)
 
 
 @instruction(
@@ -61,7 +71,7 @@ def winograd(
             for t in range(tiles):
                 i, j = (start + t) // across * edge, (start + t) % across * edge
                 at = x.at + c * x.plane + (i - 1) * x.row + (j - 1) * LANES
-                _spread(edge, memory, at, x.row, work + c * plane + t * LANES, into)
+                spread(edge, memory, at, x.row, work + c * plane + t * LANES, into)
         for position in range(points):
             source = work + position * into
             for i in range(0, outputs, _HIGH):  # all terms of these: their weights lie together
@@ -81,10 +91,7 @@ def winograd(
             for t in range(tiles):
                 i, j = (start + t) // across * edge, (start + t) % across * edge
                 at, to = made + o * plane + t * LANES, y.at + o * y.plane + i * y.row + j * LANES
-                if edge == 2:
-                    gather_tile(2, memory, at, out_of, to, y.row, offset, floors)
-                else:
-                    gather_tile(4, memory, at, out_of, to, y.row, offset, floors)
+                gather(edge, memory, at, out_of, to, y.row, offset, floors)
 
 
 @helper
@@ -100,7 +107,7 @@ def _operands(edge, memory, x, inputs, gy, outputs, width, start, tiles, work, x
         at = x.at + (i - 1) * x.row + (j - 1) * LANES
         for c in range(0, inputs, LANES):
             for k in range(LANES):
-                _spread(edge, memory, at + (c + k) * x.plane, x.row, work + k * LANES, LANES * LANES)
+                spread(edge, memory, at + (c + k) * x.plane, x.row, work + k * LANES, LANES * LANES)
             for position in range(points):
                 to = x_points + (position * length + place) * inputs + c
                 transpose(memory, work + position * LANES * LANES, LANES, memory, to, inputs)

@@ -1,0 +1,205 @@
+"""Planes: how nodes are encoded where lanes are channels, in pieces that the threads share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from minicnn.compile.graph import Block, Region
+
+Operands = dict[str, Any]
+
+_SHARED = 1 << 13
+"""Vectors of multiply-adds, or of pixels, from which work is divided among threads that share a program."""
+_PIECES = 16
+"""Into how many pieces at most: many enough for a thread that is late, and the same whatever the threads."""
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """Where planes begin, how many an image has, how far they and their rows are apart, and their size."""
+
+    at: int
+    count: int
+    plane: int
+    row: int
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, encoder: Any, block: Block) -> _Planes:
+        at, _, plane, row = encoder.allocation.view(block)
+        return cls(at, block.channels // encoder.graph.program.batch, plane, row, block.height, block.width)
+
+
+def _image_by_image(encoder: Any, **operands: Any) -> Iterator[Operands]:
+    """Between images and planes: an instruction for each image."""
+    name, block = next((name, v) for name, v in operands.items() if isinstance(v, Block))
+    at, step, plane, row = encoder.allocation.view(block)
+    for image in range(batch := encoder.graph.program.batch):
+        view = at + image * block.channels // batch * plane, step, plane, row
+        yield operands | {"image": image, name: view}
+
+
+def _channel_affine(encoder: Any, terms: Region, **operands: Any) -> Iterator[Operands]:
+    yield operands | {"terms": terms, "groups": terms.shape[1] // encoder.lanes}
+
+
+def _channel_spread(encoder: Any, edge: int, x: Block, size: tuple[int, int, int], y: Region) -> Iterator[Operands]:
+    for _, planes, rows, view, at in _parts_of_tiles(encoder, edge, x, y, size):
+        yield {"edge": edge, "x": view, "size": (planes, rows, size[2]), "step": y.shape[1], "y": (at, 0)}
+
+
+def _channel_gather(
+    encoder: Any, edge: int, x: Region, size: tuple[int, int, int], bias: Region | None, added: Block | None,
+    floor: float, y: Block,
+) -> Iterator[Operands]:  # fmt: skip
+    groups = size[0] // encoder.graph.program.batch
+    for first, planes, rows, view, at in _parts_of_tiles(encoder, edge, y, x, size):
+        yield {
+            "edge": edge, "x": (at, 0), "size": (planes, rows, size[2]), "step": x.shape[1], "groups": groups,
+            "bias": bias, "first": first, "is_sum": int(added is not None), "floor": floor, "work": encoder.work,
+            "y": view,
+        }  # fmt: skip
+
+
+def _parts_of_tiles(
+    encoder: Any, edge: int, block: Block, points: Region, size: tuple[int, int, int]
+) -> Iterator[tuple[int, int, int, tuple[int, int, int, int], int]]:
+    """Yield planes and rows of tiles in pieces: the first plane, their numbers, their view, and where the points are."""
+    at, step, plane, row = encoder.allocation.view(block)
+    planes, down, across = size
+    pieces = min(_PIECES, math.prod(size) * points.shape[0] // _SHARED * 4)
+    parts = _divided(planes, 1, pieces)
+    for first, count in parts:
+        # the rows of several planes do not follow one another
+        rows = _divided(down, 1, -(-pieces // len(parts)) if count == 1 else 1)
+        for i, number in rows:
+            view = at + first * plane + i * edge * row, step, plane, row
+            yield first, count, number, view, encoder.inside(points, (first * down + i) * across * encoder.lanes)
+
+
+def _channel_products(encoder: Any, x: Block | Region, **operands: Any) -> Iterator[Operands]:
+    """Instructions for pixels of blocks, or for all points of a transform, whose tiles are pixels of one row."""
+    return _at_points(encoder, x, **operands) if isinstance(x, Region) else _of_blocks(encoder, x, **operands)
+
+
+def _of_blocks(encoder: Any, x: Block, y: Block, **operands: Any) -> Iterator[Operands]:
+    alone = {"points": 1, "weight_point": 0, "x_point": 0, "y_point": 0}
+    for row in _products(encoder, _Planes.of(encoder, x), _Planes.of(encoder, y), pieces=_PIECES, **operands):
+        yield row | alone
+
+
+def _at_points(
+    encoder: Any, x: Region, y: Region, weight: Region, size: tuple[int, int, int], weight_shape: tuple[int, ...],
+    **operands: Any,
+) -> Iterator[Operands]:  # fmt: skip
+    lanes, (points, _), (inputs, _, tiles) = encoder.lanes, x.shape, size
+    sources, results = (
+        _Planes(encoder.inside(region, 0), -(-channels // lanes), tiles * lanes, tiles * lanes, 1, tiles)
+        for region, channels in ((x, inputs), (y, weight_shape[0]))
+    )
+    apart = {"weight_point": weight.shape[1], "x_point": x.shape[1], "y_point": y.shape[1]}
+    pieces = min(_PIECES, points * tiles * encoder.graph.program.batch * results.count * inputs // _SHARED)
+    for row in _products(encoder, sources, results, weight, size, weight_shape, pieces=1, **operands):
+        x_at, y_at, weight_at = (row[name][0] for name in ("x", "y", "weight"))
+        for point, count in _divided(points, 1, pieces):
+            yield row | apart | {
+                "points": count, "x": (x_at + point * x.shape[1], 0), "y": (y_at + point * y.shape[1], 0),
+                "weight": (encoder.moved(weight_at, point * weight.shape[1]), 0),
+                "bias": encoder.moved(row["bias"], point * weight.shape[1]),
+            }  # fmt: skip
+
+
+def _products(
+    encoder: Any, x: _Planes, y: _Planes, weight: Region, size: tuple[int, int, int], weight_shape: tuple[int, ...],
+    window: Any, framed: bool, groups: int, added: Block | None, floor: float, pieces: int,
+) -> Iterator[Operands]:  # fmt: skip
+    """Instructions for each group of pixels that see the same taps, and each run of planes that see the same channels.
+
+    A large weight is divided by planes, so that each thread reads a part of it; else pixels are.
+    """
+    machine, offsets, lanes = encoder.machine, encoder.offsets, encoder.lanes
+    images = np.arange(encoder.graph.program.batch)
+    steps = machine.steps(weight_shape, groups)
+    for places, starts, seen in _pixels_and_taps(machine, x, y, size, window, framed):
+        results = np.add.outer(images * y.count * y.plane, places).ravel()
+        begins = np.add.outer(images * x.count * x.plane, starts).ravel()
+        for first, count, channels in machine.runs(weight_shape, groups):
+            factors, distances = np.array(seen or [(0, 0)]).T
+            if window is None:
+                channels = range(size[0])
+            if channels:
+                numbers, taps = np.arange(len(channels))[:, None], math.prod(size[1:] if window is None else window[0])
+                factors, inputs = numbers * taps + factors, numbers + channels.start
+                distances = inputs // lanes * x.plane + inputs % lanes + distances
+            x_at = x.at if channels else x.at + first * x.plane
+            if not seen:  # the bias alone
+                factors, distances, begins, x_at = np.zeros(1), np.zeros(1), 0 * begins, 0
+            common: Operands = {
+                "weight_row": steps * lanes, "x": (x_at, 0), "y_row": y.plane, "is_sum": int(added is not None),
+                "weight_steps": offsets(factors * lanes), "x_steps": offsets(distances), "steps": np.size(distances),
+                "floor": floor,
+            }  # fmt: skip
+            for start, rows, shape in machine.tiles_for_channels(count, len(results)):
+                high, wide = machine.CHANNEL_TILES[shape]
+                number = min(pieces, rows * len(results) * np.size(distances) // _SHARED)
+                by_planes = rows * steps > _SHARED and rows > high
+                down = _divided(rows, high, number if by_planes else 1)
+                right = _divided(len(results), wide, 1 if by_planes else number)
+                for (i, planes), (j, pixels) in product(down, right):
+                    plane = first + start + i
+                    yield common | {
+                        "shape": shape if channels else machine.DEPTHWISE, "rows": planes, "columns": pixels,
+                        "weight": (encoder.inside(weight, plane * steps * lanes) if seen else 0, 0),
+                        "bias": encoder.inside(weight, (y.count * steps + plane) * lanes),
+                        "y": (y.at + plane * y.plane, 0),
+                        "y_columns": offsets(results[j : j + pixels], wide),
+                        "x_columns": offsets(begins[j : j + pixels], wide),
+                    }  # fmt: skip
+
+
+def _pixels_and_taps(
+    machine: Any, x: _Planes, y: _Planes, size: tuple[int, int, int], window: Any, framed: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]]:
+    """Yield groups of pixels of an image: where they are in y, where they begin in x, and the taps that they see."""
+    lanes = machine.LANES
+    if window is None:
+        _, height, width = size
+        taps = [(i * width + j, i * x.row + j * lanes) for i in range(height) for j in range(width)]
+        yield np.zeros(1, dtype=int), np.zeros(1, dtype=int), taps
+        return
+    (_, width), *_ = window
+    vertical, horizontal = zip(*window, strict=True)
+    rows = machine.sweeps(*vertical, size[1], y.height, adjoint=False, halo=framed)
+    columns = machine.sweeps(*horizontal, size[2], y.width, adjoint=False, halo=True)
+    for down, right in product(rows, columns):
+        yield (
+            np.add.outer(np.array(down.places) * y.row, np.array(right.places) * lanes).ravel(),
+            np.add.outer(np.array(down.starts) * x.row, np.array(right.starts) * lanes).ravel(),
+            [(u * width + v, i * x.row + j * lanes) for u, i in down.taps for v, j in right.taps],
+        )
+
+
+def _divided(length: int, multiple: int, pieces: int) -> list[tuple[int, int]]:
+    """Return first and number of each of some pieces, in whole multiples but for the last."""
+    wholes, pieces = -(-length // multiple), max(pieces, 1)
+    ends = [min(length, multiple * (wholes * (i + 1) // pieces)) for i in range(pieces)]
+    return [(start, end - start) for start, end in zip([0, *ends], ends, strict=False) if end > start]
+
+
+EXPANDED: dict[str, Callable[..., Any]] = {
+    "channel_affine": _channel_affine,
+    "channel_gather": _channel_gather,
+    "channel_products": _channel_products,
+    "channel_spread": _channel_spread,
+    "feed_channels": _image_by_image,
+    "read_channels": _image_by_image,
+    "write_channels": _image_by_image,
+}
+"""Nodes whose operands follow from places: what gives them."""
