@@ -112,6 +112,11 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         recorder = current.get()
         return self._data if recorder is None else recorder.data_of(self, self._data)
 
+    def _for_edit(self) -> Any:
+        """Return what a kernel edits in place, and count the edit."""
+        self._version.edited()
+        return self._operand
+
     @property
     def data(self) -> Any:
         """The array, or its stand-in while a compiled function is recorded (:mod:`minicnn.recording`)."""
@@ -214,7 +219,7 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         added_up = self._grad if recorder is None else recorder.leaf_gradient_of(self)
         if added_up is not None:
             if recorder is not None or not isinstance(added_up._data, Recorded):  # else used up, and so is the sum
-                kernels_of(self).accumulate(added_up._operand, gradient)
+                kernels_of(self).accumulate(added_up._for_edit(), gradient)
             return
         first = Tensor.owned(gradient if owned else kernels_of(self).copy(gradient))
         if recorder is None:

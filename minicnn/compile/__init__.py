@@ -40,6 +40,11 @@ class compile:
     **What a replay reads anew**: the numbers in parameters, buffers and other tensors; options and steps of
     optimizers; random streams; the labels' range.
 
+    **What is kept**: weights that the function does not edit are folded with batch norm, transformed and packed once,
+    and again after an edit: by an operation in place, an optimizer, ``load_state_dict``, or by anybody who has the
+    array. Where an array was given to a tensor, or taken out of it (``data``, ``numpy()``) and is still held, edits
+    cannot be seen, and every replay does that work.
+
     **What is noticed, and recorded anew**: other shapes or dtypes; a tensor whose array was replaced or whose
     ``requires_grad`` changed; another attribute, part, hook or mode of a module that was called or read; whether there
     is a tape.

@@ -119,6 +119,13 @@ class Binding:
             view = view[: source.shape[0]]
         return lambda: np.copyto(view, array())
 
+    def sums(self, sources: list[Value | Region], regions: list[Region], **_: Any) -> Callable[[], None]:
+        """Copies of tensors, and sums over parts of the batch."""
+        arrays = [self.view(source) if isinstance(source, Region) else source.array for source in sources]
+        parts = [source.parts if isinstance(source, Region) else 1 for source in sources]
+        rows = zip(arrays, parts, map(self.view, regions), strict=True)
+        return self.machine.sums([(array.reshape(count, -1), out) for array, count, out in rows])
+
     def reduce(self, partial: Region, region: Region) -> Callable[[], None]:
         """The sum over parts of the batch."""
         parts, out = self.view(partial), self.view(region)

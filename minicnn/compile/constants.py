@@ -126,7 +126,7 @@ class Store:
         owners: dict[Thing, tuple[Constant, int]] = {}
         arrays: dict[Thing, np.ndarray] = {value: np.zeros(value.shape, value.dtype) for value in graph.program.fixed}
         for node in nodes:
-            key = _key(node, owners)
+            key = _key(node, owners, graph.program.fixed)
             constant = self._known.get(key)
             if constant is None:
                 sources = [known[thing] for thing in node.reads if thing in known]
@@ -149,7 +149,7 @@ def _room(thing: Thing) -> np.ndarray:
     return np.zeros(thing.shape, thing.dtype)
 
 
-def _key(node: Node, owners: Mapping[Thing, tuple[Constant, int]]) -> Any:
+def _key(node: Node, owners: Mapping[Thing, tuple[Constant, int]], fixed: Sequence[Value]) -> Any:
     """Return the same for nodes that compute the same of the same."""
 
     def part(operand: Any) -> Any:
@@ -158,6 +158,8 @@ def _key(node: Node, owners: Mapping[Thing, tuple[Constant, int]]) -> Any:
         if isinstance(operand, Value | Region) and operand in owners:
             constant, index = owners[operand]
             return "result of", id(constant), index
+        if isinstance(operand, Value) and operand in fixed:
+            return "like", operand.dtype
         if isinstance(operand, Value):
             return "tensor", operand.shape, id(operand.array)
         return ("result", operand.shape) if isinstance(operand, Region) else repr(operand)

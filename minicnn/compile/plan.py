@@ -88,9 +88,11 @@ class Plan:
                     "call zero_grad inside it, before backward"
                 )
         self.code.constants.refresh()
-        made = iter(run(arrays, program.outputs))
-        for version in self._edited:
-            version.edited()
+        try:
+            made = iter(run(arrays, program.outputs))
+        finally:
+            for version in self._edited:
+                version.edited()
         results = [Tensor(next(made)) for _ in self._tapes]
         if is_grad_enabled():
             for result, tape in zip(results, self._tapes, strict=True):

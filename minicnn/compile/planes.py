@@ -71,7 +71,7 @@ def _channel_gather(
 def _parts_of_tiles(
     encoder: Any, edge: int, block: Block, points: Region, size: tuple[int, int, int]
 ) -> Iterator[tuple[int, int, int, tuple[int, int, int, int], int]]:
-    """Yield planes and rows of tiles in pieces: the first plane, their numbers, their view, and where the points are."""
+    """Yield planes and rows of tiles in pieces: the first plane, their numbers, their view, where the points are."""
     at, step, plane, row = encoder.allocation.view(block)
     planes, down, across = size
     pieces = min(_PIECES, math.prod(size) * points.shape[0] // _SHARED * 4)

@@ -4,6 +4,7 @@ Python's calls are timed by the clock. Inside a program of the machine each thre
 that each instruction takes, and the time of the program is shared out by them.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -137,6 +138,6 @@ def profiled(code: Code, stopwatch: Stopwatch, replays: int) -> Profile:
 def _calls(node: Node) -> Iterable[tuple[Call, float]]:
     """Yield the recorded calls that a node does, with their parts of its time."""
     calls: Sequence[Any] = node.operands.get("calls", [node.call])
-    size = sum(call.arguments[0].array.size if len(calls) > 1 else 1 for call in calls)
-    for call in calls:
-        yield call, (call.arguments[0].array.size if len(calls) > 1 else 1) / size
+    sizes = [math.prod(call.arguments[0].shape) if len(calls) > 1 else 1 for call in calls]
+    for call, size in zip(calls, sizes, strict=True):
+        yield call, size / sum(sizes)

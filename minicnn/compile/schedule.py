@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.compile.graph import Block, Graph, Node, Thing
+from minicnn.compile.program import Value
 
 Schedule = tuple[tuple[Node, ...], ...]
 """The nodes of each phase, in order."""
@@ -36,7 +37,7 @@ def schedule(graph: Graph, machine: Any) -> Schedule:
         ready.update((w, phases[node]) for w in writes)
     nodes = _postponed(graph.nodes, phases)
     ordered = [[n for n in nodes if phases[n] == phase] for phase in range(max(phases.values(), default=0) + 1)]
-    return tuple(tuple(_joined_steps(graph, members)) for members in ordered)
+    return tuple(tuple(_joined_steps(graph, _joined_sums(graph, members))) for members in ordered)
 
 
 def _postponed(nodes: Sequence[Node], phases: dict[Node, int]) -> list[Node]:
@@ -49,6 +50,31 @@ def _postponed(nodes: Sequence[Node], phases: dict[Node, int]) -> list[Node]:
         order.remove(node)
         order.insert(order.index(later[0]), node)
     return order
+
+
+def _joined_sums(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
+    """Make one call, the first of a phase, of its copies of tensors and its sums over parts of the batch."""
+    edited = {value.memory for node in nodes for value in node.writes if isinstance(value, Value)}
+
+    def joins(node: Node) -> bool:
+        if node.kind == "reduce":
+            return True
+        source = node.operands["source"] if node.kind == "load" else None
+        if not isinstance(source, Value) or source.call or source in graph.program.inputs or source.memory in edited:
+            return False
+        same = source.shape == node.operands["region"].shape
+        return same and source.array.dtype == np.float32 and source.array.flags.c_contiguous
+
+    joined = [node for node in nodes if joins(node)]
+    if not joined:
+        return list(nodes)
+    operands: dict[str, Any] = {"sources": [], "regions": [], "calls": []}
+    for node in joined:
+        operands["sources"].append(node.operands["source" if node.kind == "load" else "partial"])
+        operands["regions"].append(node.operands["region"])
+        operands["calls"].append(node.call)
+    first = replace(joined[0], kind="sums", operands=operands, results=("regions",))
+    return [first, *(node for node in nodes if node not in joined)]
 
 
 def _joined_steps(graph: Graph, nodes: Sequence[Node]) -> list[Node]:

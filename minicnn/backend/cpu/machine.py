@@ -49,7 +49,7 @@ from minicnn.backend.cpu.winograd_rows import POINTS as ROW_POINTS
 __all__ = [
     "CHANNEL_TILES", "DEPTHWISE", "FILTERS", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "ROW_OUTPUTS", "ROW_POINTS",
     "TILES", "WIDTH", "Context", "Window", "after", "blocks", "channels", "disassembled", "is_depthwise", "multiply",
-    "pack", "packed_size", "pointwise", "reach", "row", "runs", "sgd_steps", "steps", "sweeps", "tile_for",
+    "pack", "packed_size", "pointwise", "reach", "row", "runs", "sgd_steps", "steps", "sums", "sweeps", "tile_for",
     "tile_for_matrix", "tiles_for_channels", "up",
 ]  # fmt: skip
 
@@ -141,10 +141,28 @@ def sgd_steps(addresses, sizes, numbers, nesterov):
     return _bound(c_function(_steps_of_sgd), addresses, sizes, numbers, sizes.size, nesterov)
 
 
+def sums(pairs):
+    """Return what adds up the rows of arrays; pairs: float32 (rows, n) and the result, contiguous, of n elements."""
+    rows = [(a.ctypes.data, a.shape[0], a.shape[1], out.ctypes.data) for a, out in pairs]
+    return _bound(c_function(_sums), np.array(rows, dtype=np.int64), len(rows))
+
+
 def _bound(function, *arguments):
     """Return a call of compiled code: arrays are passed by their addresses, and kept."""
     integers = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
     return lambda kept=arguments: function(*integers)
+
+
+def _sums(rows, count):
+    table = carray(_integers(rows), (count, 4))
+    for i in range(count):
+        source, parts, size, to = table[i]
+        values, result = carray(_floats(source), (parts, size)), carray(_floats(to), size)
+        for j in range(size):
+            result[j] = values[0, j]
+        for part in range(1, parts):
+            for j in range(size):
+                result[j] += values[part, j]
 
 
 def _steps_of_sgd(addresses, sizes, numbers, count, nesterov):
