@@ -8,15 +8,17 @@ from minicnn.compile.channels import channels
 from minicnn.compile.constants import Store, constant_nodes
 from minicnn.compile.encode import encode
 from minicnn.compile.fuse import fuse
-from minicnn.compile.graph import Graph
+from minicnn.compile.graph import Block, Graph, Region
 from minicnn.compile.lower import lower
 from minicnn.compile.plan import Plan
 from minicnn.compile.program import Program
 from minicnn.compile.rules import interleaved
 from minicnn.compile.schedule import rematerialise, schedule
 
-_FEW = 8
-"""Images up to which the lanes of a prediction hold channels, if that leaves no convolution or product to calls."""
+_FEW = 16
+"""Images up to which the lanes of a prediction may hold channels."""
+_MORE = 1.25
+"""By how much the multiply-adds of that layout take longer: each piece of weight is used for fewer pixels."""
 
 
 def compiled(program: Program, store: Store) -> Plan:
@@ -31,10 +33,23 @@ def compiled(program: Program, store: Store) -> Plan:
 
 
 def lowered(program: Program, machine: Any) -> Graph:
-    """Lower in the layout for few images, where that suits, or in the one for many."""
-    if program.batch <= _FEW:
-        graph = lower(program, machine, channels(machine.LANES, program.batch))
-        is_whole = not any(node.kind == "call" and node.call and node.call.flop() for node in graph.nodes)
-        if is_whole and any(node.kind == "channel_products" for node in graph.nodes):
-            return graph
-    return lower(program, machine, interleaved(machine.LANES))
+    """Lower in the layout for few images, where all products have a rule in it and take less time, or for many."""
+    many = lower(program, machine, interleaved(machine.LANES))
+    if program.batch > _FEW:
+        return many
+    few = lower(program, machine, channels(machine.LANES, program.batch))
+    if any(node.kind == "call" and node.call and node.call.flop() for node in few.nodes):
+        return many
+    return few if 0 < _MORE * _multiply_adds(few) < _multiply_adds(many) else many
+
+
+def _multiply_adds(graph: Graph) -> float:
+    """Return the vectors of multiply-adds that one of two threads does, without those that kernels do."""
+    shared, total = graph.layout.is_shared, 0
+    for node in graph.nodes:
+        weight, y = node.operands.get("weight"), node.operands.get("y")
+        if isinstance(weight, Region):
+            edge = node.operands.get("edge", 1)
+            pixels = y.height * y.width // edge**2 if isinstance(y, Block) else node.operands["size"][2]
+            total += weight.size * pixels
+    return total * graph.program.batch / graph.layout.lanes / 2 if shared else total * -(-graph.count // 2)

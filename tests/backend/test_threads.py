@@ -293,3 +293,26 @@ print(json.dumps([2, sorted(set(imported)), sorted(set(counts()))]))
 def test_the_name_of_the_backend_reaches_it(most):
     backend.set_num_threads(1)
     assert backend.get_num_threads() == 1
+
+
+WAITING = """
+import os
+before = dict(os.environ)
+from minicnn.backend.cpu import threads
+threads.start()
+assert os.environ == before
+"""
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"), [({}, "'1000'"), ({"GOMP_SPINCOUNT": "77"}, "'77'"), ({"OMP_WAIT_POLICY": "passive"}, "'0'")]
+)
+def test_the_team_waits_for_microseconds_unless_a_user_says_how(user, expected):
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    environment |= {"OMP_DISPLAY_ENV": "verbose", "NUMBA_THREADING_LAYER": "omp"} | user
+    done = subprocess.run([sys.executable, "-c", WAITING], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shown = [line.split("=")[1].strip() for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
+    if not shown:
+        pytest.skip("another OpenMP than GNU's")
+    assert shown == [expected]

@@ -29,6 +29,8 @@ NUMBER = "minicnn_num_threads"
 YIELD = "minicnn_yield"
 """Name of a function of compiled code, without arguments, that lets another thread have the processor."""
 
+_SPINS = "GOMP_SPINCOUNT", "1000"
+
 _number = ctypes.c_int32(numba.config.NUMBA_NUM_THREADS)
 _started: object = None
 _forked = False  # from a process that had started the team
@@ -73,9 +75,24 @@ def start() -> None:
             _started = _stand_before_the_team()
 
 
+def _start_the_team() -> None:
+    """Let Numba start its threads, which wait for work for some microseconds before they sleep, unless a user says how.
+
+    GNU OpenMP's own choice is to spin for milliseconds. Beside other programs that takes the processor from the thread
+    that is waited for, and a step of some milliseconds takes a hundred.
+    """
+    wanted = {} if {"OMP_WAIT_POLICY", _SPINS[0]} & os.environ.keys() else dict([_SPINS])
+    os.environ |= wanted  # the library reads it when it is loaded
+    try:
+        parallel._launch_threads()
+    finally:
+        for name in wanted:
+            del os.environ[name]
+
+
 def _stand_before_the_team() -> object:
     """Return what has the code, and must be kept."""
-    parallel._launch_threads()
+    _start_the_team()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     team = llvm.address_of_symbol(_PARALLEL_FOR)
