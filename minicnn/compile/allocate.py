@@ -216,7 +216,7 @@ def _works(phases: Schedule, lanes: int) -> Iterable[int]:
     """Yield the scratch that each node by Winograd's method needs beside its blocks."""
     for nodes in phases:
         for node in nodes:
-            if "winograd" in node.kind:
+            if node.kind.startswith("winograd"):
                 x, y = node.operands["x"], node.operands.get("y") or node.operands["gy"]
                 edge = node.operands["edge"]
                 yield (edge + 2) ** 2 * lanes * strip(edge, x, y) * (x.channels + y.channels + 2 * lanes)

@@ -83,20 +83,14 @@ def _winograd(low: Lowering, x: Block, weight: Value, bias: Value | None, y: Val
     tiles = block.height * block.width // edge**2
     # points lie some floats apart: at a distance of a power of two all would take the same place in caches
     x_points, y_points = (Region((points, b.channels * tiles * low.layout.lanes + _APART)) for b in (x, block))
-    low.add_instruction("channel_spread", halos={"x": (1, 1)}, edge=edge, x=x, size=_tiles(x, edge), y=x_points)
+    low.add_instruction("spread_tiles", halos={"x": (1, 1)}, edge=edge, x=x, y=x_points)
     low.add_instruction(
         "channel_products", x=x_points, weight=packed, size=(inputs, 1, tiles), weight_shape=(outputs, inputs),
         window=_ONE_TAP, framed=False, groups=1, added=None, floor=-np.inf, y=y_points,
     )  # fmt: skip
     low.add_instruction(
-        "channel_gather", edge=edge, x=y_points, size=_tiles(block, edge), bias=offset, added=None, floor=-np.inf,
-        y=block,
+        "gather_tiles", edge=edge, x=y_points, bias=offset, added=None, floor=-np.inf, y=block,
     )  # fmt: skip
-
-
-def _tiles(block: Block, edge: int) -> tuple[int, int, int]:
-    """Return planes, and rows and columns of tiles."""
-    return block.channels, block.height // edge, block.width // edge
 
 
 def _linear(low: Lowering, call: Call) -> bool:

@@ -7,6 +7,7 @@ memory of a plan, and all plans of a function share them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from threading import RLock
@@ -144,7 +145,9 @@ class Store:
 def _room(thing: Thing) -> np.ndarray:
     """Return an array for what a node writes."""
     if isinstance(thing, Region):
-        return aligned_zeros(thing.size).reshape(thing.shape)
+        # a tile may read some rows past the end of a weight, (outputs, ...) or (points, outputs, ...)
+        row = math.prod(thing.shape[2 if len(thing.shape) in (3, 5) else 1 :])
+        return aligned_zeros(thing.size + 16 * row)[: thing.size].reshape(thing.shape)
     assert isinstance(thing, Value)
     return np.zeros(thing.shape, thing.dtype)
 

@@ -213,13 +213,13 @@ def _winograd(
 def _winograd_gradient(encoder: _Encoder, edge: int, x: Block, gy: Block, partial: Region) -> Iterator[Operands]:
     _, rows, inputs = partial.shape
     shape, _, wide = encoder.machine.tile_for_matrix(gy.channels, inputs // encoder.lanes)
-    tiles = strip(edge, x, gy)
-    places = np.arange(tiles * encoder.lanes)
+    tiles, lanes = strip(edge, x, gy), encoder.lanes
+    places, vectors = np.arange(tiles * lanes), np.arange(0, inputs, lanes)
     yield {
         "edge": edge, "shape": shape, "x": x, "inputs": inputs, "gy": gy, "size": gy.size, "partial": partial,
         "rows": rows, "work": encoder.work, "strip": tiles,
-        "columns": encoder.offsets(np.arange(0, inputs, encoder.lanes), wide),
-        "gy_steps": encoder.offsets(places), "x_steps": encoder.offsets(places * inputs),
+        "columns": encoder.offsets(vectors, wide), "x_columns": encoder.offsets(vectors * places.size, wide),
+        "gy_steps": encoder.offsets(places), "x_steps": encoder.offsets(places * lanes),
     }  # fmt: skip
 
 
@@ -265,10 +265,11 @@ def _matrices(encoder: _Encoder, x_points: Region, gy_points: Region, sums: Regi
     points, rows, inputs = sums.shape
     _, outputs, length = gy_points.shape
     shape, high, wide = encoder.machine.tile_for_matrix(outputs, inputs // encoder.lanes)
-    columns = offsets(np.arange(0, inputs, encoder.lanes), wide)
+    vectors = np.arange(0, inputs, encoder.lanes)
     common = {
-        "shape": shape, "y_row": inputs, "weight_row": length, "y_columns": columns, "x_columns": columns,
-        "weight_steps": offsets(np.arange(length)), "x_steps": offsets(np.arange(length) * inputs), "steps": length,
+        "shape": shape, "y_row": inputs, "weight_row": length, "y_columns": offsets(vectors, wide),
+        "x_columns": offsets(vectors * length, wide), "weight_steps": offsets(np.arange(length)),
+        "x_steps": offsets(np.arange(length) * encoder.lanes), "steps": length,
         "columns": inputs // encoder.lanes, "rows": high, "bias": None, "floor": -np.inf,
     }  # fmt: skip
     return [
@@ -277,6 +278,30 @@ def _matrices(encoder: _Encoder, x_points: Region, gy_points: Region, sums: Regi
             "y": (places[sums].at + p * rows * inputs, high * inputs),
             "weight": (places[gy_points].at + p * outputs * length, high * length),
             "x": (places[x_points].at + p * length * inputs, 0),
+        }
+        for p in range(points)
+    ], rows // high
+
+
+def _wide_products(encoder: _Encoder, x: Region, weight: Region, y: Region) -> tuple[list[Operands], int]:
+    """y[p] = weight[p] x[p] for all positions, of the tiles of all blocks: a weight is read once."""
+    offsets, places, lanes = encoder.offsets, encoder.allocation.places, encoder.lanes
+    points, count, rows, plane = y.shape
+    _, outputs, inputs = weight.shape
+    tiles, blocks = np.arange(0, plane, lanes), np.arange(count)
+    shape, high, wide = encoder.machine.tile_for_matrix(outputs, tiles.size * count)
+    common = {
+        "shape": shape, "y_row": plane, "weight_row": inputs, "steps": inputs, "columns": tiles.size * count,
+        "y_columns": offsets(np.add.outer(blocks * rows * plane, tiles), wide), "bias": None, "rows": high,
+        "x_columns": offsets(np.add.outer(blocks * inputs * plane, tiles), wide), "floor": -np.inf,
+        "weight_steps": offsets(np.arange(inputs)), "x_steps": offsets(np.arange(inputs) * plane),
+    }  # fmt: skip
+    return [
+        common
+        | {
+            "y": (places[y].at + p * count * rows * plane, high * plane),
+            "weight": (encoder.inside(weight, p * outputs * inputs), high * inputs),
+            "x": (places[x].at + p * count * inputs * plane, 0),
         }
         for p in range(points)
     ], rows // high
@@ -311,5 +336,9 @@ _EXPANDED: dict[str, Callable[..., Any]] = {
     "norm_sums": _with_rest,
 }
 """Nodes whose operands follow from places: what gives them."""
-_PRODUCTS: dict[str, Callable[..., tuple[list[Operands], int]]] = {"matrix": _matrix, "matrices": _matrices}
+_PRODUCTS: dict[str, Callable[..., tuple[list[Operands], int]]] = {
+    "matrix": _matrix,
+    "matrices": _matrices,
+    "wide_products": _wide_products,
+}
 """Nodes that are programs of their own."""

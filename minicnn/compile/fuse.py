@@ -31,7 +31,7 @@ def without_unread(nodes: Sequence[Node], graph: Graph) -> tuple[Node, ...]:
 
 
 _WEIGHTS = ("load", "filters", "packed", "affine_terms")
-_SUMS = ("products", "winograd", "gather_rows", "channel_products", "channel_gather")
+_SUMS = ("products", "winograd", "gather_rows", "channel_products", "gather_tiles")
 """What ends with a bias and a floor: products, or what brings them back from the points of a transform."""
 
 

@@ -187,15 +187,29 @@ class Lowering:
         """Append y = weight x + bias, over a window or (None) on single pixels, or the adjoint of that map."""
         source, offset = self.block(x), None if bias is None else self.copy(bias)
         if window is not None and self.is_winograd(window, source, y):
-            edge = _edge(y)
+            wide = y.channels * source.channels > _IN_CACHE and self.count > 1
+            edge = _edge(y, 1 if wide else 3)
             w = Region(((edge + 2) ** 2, y.channels, source.channels))
             self.add_call("filters", "region", source=weight, region=w, adjoint=adjoint)
+            if wide:
+                self._wide_products(source, y, w, offset, edge)
+                return
             operands = {"x": source, "y": y, "weight": w, "bias": offset, "floor": -np.inf}
             self.add_instruction("winograd", halos={"x": (1, 1)}, edge=edge, **operands)
         elif window is not None and self.is_of_rows(window, (source if adjoint else y).width):
             self._products_of_rows(x, y, weight, offset, window, adjoint)
         else:
             self._tiles(source, y, self.copy(weight), offset, window, adjoint)
+
+    def _wide_products(self, x: Block, y: Block, weight: Region, bias: Region | None, edge: int) -> None:
+        """Append a convolution by 3 x 3 whose products are made for all blocks at once: the weight is in no cache."""
+        points, outputs, inputs = weight.shape
+        tiles = y.height * y.width // edge**2
+        rows = self.machine.up(outputs, self.machine.tile_for_matrix(outputs, self.count * tiles)[1])
+        x_points, y_points = (Region((points, self.count, n, tiles * self.layout.lanes)) for n in (inputs, rows))
+        self.add_instruction("spread_tiles", halos={"x": (1, 1)}, edge=edge, x=x, y=x_points)
+        self.add_call("wide_products", "y", x=x_points, weight=weight, y=y_points)
+        self.add_instruction("gather_tiles", edge=edge, x=y_points, bias=bias, added=None, floor=-np.inf, y=y)
 
     def _tiles(self, x: Block, y: Block, weight: Region, bias: Region | None, window: Any, adjoint: bool) -> None:
         """Append products by tiles: rows and columns of y by what they see of x."""

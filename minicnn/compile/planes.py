@@ -50,38 +50,39 @@ def _channel_affine(encoder: Any, terms: Region, **operands: Any) -> Iterator[Op
     yield operands | {"terms": terms, "groups": terms.shape[1] // encoder.lanes}
 
 
-def _channel_spread(encoder: Any, edge: int, x: Block, size: tuple[int, int, int], y: Region) -> Iterator[Operands]:
-    for _, planes, rows, view, at in _parts_of_tiles(encoder, edge, x, y, size):
-        yield {"edge": edge, "x": view, "size": (planes, rows, size[2]), "step": y.shape[1], "y": (at, 0)}
+def _spread_tiles(encoder: Any, edge: int, x: Block, y: Region) -> Iterator[Operands]:
+    for _, size, step, plane, view, at in _parts_of_tiles(encoder, edge, x, y):
+        yield {"edge": edge, "x": view, "size": size, "step": step, "plane": plane, "y": at}
 
 
-def _channel_gather(
-    encoder: Any, edge: int, x: Region, size: tuple[int, int, int], bias: Region | None, added: Block | None,
-    floor: float, y: Block,
-) -> Iterator[Operands]:  # fmt: skip
-    groups = size[0] // encoder.graph.program.batch
-    for first, planes, rows, view, at in _parts_of_tiles(encoder, edge, y, x, size):
+def _gather_tiles(
+    encoder: Any, edge: int, x: Region, bias: Region | None, added: Block | None, floor: float, y: Block
+) -> Iterator[Operands]:
+    groups = y.channels // encoder.graph.program.batch if encoder.graph.layout.is_shared else 0
+    for first, size, step, plane, view, at in _parts_of_tiles(encoder, edge, y, x):
         yield {
-            "edge": edge, "x": (at, 0), "size": (planes, rows, size[2]), "step": x.shape[1], "groups": groups,
-            "bias": bias, "first": first, "is_sum": int(added is not None), "floor": floor, "work": encoder.work,
-            "y": view,
+            "edge": edge, "x": at, "size": size, "step": step, "plane": plane, "groups": groups, "bias": bias,
+            "first": first, "is_sum": int(added is not None), "floor": floor, "work": encoder.work, "y": view,
         }  # fmt: skip
 
 
-def _parts_of_tiles(
-    encoder: Any, edge: int, block: Block, points: Region, size: tuple[int, int, int]
-) -> Iterator[tuple[int, int, int, tuple[int, int, int, int], int]]:
-    """Yield planes and rows of tiles in pieces: the first plane, their numbers, their view, where the points are."""
+def _parts_of_tiles(encoder: Any, edge: int, block: Block, points: Region) -> Iterator[tuple[Any, ...]]:
+    """Yield tiles in pieces, where threads share them, else all of a block.
+
+    Of each the first plane; planes, and rows and columns of tiles; how far points and their planes are apart; the view
+    of the planes, and where their points are.
+    """
     at, step, plane, row = encoder.allocation.view(block)
-    planes, down, across = size
-    pieces = min(_PIECES, math.prod(size) * points.shape[0] // _SHARED * 4)
-    parts = _divided(planes, 1, pieces)
-    for first, count in parts:
+    down, across, lanes = block.height // edge, block.width // edge, encoder.lanes
+    whole, apart = down * across * lanes, math.prod(points.shape[1:])
+    pieces = min(_PIECES, block.channels * down * across * points.shape[0] // _SHARED * 4)
+    parts = _divided(block.channels, 1, pieces if encoder.graph.layout.is_shared else 1)
+    for first, planes in parts:
         # the rows of several planes do not follow one another
-        rows = _divided(down, 1, -(-pieces // len(parts)) if count == 1 else 1)
-        for i, number in rows:
+        for i, rows in _divided(down, 1, -(-pieces // len(parts)) if planes == 1 else 1):
             view = at + first * plane + i * edge * row, step, plane, row
-            yield first, count, number, view, encoder.inside(points, (first * down + i) * across * encoder.lanes)
+            place = encoder.inside(points, first * whole + i * across * lanes), apart // encoder.graph.count
+            yield first, (planes, rows, across), apart, whole, view, place
 
 
 def _channel_products(encoder: Any, x: Block | Region, **operands: Any) -> Iterator[Operands]:
@@ -195,11 +196,11 @@ def _divided(length: int, multiple: int, pieces: int) -> list[tuple[int, int]]:
 
 EXPANDED: dict[str, Callable[..., Any]] = {
     "channel_affine": _channel_affine,
-    "channel_gather": _channel_gather,
     "channel_products": _channel_products,
-    "channel_spread": _channel_spread,
     "feed_channels": _image_by_image,
+    "gather_tiles": _gather_tiles,
     "read_channels": _image_by_image,
+    "spread_tiles": _spread_tiles,
     "write_channels": _image_by_image,
 }
 """Nodes whose operands follow from places: what gives them."""

@@ -46,7 +46,7 @@ def _postponed(nodes: Sequence[Node], phases: dict[Node, int]) -> list[Node]:
     for node in [n for n in nodes if n.kind == "filters"]:
         (filters,), index = node.writes, order.index(node)
         later = [n for n in order[index + 1 :] if filters in n.reads or any(w in n.writes for w in node.reads)]
-        phases[node] = min(phases[n] - (filters in n.reads) for n in later)
+        phases[node] = min(phases[n] - phases[n] % 2 for n in later)  # the calls before a program, or among calls
         order.remove(node)
         order.insert(order.index(later[0]), node)
     return order

@@ -346,14 +346,14 @@ def test_winograd(size, channels, count, monkeypatch):
     monkeypatch.setattr(channels_layout, "_edge", edge)
     layers = chain(conv(3, channels[0], 1), conv(*channels, 3, padding=1), nn.ReLU, conv(channels[1], 4, 1))
     found = check(layers, count, (3, *SIZES[size]))
-    assert ("channel_gather" in found) == (size != "odd") and not {"relu", "load", "filters"} & set(found), found
+    assert ("gather_tiles" in found) == (size != "odd") and not {"relu", "load", "filters"} & set(found), found
 
 
 @pytest.mark.parametrize("projected", [True, False])
 @pytest.mark.parametrize("count", [1, 2])
 def test_winograd_in_a_residual_block(count, projected):
     found = check(lambda: moved(Block(24, projected, halo=True)), count, (3, 8, 12))
-    assert found["channel_gather"] == 2 and not {"add", "channel_affine", "relu"} & set(found), found
+    assert found["gather_tiles"] == 2 and not {"add", "channel_affine", "relu"} & set(found), found
 
 
 def test_the_cheaper_layout_is_taken(monkeypatch):

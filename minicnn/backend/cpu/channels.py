@@ -5,13 +5,10 @@ plane p begins at ``at + p plane``; ``row`` and the halo are as in blocks.py, wh
 work here too. Lanes behind the last channel hold anything, and nobody looks at them.
 """
 
-import numpy as np
-
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import fill, load, maximum, multiply_add, store
 from minicnn.backend.cpu.tile import CHANNEL_TILES, channel_tile
-from minicnn.backend.cpu.winograd import gather, spread
 
 
 @helper
@@ -64,49 +61,6 @@ def channel_affine(memory, a, terms, groups, floor, size, y):
             u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
             for j in range(0, size[2] * LANES, LANES):
                 store(memory, w + j, maximum(multiply_add(load(memory, u + j), p, q), least))
-
-
-@instruction("edge:word x:view size:size step:word -> y:place")
-@helper
-def channel_spread(edge, memory, x, size, step, y):
-    """Write the points of all tiles of Winograd's convolution, those of a tile ``step`` apart; x has a halo of 1.
-
-    size: planes, and rows and columns of tiles, which lie one after the other in y.
-    """
-    for c in range(size[0]):
-        for i in range(size[1]):
-            for j in range(size[2]):
-                at = x.at + c * x.plane + (i * edge - 1) * x.row + (j * edge - 1) * LANES
-                spread(edge, memory, at, x.row, y, step)
-                y += LANES
-
-
-@instruction(
-    "edge:word x:place size:size step:word bias:region first:word groups:word is_sum:word floor:number work:place "
-    "-> y:view(added)"
-)
-@helper
-def channel_gather(edge, memory, x, size, step, bias, first, groups, is_sum, floor, work, y):
-    """y = max(results of the tiles + bias, floor), plus y as it was where ``is_sum`` is not 0.
-
-    size, step: as of :func:`channel_spread`; first: the number of the first plane; groups: planes an image; work: room
-    for a tile.
-    """
-    least, none = fill(floor), fill(-np.inf)
-    for c in range(size[0]):
-        offset = load(memory, bias + (first + c) % groups * LANES)
-        for i in range(size[1]):
-            for j in range(size[2]):
-                to = y.at + c * y.plane + i * edge * y.row + j * edge * LANES
-                if is_sum:
-                    gather(edge, memory, x, step, work, edge * LANES, offset, none)
-                    for u in range(edge):
-                        for v in range(0, edge * LANES, LANES):
-                            value = load(memory, to + u * y.row + v) + load(memory, work + u * edge * LANES + v)
-                            store(memory, to + u * y.row + v, maximum(value, least))
-                else:
-                    gather(edge, memory, x, step, to, y.row, offset, least)
-                x += LANES
 
 
 @instruction(

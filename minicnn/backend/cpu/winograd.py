@@ -15,7 +15,7 @@ import numpy as np
 from minicnn.backend.cpu.blocks import add_products, products
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
-from minicnn.backend.cpu.lanes import element, fill, transpose
+from minicnn.backend.cpu.lanes import element, fill, load, maximum, store, transpose
 from minicnn.backend.cpu.tile import TILES
 from minicnn.backend.cpu.transforms import FILTERS, gather_tile, spread_gradient, spread_tile
 
@@ -29,7 +29,7 @@ output channels of a register tile."""
 
 
 @helper
-def spread(edge, memory, at, row, to, step):
+def _spread(edge, memory, at, row, to, step):
     """Write B^T d B of the pixels at ``at``, its positions ``step`` apart from ``to``."""
     if edge == 2:  # the transforms want a literal
         spread_tile(2, memory, at, row, to, step)
@@ -38,7 +38,7 @@ def spread(edge, memory, at, row, to, step):
 
 
 @helper
-def gather(edge, memory, at, step, to, row, offset, floors):
+def _gather(edge, memory, at, step, to, row, offset, floors):
     """Write max(A^T M A + offset, floors) to the outputs at ``to``, of positions ``step`` apart from ``at``."""
     if edge == 2:
         gather_tile(2, memory, at, step, to, row, offset, floors)
@@ -71,7 +71,7 @@ def winograd(
             for t in range(tiles):
                 i, j = (start + t) // across * edge, (start + t) % across * edge
                 at = x.at + c * x.plane + (i - 1) * x.row + (j - 1) * LANES
-                spread(edge, memory, at, x.row, work + c * plane + t * LANES, into)
+                _spread(edge, memory, at, x.row, work + c * plane + t * LANES, into)
         for position in range(points):
             source = work + position * into
             for i in range(0, outputs, _HIGH):  # all terms of these: their weights lie together
@@ -91,15 +91,16 @@ def winograd(
             for t in range(tiles):
                 i, j = (start + t) // across * edge, (start + t) % across * edge
                 at, to = made + o * plane + t * LANES, y.at + o * y.plane + i * y.row + j * LANES
-                gather(edge, memory, at, out_of, to, y.row, offset, floors)
+                _gather(edge, memory, at, out_of, to, y.row, offset, floors)
 
 
 @helper
 def _operands(edge, memory, x, inputs, gy, outputs, width, start, tiles, work, x_points, gy_points, length):
     """Both factors of the gradient for ``tiles`` tiles from ``start``, in the order of a matrix product.
 
-    B^T d B to x_points, (points, length, inputs), A dY A^T to gy_points, (points, outputs, length): places of an image,
-    LANES images a place, from those addresses on. work: room for ``points`` LANES vectors; inputs: a multiple of LANES.
+    B^T d B to x_points, (points, inputs / LANES, length, LANES), A dY A^T to gy_points, (points, outputs, length):
+    places of an image, LANES images a place, from those addresses on. work: room for ``points`` LANES vectors; inputs:
+    a multiple of LANES.
     """
     across, points = width // edge, (edge + 2) ** 2
     for t in range(tiles):
@@ -107,10 +108,10 @@ def _operands(edge, memory, x, inputs, gy, outputs, width, start, tiles, work, x
         at = x.at + (i - 1) * x.row + (j - 1) * LANES
         for c in range(0, inputs, LANES):
             for k in range(LANES):
-                spread(edge, memory, at + (c + k) * x.plane, x.row, work + k * LANES, LANES * LANES)
+                _spread(edge, memory, at + (c + k) * x.plane, x.row, work + k * LANES, LANES * LANES)
             for position in range(points):
-                to = x_points + (position * length + place) * inputs + c
-                transpose(memory, work + position * LANES * LANES, LANES, memory, to, inputs)
+                to = x_points + (position * inputs + c) * length + place * LANES
+                transpose(memory, work + position * LANES * LANES, LANES, memory, to, LANES)
         at = gy.at + i * gy.row + j * LANES
         for o in range(outputs):
             to, step = gy_points + o * length + place, outputs * length
@@ -129,22 +130,24 @@ def winograd_operands(edge, memory, first, x, inputs, gy, outputs, width, tiles,
     """Both factors for all ``tiles`` tiles of a block, where the products of all blocks are made at once."""
     place, start = first * tiles, first - first  # for a literal 0 Numba would compile anew
     _operands(
-        edge, memory, x, inputs, gy, outputs, width, start, tiles, work, x_points + place * inputs, gy_points + place,
+        edge, memory, x, inputs, gy, outputs, width, start, tiles, work, x_points + place * LANES, gy_points + place,
         length,
     )  # fmt: skip
 
 
 @instruction(
     "edge:word shape:word x:view inputs:word gy:view size:size rows:word work:place strip:word columns:word "
-    "gy_steps:word x_steps:word -> partial:part"
+    "x_columns:word gy_steps:word x_steps:word -> partial:part"
 )
 @helper
 def winograd_gradient(
-    edge, shape, memory, table, x, inputs, gy, size, partial, rows, work, strip, columns, gy_steps, x_steps, accumulate
-):
+    edge, shape, memory, table, x, inputs, gy, size, partial, rows, work, strip, columns, x_columns, gy_steps, x_steps,
+    accumulate,
+):  # fmt: skip
     """The gradient for U of the filters as a partial sum, (points, rows, inputs) with whole tiles. size: of gy.
 
-    columns: table of the vectors of a row; gy_steps and x_steps: tables of a strip's length, by 1 and by ``inputs``.
+    columns, x_columns: tables of the vectors of a row, and of where their points are; gy_steps and x_steps: tables of a
+    strip's length, by 1 and by LANES.
     """
     outputs, height, width = size
     length, number, points = strip * LANES, height * width // edge**2, (edge + 2) ** 2
@@ -159,5 +162,51 @@ def winograd_gradient(
             add_products(
                 shape, memory, table, partial + position * rows * inputs, inputs,
                 gy_points + position * outputs * length, length, x_points + position * length * inputs, columns,
-                columns, gy_steps, x_steps, tiles * LANES, inputs // LANES, outputs,
+                x_columns, gy_steps, x_steps, tiles * LANES, inputs // LANES, outputs,
             )  # fmt: skip
+
+
+@instruction("edge:word x:view size:size step:word plane:word -> y:place")
+@helper
+def spread_tiles(edge, memory, x, size, step, plane, y):
+    """Write the points of tiles, those of a tile ``step`` apart, where the products of all blocks are made at once.
+
+    x has a halo of 1. size: planes, and rows and columns of tiles, which lie one after the other in y; plane: how far
+    the planes there are apart.
+    """
+    for c in range(size[0]):
+        for i in range(size[1]):
+            for j in range(size[2]):
+                at = x.at + c * x.plane + (i * edge - 1) * x.row + (j * edge - 1) * LANES
+                _spread(edge, memory, at, x.row, y + c * plane + (i * size[2] + j) * LANES, step)
+
+
+@instruction(
+    "edge:word x:place size:size step:word plane:word bias:region first:word groups:word is_sum:word floor:number "
+    "work:place -> y:view(added)"
+)
+@helper
+def gather_tiles(edge, memory, x, size, step, plane, bias, first, groups, is_sum, floor, work, y):
+    """y = max(results of the tiles + bias, floor), plus y as it was where ``is_sum`` is not 0.
+
+    size, step, plane: as of :func:`spread_tiles`; first: the number of the first plane; groups: planes an image, which
+    have a vector of the bias each, or 0, where they have a number; work: room for a tile.
+    """
+    least, none = fill(floor), fill(-np.inf)
+    for c in range(size[0]):
+        if groups:
+            offset = load(memory, bias + (first + c) % groups * LANES)
+        else:
+            offset = fill(element(memory, bias + first + c))
+        for i in range(size[1]):
+            for j in range(size[2]):
+                at = x + c * plane + (i * size[2] + j) * LANES
+                to = y.at + c * y.plane + i * edge * y.row + j * edge * LANES
+                if is_sum:
+                    _gather(edge, memory, at, step, work, edge * LANES, offset, none)
+                    for u in range(edge):
+                        for v in range(0, edge * LANES, LANES):
+                            value = load(memory, to + u * y.row + v) + load(memory, work + u * edge * LANES + v)
+                            store(memory, to + u * y.row + v, maximum(value, least))
+                else:
+                    _gather(edge, memory, at, step, to, y.row, offset, least)
