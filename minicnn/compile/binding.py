@@ -137,17 +137,28 @@ class Binding:
 
     def filters(self, source: Value | Region, region: Region, adjoint: bool) -> Callable[[], None]:
         """The transform of a weight; ``adjoint``: of its filters turned by 180 degrees, input channels first."""
-        points, array, multiply = region.shape[0], self.array(source), self.machine.multiply
-        matrix, out = self.machine.FILTERS[points], self.view(region).reshape(points, -1)
-
-        if adjoint:
-            matrix = np.ascontiguousarray(matrix[:, ::-1])
+        matrix, out = self.machine.FILTERS[region.shape[0]], self.view(region)
+        weight, refresh = self._contiguous(source)
+        transform = self.machine.filter_points(matrix, weight.reshape(len(weight), -1, matrix.shape[1]), out, adjoint)
 
         def run() -> None:
-            weight = np.ascontiguousarray(array().swapaxes(0, 1)) if adjoint else array()
-            multiply(matrix, weight.reshape(-1, matrix.shape[1]).T, out)
+            refresh()
+            transform()
 
         return run
+
+    def _contiguous(self, source: Value | Region) -> tuple[np.ndarray, Callable[[], None]]:
+        """Return a contiguous array of a source that stays where it is, and what writes the source to it anew."""
+        array = self.view(source) if isinstance(source, Region) else self.fixed(source)
+        if isinstance(array, np.ndarray) and array.flags.c_contiguous and array.flags.aligned:
+            return array, lambda: None
+        copy, now = np.zeros(source.shape, dtype=np.float32), self.array(source)
+        return copy, lambda: np.copyto(copy, now())
+
+    def swapped(self, source: Value | Region, region: Region) -> Callable[[], None]:
+        """A weight with its first two axes exchanged."""
+        view, array = self.view(region), self.array(source)
+        return lambda: np.copyto(view, array().swapaxes(0, 1))
 
     def scaled(self, source: Value, terms: Region, region: Region) -> Callable[[], None]:
         """A weight (O, ...) times p of a batch norm behind it."""
@@ -234,12 +245,6 @@ class Binding:
     def unfilter(self, sums: Region, region: Region) -> Callable[[], None]:
         """The gradient of a filter from that of its transform, summed over the parts."""
         parts, out = self.view(sums), self.view(region)
-        points, outputs = sums.shape[0], out.shape[0]
-        matrix = self.machine.FILTERS[points]
-        taps, divided, multiply = out.reshape(-1, matrix.shape[1]), sums.parts > 0, self.machine.multiply
-
-        def run() -> None:
-            total = parts.sum(axis=0) if divided else parts
-            multiply(total[:, :outputs].reshape(points, -1).T, matrix, taps)
-
-        return run
+        matrix = self.machine.FILTERS[sums.shape[0]]
+        parts = parts if sums.parts else parts[None]
+        return self.machine.filter_gradient(matrix, parts, len(out), out)

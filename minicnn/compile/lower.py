@@ -1,5 +1,6 @@
 """Lower: from recorded kernel calls to nodes, by the rules of a layout. What no rule takes stays a call."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -198,6 +199,10 @@ class Lowering:
             self.add_instruction("winograd", halos={"x": (1, 1)}, edge=edge, **operands)
         elif window is not None and self.is_of_rows(window, (source if adjoint else y).width):
             self._products_of_rows(x, y, weight, offset, window, adjoint)
+        elif adjoint and window is not None and math.prod(weight.shape) > _IN_CACHE:
+            swapped = Region((weight.shape[1], weight.shape[0], *weight.shape[2:]))  # rows that lie together
+            self.add_call("swapped", "region", source=weight, region=swapped)
+            self._tiles(source, y, swapped, offset, window, adjoint, rows_first=True)
         else:
             self._tiles(source, y, self.copy(weight), offset, window, adjoint)
 
@@ -211,8 +216,14 @@ class Lowering:
         self.add_call("wide_products", "y", x=x_points, weight=weight, y=y_points)
         self.add_instruction("gather_tiles", edge=edge, x=y_points, bias=bias, added=None, floor=-np.inf, y=y)
 
-    def _tiles(self, x: Block, y: Block, weight: Region, bias: Region | None, window: Any, adjoint: bool) -> None:
-        """Append products by tiles: rows and columns of y by what they see of x."""
+    def _tiles(
+        self, x: Block, y: Block, weight: Region, bias: Region | None, window: Any, adjoint: bool,
+        rows_first: bool = False,
+    ) -> None:  # fmt: skip
+        """Append products by tiles: rows and columns of y by what they see of x.
+
+        rows_first: whether the first axis of the weight is that of y, also in the adjoint.
+        """
         if window is None:
             rows, columns, reach = (self.machine.ONE,), (self.machine.ONE,), 0
         else:
@@ -220,7 +231,8 @@ class Lowering:
             rows = self.machine.sweeps(*vertical, x.height, y.height, adjoint, halo=False)
             columns = self.machine.sweeps(*horizontal, x.width, y.width, adjoint, halo=True)
             reach = max(0, *(max(-s.reach[0], s.reach[1] - x.width + 1) for s in columns))
-        operands = {"x": x, "y": y, "weight": weight, "bias": bias, "sweeps": (rows, columns), "adjoint": adjoint}
+        operands: dict[str, Any] = {"x": x, "y": y, "weight": weight, "bias": bias, "sweeps": (rows, columns)}
+        operands["adjoint"] = adjoint and not rows_first
         self.add_instruction("products", halos={"x": (0, reach)}, floor=-np.inf, **operands)
 
     def _products_of_rows(

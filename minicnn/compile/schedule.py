@@ -41,9 +41,9 @@ def schedule(graph: Graph, machine: Any) -> Schedule:
 
 
 def _postponed(nodes: Sequence[Node], phases: dict[Node, int]) -> list[Node]:
-    """Make the filters of a Winograd convolution just before it: they are larger than all weights."""
+    """Make what a convolution needs of its weight just before it: together these are larger than all weights."""
     order = list(nodes)
-    for node in [n for n in nodes if n.kind == "filters"]:
+    for node in [n for n in nodes if n.kind in ("filters", "swapped")]:
         (filters,), index = node.writes, order.index(node)
         later = [n for n in order[index + 1 :] if filters in n.reads or any(w in n.writes for w in node.reads)]
         phases[node] = min(phases[n] - phases[n] % 2 for n in later)  # the calls before a program, or among calls
@@ -63,7 +63,8 @@ def _joined_sums(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
         if not isinstance(source, Value) or source.call or source in graph.program.inputs or source.memory in edited:
             return False
         same = source.shape == node.operands["region"].shape
-        return same and source.array.dtype == np.float32 and source.array.flags.c_contiguous
+        flags = source.array.flags
+        return same and source.array.dtype == np.float32 and flags.c_contiguous and flags.aligned
 
     joined = [node for node in nodes if joins(node)]
     if not joined:

@@ -73,6 +73,18 @@ def element(typing, memory, at):
 
 
 @intrinsic
+def put(typing, memory, at, value):
+    """memory[at] = value, also where ``at`` lies outside of the array."""
+
+    def codegen(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, value=arguments[0]).data
+        builder.store(arguments[2], builder.gep(data, [arguments[1]]))
+        return context.get_dummy_value()
+
+    return types.void(memory, at, memory.dtype), codegen
+
+
+@intrinsic
 def load_bytes(typing, memory, at):
     """memory[at : at + LANES] of uint8, as float32."""
 

@@ -23,7 +23,14 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicnn.backend.cpu import blocks, channels, pointwise, winograd, winograd_rows  # which declare the instructions
+from minicnn.backend.cpu import (  # which declare the instructions
+    blocks,
+    channels,
+    filters,
+    pointwise,
+    winograd,
+    winograd_rows,
+)
 from minicnn.backend.cpu.elementwise import sgd_step_flat
 from minicnn.backend.cpu.geometry import (
     ONE,
@@ -48,9 +55,9 @@ from minicnn.backend.cpu.winograd_rows import POINTS as ROW_POINTS
 
 __all__ = [
     "CHANNEL_TILES", "DEPTHWISE", "FILTERS", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "ROW_OUTPUTS", "ROW_POINTS",
-    "TILES", "WIDTH", "Context", "Window", "after", "blocks", "channels", "disassembled", "is_depthwise", "multiply",
-    "pack", "packed_size", "pointwise", "reach", "row", "runs", "sgd_steps", "steps", "sums", "sweeps", "tile_for",
-    "tile_for_matrix", "tiles_for_channels", "up",
+    "TILES", "WIDTH", "Context", "Window", "after", "blocks", "channels", "disassembled", "filter_gradient",
+    "filter_points", "filters", "is_depthwise", "multiply", "pack", "packed_size", "pointwise", "reach", "row",
+    "runs", "sgd_steps", "steps", "sums", "sweeps", "tile_for", "tile_for_matrix", "tiles_for_channels", "up",
 ]  # fmt: skip
 
 PARTS = 8
@@ -139,6 +146,44 @@ def sgd_steps(addresses, sizes, numbers, nesterov):
     numbers: float32 (n, 5), whether it is the first step, lr, momentum, 1 - dampening, weight decay; nesterov: bool.
     """
     return _bound(c_function(_steps_of_sgd), addresses, sizes, numbers, sizes.size, nesterov)
+
+
+def filter_points(matrix, weight, out, adjoint):
+    """Return what transforms filters: out[p] = matrix[p] weight, over the taps, the last axis of both.
+
+    matrix: float32 (points, taps); weight: contiguous, (O, C, taps); out: contiguous, (points, O, C), or, ``adjoint``,
+    (points, C, O) of the filters turned by 180 degrees.
+    """
+    points, taps = matrix.shape
+    outputs, inputs, _ = weight.shape
+    rows, columns, row, column = outputs, inputs, inputs * taps, taps
+    if adjoint:
+        matrix, rows, columns, row, column = matrix[:, ::-1], inputs, outputs, taps, inputs * taps
+    operands = {"row": row, "column": column, "columns": columns, "plane": rows * columns}
+    return _rows_of(filter_points.__name__, rows, matrix, taps, weight=weight, y=out, **operands)
+
+
+def filter_gradient(matrix, sums, outputs, out):
+    """Return what transforms back: out = matrix^T sums, added up over the parts.
+
+    sums: contiguous, (parts, points, rows, C) with at least ``outputs`` rows; out: contiguous, (O, C, taps).
+    """
+    parts, points, rows, columns = sums.shape
+    operands = {"parts": parts, "part": points * rows * columns, "plane": rows * columns, "columns": columns}
+    return _rows_of(filter_gradient.__name__, outputs, matrix, points, sums=sums, y=out, **operands)
+
+
+def _rows_of(name, rows, matrix, chunks, **operands):
+    """Return a program of one instruction for each row of a result; arrays are outside of its memory."""
+    matrix = np.ascontiguousarray(matrix)
+    room = chunks * filters.CHUNK + 16
+    memory = np.zeros(PARTS * room, dtype=np.float32)
+    operands |= {"matrix": matrix, "points": matrix.shape[0], "taps": matrix.shape[1]}
+    words = {n: (-(v.ctypes.data // 4) if isinstance(v, np.ndarray) else v,) for n, v in operands.items()}
+    program = np.array([row(name, work=(0, -1), **words)], dtype=np.int64)
+    context = Context(memory, room, np.zeros(1, np.int64), np.zeros(1, np.float32), None, None)
+    run = context.runner(program, rows * LANES)
+    return lambda kept=(context, operands): run()
 
 
 def sums(pairs):
