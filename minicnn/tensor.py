@@ -73,7 +73,7 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
             recorder.made(self)
 
     @staticmethod
-    def owned(array: Any, requires_grad: bool = False) -> Tensor:
+    def _owned(array: Any, requires_grad: bool = False) -> Tensor:
         """Return a tensor of an array that nobody else has or will write to."""
         made = Tensor(array, requires_grad)
         made._version.is_given = False
@@ -221,7 +221,7 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
             if recorder is not None or not isinstance(added_up._data, Recorded):  # else used up, and so is the sum
                 kernels_of(self).accumulate(added_up._for_edit(), gradient)
             return
-        first = Tensor.owned(gradient if owned else kernels_of(self).copy(gradient))
+        first = Tensor._owned(gradient if owned else kernels_of(self).copy(gradient))
         if recorder is None:
             self._grad = first
         else:
@@ -255,7 +255,7 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         """Return a leaf of the same elements on another backend."""
         chosen = backend.get(target) if isinstance(target, str) else target
         array = chosen.asarray(self._operand)
-        return Tensor(self) if array is self._operand else Tensor.owned(array)
+        return Tensor(self) if array is self._operand else Tensor._owned(array)
 
     def astype(self, dtype: Any) -> Tensor:
         """Return the elements as another dtype; gradients come back in the dtype of self.
@@ -366,7 +366,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     array = backend.default().asarray((data if isinstance(data, Tensor) else Tensor(data))._operand)
     k, chosen = backend.of(array).kernels, np.dtype(dtype or array.dtype)
     array = k.copy(array) if chosen == array.dtype else k.convert(array, chosen)
-    return Tensor.owned(array, requires_grad)
+    return Tensor._owned(array, requires_grad)
 
 
 def _plain(index: Any) -> Any:

@@ -55,7 +55,7 @@ def empty(*shape: int, operation: str = "empty") -> Tensor:
         if min(left) < 0:
             raise ValueError("its options ask for far more or larger arrays than there are")
     check_size(operation, "an array", shape, 4)
-    return Tensor.owned(backend.default().xp.empty(shape, dtype="float32"))
+    return Tensor._owned(backend.default().xp.empty(shape, dtype="float32"))
 
 
 @contextmanager
