@@ -305,9 +305,9 @@ assert os.environ == before
 
 
 @pytest.mark.parametrize(
-    ("user", "expected"), [({}, "'1000'"), ({"GOMP_SPINCOUNT": "77"}, "'77'"), ({"OMP_WAIT_POLICY": "passive"}, "'0'")]
+    ("user", "expected"), [({}, "'10000'"), ({"GOMP_SPINCOUNT": "77"}, "'77'"), ({"OMP_WAIT_POLICY": "passive"}, "'0'")]
 )
-def test_the_team_waits_for_microseconds_unless_a_user_says_how(user, expected):
+def test_the_team_waits_for_a_short_time_unless_a_user_says_how(user, expected):
     environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     environment |= {"OMP_DISPLAY_ENV": "verbose", "NUMBA_THREADING_LAYER": "omp"} | user
     done = subprocess.run([sys.executable, "-c", WAITING], env=environment, capture_output=True, text=True)

@@ -29,7 +29,7 @@ NUMBER = "minicnn_num_threads"
 YIELD = "minicnn_yield"
 """Name of a function of compiled code, without arguments, that lets another thread have the processor."""
 
-_SPINS = "GOMP_SPINCOUNT", "1000"
+_SPINS = "GOMP_SPINCOUNT", "10000"
 
 _number = ctypes.c_int32(numba.config.NUMBA_NUM_THREADS)
 _started: object = None
@@ -76,7 +76,7 @@ def start() -> None:
 
 
 def _start_the_team() -> None:
-    """Let Numba start its threads, which wait for work for some microseconds before they sleep, unless a user says how.
+    """Let Numba start its threads, which wait for work for a tenth of a millisecond before they sleep, unless a user says how.
 
     GNU OpenMP's own choice is to spin for milliseconds. Beside other programs that takes the processor from the thread
     that is waited for, and a step of some milliseconds takes a hundred.
