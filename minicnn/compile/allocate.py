@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from minicnn.compile.graph import Block, Graph, Node, Region, Thing, halos
+from minicnn.compile.planes import rows_of_tiles
 from minicnn.compile.schedule import Schedule
 
 
@@ -216,7 +217,11 @@ def _works(phases: Schedule, lanes: int) -> Iterable[int]:
     """Yield the scratch that each node by Winograd's method needs beside its blocks."""
     for nodes in phases:
         for node in nodes:
-            if node.kind.startswith("winograd"):
+            if node.kind == "channel_winograd":
+                x, y, edge = node.operands["x"], node.operands["y"], node.operands["edge"]
+                tiles = rows_of_tiles(y, edge) * y.width // edge
+                yield (edge + 2) ** 2 * (lanes * tiles * (x.channels + y.channels) + 4 * lanes) + edge**2 * lanes
+            elif node.kind.startswith("winograd"):
                 x, y = node.operands["x"], node.operands.get("y") or node.operands["gy"]
                 edge = node.operands["edge"]
                 yield (edge + 2) ** 2 * lanes * strip(edge, x, y) * (x.channels + y.channels + 2 * lanes)

@@ -8,6 +8,8 @@ from minicnn.compile.lower import Lowering
 from minicnn.compile.program import Call, Value
 
 _APART = 16
+_TILES = 16
+"""Tiles of an image from which threads take some of them each, from the pixels to the results; of fewer, all planes."""
 _CYCLES_A_FLOAT = 0.6
 """What a weight from the memory takes, which is read once a batch."""
 _ONE_TAP = ((1, 1), (1, 1), (0, 0), (1, 1))
@@ -81,6 +83,12 @@ def _winograd(low: Lowering, x: Block, weight: Value, bias: Value | None, y: Val
         offset = Region((low.machine.up(outputs, low.layout.lanes),))
         low.add_call("load", "region", source=bias, region=offset)
     tiles = block.height * block.width // edge**2
+    if tiles >= _TILES:
+        low.add_instruction(
+            "channel_winograd", halos={"x": (1, 1)}, edge=edge, x=x, weight=packed, inputs=inputs, bias=offset,
+            added=None, floor=-np.inf, y=block,
+        )  # fmt: skip
+        return
     # points lie some floats apart: at a distance of a power of two all would take the same place in caches
     x_points, y_points = (Region((points, b.channels * tiles * low.layout.lanes + _APART)) for b in (x, block))
     low.add_instruction("spread_tiles", halos={"x": (1, 1)}, edge=edge, x=x, y=x_points)

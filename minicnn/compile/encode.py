@@ -16,6 +16,9 @@ from minicnn.compile.graph import Block, Graph, Node, Region
 from minicnn.compile.planes import EXPANDED, Operands
 from minicnn.compile.schedule import Schedule
 
+_SMALL = 2e6
+"""Floating-point operations of a program that the threads share, below which one does them all."""
+
 
 @dataclass(frozen=True)
 class MachineProgram:
@@ -25,11 +28,13 @@ class MachineProgram:
         rows: int64 (instructions, WIDTH).
         images: over how many it runs.
         nodes: of each row, what it is a part of.
+        is_small: whether the threads would gain less by sharing it than they wait for each other.
     """
 
     rows: np.ndarray
     images: int
     nodes: tuple[Node, ...]
+    is_small: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def encode(phases: Schedule, allocation: Allocation, graph: Graph, constants: Co
                 pieces = [*encoder.rows(node)]
                 rows += [machine.after(row, len(rows)) for row in pieces]
                 parts += [node] * len(pieces)
-            steps.append(_program(rows, graph.program.batch, parts))
+            steps.append(_program(rows, graph.program.batch, parts, graph.layout.is_shared))
         else:
             steps += [encoder.product(node) if node.kind in _PRODUCTS else node for node in nodes]
     table, numbers = np.array(encoder.table, dtype=np.int64), np.array(encoder.numbers, dtype=np.float32)
@@ -73,8 +78,9 @@ def encode(phases: Schedule, allocation: Allocation, graph: Graph, constants: Co
     return Code(graph, phases, allocation, machine, constants, tuple(steps), table, numbers, keys)
 
 
-def _program(rows: list[list[int]], images: int, nodes: list[Node]) -> MachineProgram:
-    return MachineProgram(np.array(rows, dtype=np.int64), images, tuple(nodes))
+def _program(rows: list[list[int]], images: int, nodes: list[Node], is_shared: bool = False) -> MachineProgram:
+    flop = sum(call.flop() or 0 for call in dict.fromkeys(node.call for node in nodes if node.call))
+    return MachineProgram(np.array(rows, dtype=np.int64), images, tuple(nodes), is_shared and flop < _SMALL)
 
 
 class _Encoder:

@@ -31,7 +31,7 @@ def without_unread(nodes: Sequence[Node], graph: Graph) -> tuple[Node, ...]:
 
 
 _WEIGHTS = ("load", "filters", "packed", "affine_terms")
-_SUMS = ("products", "winograd", "gather_rows", "channel_products", "gather_tiles")
+_SUMS = ("products", "winograd", "gather_rows", "channel_products", "channel_winograd", "gather_tiles")
 """What ends with a bias and a floor: products, or what brings them back from the points of a transform."""
 
 
@@ -106,7 +106,7 @@ def _added(nodes: Sequence[Node]) -> list[Node]:
             continue
         other, x = sorted((node.operands["a"], node.operands["b"]), key=places.__getitem__)
         products = done.get(places[x])
-        if products is None or products.kind not in _SUMS[-2:] or len(readers[x]) > 1:
+        if products is None or products.kind not in _SUMS[-3:] or len(readers[x]) > 1:
             continue
         if products.operands["added"] is None and products.operands["floor"] == -math.inf:
             y = done.pop(i).operands["y"]

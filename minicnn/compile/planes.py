@@ -16,7 +16,9 @@ Operands = dict[str, Any]
 
 _SHARED = 1 << 13
 """Vectors of multiply-adds, or of pixels, from which work is divided among threads that share a program."""
-_PIECES = 16
+_TILES = 8
+"""Tiles that a thread takes at a time, at least."""
+_PIECES = 8
 """Into how many pieces at most: many enough for a thread that is late, and the same whatever the threads."""
 
 
@@ -48,6 +50,36 @@ def _image_by_image(encoder: Any, **operands: Any) -> Iterator[Operands]:
 
 def _channel_affine(encoder: Any, terms: Region, **operands: Any) -> Iterator[Operands]:
     yield operands | {"terms": terms, "groups": terms.shape[1] // encoder.lanes}
+
+
+def rows_of_tiles(block: Block, edge: int) -> int:
+    """Return how many rows of tiles a thread takes at a time: enough tiles for a weight that it reads for them."""
+    return min(block.height // edge, -(-_TILES * edge // block.width))
+
+
+def _channel_winograd(
+    encoder: Any, edge: int, x: Block, weight: Region, inputs: int, bias: Region | None, added: Block | None,
+    floor: float, y: Block,
+) -> Iterator[Operands]:  # fmt: skip
+    """An instruction for some rows of tiles of an image."""
+    machine, lanes, source, result = encoder.machine, encoder.lanes, _Planes.of(encoder, x), _Planes.of(encoder, y)
+    across, at_once, channels = y.width // edge, rows_of_tiles(y, edge), np.arange(inputs)
+    for image in range(encoder.graph.program.batch):
+        for i in range(0, y.height // edge, at_once):
+            rows = min(at_once, y.height // edge - i)
+            tiles = rows * across
+            ((_, _, shape),) = machine.tiles_for_channels(4, tiles)
+            x_at, y_at = (p.at + image * p.count * p.plane + i * edge * p.row for p in (source, result))
+            yield {
+                "edge": edge, "shape": shape, "x": (x_at, 0, source.plane, source.row),
+                "size": (source.count, rows, across), "weight": weight, "weight_point": weight.shape[1],
+                "weight_row": inputs * lanes, "bias": bias, "groups": result.count,
+                "columns": encoder.offsets([*range(0, tiles * lanes, lanes), *[(tiles - 1) * lanes] * lanes]),
+                "weight_steps": encoder.offsets(channels * lanes),
+                "x_steps": encoder.offsets(channels // lanes * tiles * lanes + channels % lanes), "steps": inputs,
+                "is_sum": int(added is not None), "floor": floor, "work": encoder.work,
+                "y": (y_at, 0, result.plane, result.row),
+            }  # fmt: skip
 
 
 def _spread_tiles(encoder: Any, edge: int, x: Block, y: Region) -> Iterator[Operands]:
@@ -197,6 +229,7 @@ def _divided(length: int, multiple: int, pieces: int) -> list[tuple[int, int]]:
 EXPANDED: dict[str, Callable[..., Any]] = {
     "channel_affine": _channel_affine,
     "channel_products": _channel_products,
+    "channel_winograd": _channel_winograd,
     "feed_channels": _image_by_image,
     "gather_tiles": _gather_tiles,
     "read_channels": _image_by_image,

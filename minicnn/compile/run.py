@@ -39,7 +39,7 @@ class Run:
         for index, (step, dead) in enumerate(zip(code.steps, _last_read(code), strict=True)):
             if isinstance(step, MachineProgram):
                 ticks = stopwatch.ticks[index] if stopwatch else 0
-                run = self._context.runner(step.rows, step.images, ticks, graph.layout.is_shared)
+                run = self._context.runner(step.rows, step.images, ticks, graph.layout.is_shared, step.is_small)
             else:
                 run = binding.step(step)
             self._steps.append((stopwatch.timed(index, run) if stopwatch else run, dead))

@@ -5,10 +5,13 @@ plane p begins at ``at + p plane``; ``row`` and the halo are as in blocks.py, wh
 work here too. Lanes behind the last channel hold anything, and nobody looks at them.
 """
 
+import numpy as np
+
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import fill, load, maximum, multiply_add, store
 from minicnn.backend.cpu.tile import CHANNEL_TILES, channel_tile
+from minicnn.backend.cpu.winograd import APART, gather_tiles, spread_tiles
 
 
 @helper
@@ -86,3 +89,38 @@ def channel_products(
                     weight_steps, y_columns + j, x_columns + j, x_steps, steps, bias + i * LANES, is_sum, floor,
                 )  # fmt: skip
         weight, bias, x, y = weight + weight_point, bias + weight_point, x + x_point, y + y_point
+
+
+@instruction(
+    "edge:word shape:word x:view size:size weight:place weight_point:word weight_row:word bias:region groups:word "
+    "columns:word weight_steps:word x_steps:word steps:word is_sum:word floor:number work:place -> y:view(added)"
+)
+@helper
+def channel_winograd(
+    edge, shape, memory, table, x, size, weight, weight_point, weight_row, bias, groups, columns, weight_steps, x_steps,
+    steps, is_sum, floor, work, y,
+):  # fmt: skip
+    """The convolution by 3 x 3 of some rows of tiles of an image, whose points stay in the cache of one thread.
+
+    size: planes of x, and rows and columns of tiles; groups: planes of y. The weight is packed, with a bias of zeros,
+    for each of the points, ``weight_point`` apart. work: room for the points of x and y, and for a tile.
+    """
+    points, tiles = (edge + 2) ** 2, size[1] * size[2]
+    plane, high = tiles * LANES, CHANNEL_TILES[shape][0]
+    into, out_of, none = size[0] * plane + APART, groups * plane + APART, memory.dtype.type(-np.inf)
+    made = work + points * into
+    spread_tiles(edge, memory, x, size, into, plane, work)
+    for p in range(points):
+        w, source, out = weight + p * weight_point, work + p * into, made + p * out_of
+        for i in range(0, groups, high):
+            rest = groups - i
+            kind = shape if rest >= high else high - rest  # the tile of so many planes
+            for j in range(0, tiles, CHANNEL_TILES[kind][1]):
+                channel_tile(
+                    kind, memory, out + i * plane, plane, memory, w + i * weight_row, weight_row, memory, source, table,
+                    weight_steps, columns + j, columns + j, x_steps, steps, w + groups * weight_row, 0, none,
+                )  # fmt: skip
+    made_size, room = (groups, size[1], size[2]), made + points * out_of
+    gather_tiles(
+        edge, memory, made, made_size, out_of, plane, bias, 0, groups, is_sum, floor, room, y
+    )  # fmt: skip

@@ -128,13 +128,15 @@ class Context:
         """Take these from now on, float32 (N, C, H, W) and contiguous; the caller keeps them alive."""
         self._images[0] = images.ctypes.data
 
-    def runner(self, program, count, ticks=0, shared=False):
+    def runner(self, program, count, ticks=0, shared=False, alone=False):
         """Return what runs ``program``, int64 (instructions, WIDTH), over ``count`` images.
 
         ticks: int64 (PARTS, instructions), to which each thread adds the ticks that each instruction takes, or 0;
-        shared: whether all images are one block, whose instructions the threads share.
+        shared: whether all images are one block, whose instructions the threads share; alone: whether one thread does
+        them all.
         """
         launch, parts = c_function(_launch, parallel=True), PARTS if shared else min(-(-count // LANES), PARTS)
+        parts = 1 if alone else parts
         tickets = np.zeros(2 * APART, dtype=np.int64) if shared else 0
         return _bound(launch, _interpreter(), program, program.shape[0], self._entries, count, parts, ticks, tickets)
 

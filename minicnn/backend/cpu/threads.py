@@ -78,8 +78,8 @@ def start() -> None:
 def _start_the_team() -> None:
     """Let Numba start its threads, which wait for work for a tenth of a millisecond before they sleep.
 
-    Unless a user says how. GNU OpenMP's own choice is to spin for milliseconds. Beside other programs that takes the processor from the thread
-    that is waited for, and a step of some milliseconds takes a hundred.
+    Unless a user says how. GNU OpenMP's own choice is to spin for milliseconds. Beside other programs that takes the
+    processor from the thread that is waited for, and a step of some milliseconds takes a hundred.
     """
     wanted = {} if {"OMP_WAIT_POLICY", _SPINS[0]} & os.environ.keys() else dict([_SPINS])
     os.environ |= wanted  # the library reads it when it is loaded

@@ -19,9 +19,9 @@ from minicnn.backend.cpu.lanes import element, fill, load, maximum, store, trans
 from minicnn.backend.cpu.tile import TILES
 from minicnn.backend.cpu.transforms import FILTERS, gather_tile, spread_gradient, spread_tile
 
-__all__ = ["FILTERS", "winograd", "winograd_gradient", "winograd_operands"]
+__all__ = ["APART", "FILTERS", "winograd", "winograd_gradient", "winograd_operands"]
 
-_APART = 16
+APART = 16
 """Floats between the positions of a strip: at a distance of a power of two all would take the same place in caches."""
 _TERMS, _HIGH = 64, TILES[0][0]
 """Input channels whose products are summed at a time, where longer sums would round more than the transforms do, and
@@ -62,7 +62,7 @@ def winograd(
     """
     outputs, height, width = size
     across, plane, number, points = width // edge, strip * LANES, height * width // edge**2, (edge + 2) ** 2
-    into, out_of = inputs * plane + _APART, outputs * plane + _APART
+    into, out_of = inputs * plane + APART, outputs * plane + APART
     made = work + points * into
     floors = fill(floor)
     for start in range(0, number, strip):
