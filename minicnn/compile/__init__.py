@@ -2,10 +2,13 @@
 
 :mod:`~minicnn.compile.record` writes down the kernels that a run calls as a :mod:`~minicnn.compile.program`. Then
 :mod:`~minicnn.compile.passes` calls one pass after the other: :mod:`~minicnn.compile.lower` turns calls into nodes by
-the :mod:`~minicnn.compile.rules`, :mod:`~minicnn.compile.fuse` joins them, :mod:`~minicnn.compile.schedule` puts them
-into phases, :mod:`~minicnn.compile.allocate` gives everything a place, :mod:`~minicnn.compile.encode` writes the
-programs of the machine, and the result is a :mod:`~minicnn.compile.plan`. A :mod:`~minicnn.compile.run` replays it in a
-:mod:`~minicnn.compile.memory`. The instructions themselves are in :mod:`minicnn.backend.cpu`.
+the :mod:`~minicnn.compile.rules`, or, for predictions of few images, by those of :mod:`~minicnn.compile.channels`;
+:mod:`~minicnn.compile.fuse` joins them, :mod:`~minicnn.compile.constants` takes out what weights alone decide,
+:mod:`~minicnn.compile.schedule` puts the others into phases, :mod:`~minicnn.compile.allocate` gives everything a place,
+:mod:`~minicnn.compile.encode` (with :mod:`~minicnn.compile.planes`) writes the programs of the machine, and the result
+is a :mod:`~minicnn.compile.plan`. A :mod:`~minicnn.compile.run` replays it in a :mod:`~minicnn.compile.memory`, with
+what Python does for a node by :mod:`~minicnn.compile.binding`. The instructions themselves are in
+:mod:`minicnn.backend.cpu`.
 """
 
 from collections import OrderedDict

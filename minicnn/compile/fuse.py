@@ -56,7 +56,8 @@ def _folded(nodes: Sequence[Node], constant: Collection[Node]) -> list[Node]:
         chain = [makers[weight]]
         while isinstance(chain[0].operands["source"], Region):
             chain.insert(0, makers[chain[0].operands["source"]])
-        if products.operands.get("adjoint") or not {*chain, makers[norm.operands["terms"]]} <= set(constant):
+        turned = any(node.operands.get("adjoint") or node.kind == "swapped" for node in (products, *chain))
+        if turned or not {*chain, makers[norm.operands["terms"]]} <= set(constant):
             continue
         made, scaled, shifted = _with_norm(chain, last, norm, makers)
         before += made

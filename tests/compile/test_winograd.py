@@ -140,3 +140,22 @@ def test_a_changed_weight_is_transformed_again():
     before = compiled(x).numpy()
     weight.data *= 2
     np.testing.assert_array_equal(compiled(x).numpy(), 2 * before)
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(16, 1), (136, 1), (136, 2), (8, 2)])
+def test_batch_norm_of_a_gradient_is_not_folded_into_the_weight(channels, stride):
+    """The weight's rows are then those of the other side."""
+    rng = np.random.default_rng(0)
+    weight = Tensor(rng.standard_normal((channels, channels, 3, 3)).astype(np.float32))
+    mean, var = (Tensor(rng.random(channels).astype(np.float32) + 0.5) for _ in range(2))
+
+    def function(x):
+        leaf = Tensor(x.data, requires_grad=True)
+        (F.conv2d(leaf, weight, padding=1, stride=stride) ** 2).sum().backward()
+        return F.batch_norm(leaf.grad, mean, var)
+
+    compiled = minicnn.compile(function)
+    x = rng.standard_normal((17, channels, 8, 8)).astype(np.float32)
+    expected = function(Tensor(x)).numpy()
+    for _ in range(2):
+        np.testing.assert_allclose(compiled(x).numpy(), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
