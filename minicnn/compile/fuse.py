@@ -99,7 +99,10 @@ def _with_norm(
 
 
 def _added(nodes: Sequence[Node]) -> list[Node]:
-    """Return the nodes with each addition in the products that make one of its operands, and the later one."""
+    """Return the nodes with each addition in the products that make one of its operands, the later one.
+
+    The sum is made in the place of the other, which must be nothing that these products read.
+    """
     places = {thing: i for i, node in enumerate(nodes) for thing in node.writes}
     readers, done = _readers(nodes), dict(enumerate(nodes))
     for i, node in enumerate(nodes):
@@ -107,7 +110,7 @@ def _added(nodes: Sequence[Node]) -> list[Node]:
             continue
         other, x = sorted((node.operands["a"], node.operands["b"]), key=places.__getitem__)
         products = done.get(places[x])
-        if products is None or products.kind not in _SUMS[-3:] or len(readers[x]) > 1:
+        if products is None or products.kind not in _SUMS[-3:] or len(readers[x]) > 1 or other in products.reads:
             continue
         if products.operands["added"] is None and products.operands["floor"] == -math.inf:
             y = done.pop(i).operands["y"]
