@@ -52,7 +52,7 @@ def network(rng):
             layers.append(nn.MaxPool2d(2))
             height, width = height // 2, width // 2
         else:
-            layers.append({"norm": lambda: nn.BatchNorm2d(channels), "elu": nn.ELU}.get(kind, nn.ReLU)())
+            layers.append({"norm": nn.BatchNorm2d(channels), "elu": nn.ELU()}.get(kind, nn.ReLU()))
     if rng.integers(2):
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5)]
     elif rng.integers(2):
