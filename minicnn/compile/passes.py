@@ -46,10 +46,13 @@ def lowered(program: Program, machine: Any) -> Graph:
 def _multiply_adds(graph: Graph) -> float:
     """Return the vectors of multiply-adds that one of two threads does, without those that kernels do."""
     shared, total = graph.layout.is_shared, 0
+    y: Any
     for node in graph.nodes:
         weight, y = node.operands.get("weight"), node.operands.get("y")
         if isinstance(weight, Region):
-            edge = node.operands.get("edge", 1)
-            pixels = y.height * y.width // edge**2 if isinstance(y, Block) else node.operands["size"][2]
+            if isinstance(y, Block):
+                pixels = y.height * y.width // node.operands.get("edge", 1) ** 2
+            else:  # tiles, of an image or of a block
+                pixels = node.operands["size"][2] if shared else y.shape[-1] // graph.layout.lanes
             total += weight.size * pixels
     return total * graph.program.batch / graph.layout.lanes / 2 if shared else total * -(-graph.count // 2)

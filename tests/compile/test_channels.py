@@ -373,6 +373,15 @@ def test_the_cheaper_layout_is_taken(monkeypatch):
     assert shared(wide) == [True, True] and shared(narrow) == [True, False]
 
 
+@pytest.mark.parametrize("count", [9, 12, 16])
+def test_layouts_are_compared_where_products_are_made_for_all_blocks(count, monkeypatch):
+    monkeypatch.undo()
+    layers = chain(conv(3, 136, 3, padding=1), nn.ReLU, conv(136, 136, 3, padding=1), conv(136, 3, 3, padding=1))
+    model = layers()
+    ((x, _),) = batches(1, (count, 3, 8, 8))
+    agree([minicnn.compile(model)(x).numpy()], [model(Tensor(x)).numpy()], 1e-5)
+
+
 def test_an_instruction_waits_for_those_before_it():
     """Of every program that threads share, the instructions of a node come after all of the nodes before it."""
     predict = minicnn.compile(LeNet())
