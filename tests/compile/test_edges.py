@@ -220,9 +220,10 @@ def test_nothing_is_left_of_a_replay_that_went_wrong(name, count):
     same([compiled(x).numpy()], [before])
 
 
+@pytest.mark.parametrize("outputs", [4, 40])
 @pytest.mark.parametrize("count", COUNTS)
-def test_nothing_is_left_of_a_picture_of_nan_under_wide_padding(count):
-    first, second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, padding=2)
+def test_nothing_is_left_of_a_picture_of_nan_under_wide_padding(count, outputs):
+    first, second = nn.Conv2d(3, outputs, 1), nn.Conv2d(outputs, outputs, 1, padding=2)
     compiled = minicnn.compile(lambda t: second(first(t)))
     ((x, _),) = batches(1, (count, 3, 10, 10))
     compiled(np.full_like(x, np.nan))
