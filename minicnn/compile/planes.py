@@ -175,7 +175,8 @@ def _products(
             if not seen:  # the bias alone
                 factors, distances, begins, x_at = np.zeros(1), np.zeros(1), 0 * begins, 0
             common: Operands = {
-                "weight_row": steps * lanes if seen else 0, "x": (x_at, 0), "y_row": y.plane, "is_sum": int(added is not None),
+                "weight_row": steps * lanes if seen else 0, "x": (x_at, 0), "y_row": y.plane,
+                "is_sum": int(added is not None),
                 "weight_steps": offsets(factors * lanes), "x_steps": offsets(distances), "steps": np.size(distances),
                 "floor": floor,
             }  # fmt: skip
