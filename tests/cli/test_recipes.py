@@ -53,7 +53,7 @@ def test_a_recipe_trains_and_tests(name, command, tmp_path):
 
 @pytest.mark.parametrize("name", ["custom-cnn", "resnet20", "stage-augment", "two-phase"])
 def test_a_recipe_learns(name, train, tmp_path):
-    # a fifth of the digits; chance is 0.1, and 0.6 is far from what any seed reaches after so many epochs
+    # a fifth of the digits; chance is 0.1, and after so many epochs seeds 0 to 2 of resnet20 reach 0.86 or more
     options = ("--batch-size", 16, "--epochs", 12, "--flip", 0, "--ema", 0, "--out", tmp_path / "run")
     narrow = ("--model-option", "widths=[16,24,32]") if recipe(name).model == "vgg" else ()
     phases = ("--augment-from", 6) if recipe(name).augment_from else ()
