@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -112,10 +113,15 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         recorder = current.get()
         return self._data if recorder is None else recorder.data_of(self, self._data)
 
-    def _for_edit(self) -> Any:
-        """Return what a kernel edits in place, and count the edit."""
-        self._version.edited()
-        return self._operand
+    def _edit(self, kernel: Callable[..., None], *arguments: Any) -> None:
+        """Let a kernel edit the elements, and count the edit.
+
+        It is counted afterwards: what another thread makes of them meanwhile is then known to be out of date.
+        """
+        try:
+            kernel(self._operand, *arguments)
+        finally:
+            self._version.edited()
 
     @property
     def data(self) -> Any:
@@ -219,7 +225,7 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         added_up = self._grad if recorder is None else recorder.leaf_gradient_of(self)
         if added_up is not None:
             if recorder is not None or not isinstance(added_up._data, Recorded):  # else used up, and so is the sum
-                kernels_of(self).accumulate(added_up._for_edit(), gradient)
+                added_up._edit(kernels_of(self).accumulate, gradient)
             return
         first = Tensor._owned(gradient if owned else kernels_of(self).copy(gradient))
         if recorder is None:
@@ -275,20 +281,19 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
             >>> tensor([1.0, 2.0]).copy_(tensor(5.0))
             tensor([5., 5.], dtype=float32)
         """
-        self._edited("copy_")
-        kernels_of(self).copy_into(self._operand, source._operand if isinstance(source, Tensor) else source)
+        self._check_editable("copy_")
+        self._edit(kernels_of(self).copy_into, source._operand if isinstance(source, Tensor) else source)
         return self
 
     def __setitem__(self, index: Any, value: Any) -> None:
         check_readable("item assignment")
-        self._edited("item assignment")
-        self._operand[_plain(index)] = value._operand if isinstance(value, Tensor) else value
+        self._check_editable("item assignment")
+        self._edit(setitem, _plain(index), value._operand if isinstance(value, Tensor) else value)
 
-    def _edited(self, operation: str) -> None:
-        """Count an edit in place. The tape cannot follow one on a tensor that it records: RuntimeError."""
+    def _check_editable(self, operation: str) -> None:
+        """Raise RuntimeError for a tensor that the tape records: it cannot follow an edit in place."""
         if self.requires_grad and is_grad_enabled():
             raise RuntimeError(f"{operation}: a tensor that requires a gradient is edited under no_grad() only")
-        self._version.edited()
 
     # Shapes
 

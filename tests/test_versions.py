@@ -2,13 +2,15 @@
 
 import copy
 import pickle
+import sys
+from operator import setitem
 
 import numpy as np
 import pytest
 
 import minicnn
 import minicnn.functional as F
-from minicnn import Tensor, nn, optim
+from minicnn import Tensor, backend, nn, optim
 from minicnn.models import LeNet
 
 
@@ -193,3 +195,33 @@ def test_constants_go_with_their_plans():
 
     gc.collect()
     assert not len(predict._store._known)
+
+
+@pytest.mark.parametrize("edit", [in_place, by_items, by_state, by_a_view, steps_of_sgd, by_statistics])
+def test_a_prediction_during_an_edit_does_not_pass_for_one_after_it(edit, monkeypatch):
+    """What another thread computes just before the memory is written; the same call, from inside of the edit."""
+    model, x = Normed(), np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)
+    predict = minicnn.compile(model)
+    predict(x)
+    editing = False
+
+    def watched(kernel):
+        def meanwhile(*arguments):
+            nonlocal editing
+            if not editing:
+                editing = True
+                predict(x)
+                editing = False
+            return kernel(*arguments)
+
+        return meanwhile
+
+    kernels = backend.get("numpy").kernels
+    with monkeypatch.context() as patch:
+        for name in ("copy_into", "lerp_into", "sgd_step"):
+            patch.setattr(kernels, name, staticmethod(watched(getattr(kernels, name))))
+        patch.setattr(sys.modules["minicnn.tensor"], "setitem", watched(setitem), raising=False)
+        edit(model, x)
+    with nn.module.evaluating():
+        expected = model(Tensor(x)).numpy()
+    np.testing.assert_allclose(predict(x).numpy(), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())

@@ -58,8 +58,8 @@ def batch_norm(
         mean, var = k.batch_norm_statistics(x)
         if running_mean is not None and running_var is not None:
             share = momentum() if callable(momentum) else float(momentum)
-            k.lerp_into(running_mean._for_edit(), mean, share)
-            k.lerp_into(running_var._for_edit(), k.multiply(var, values / (values - 1)), share)
+            running_mean._edit(k.lerp_into, mean, share)
+            running_var._edit(k.lerp_into, k.multiply(var, values / (values - 1)), share)
     elif running_mean is None or running_var is None:
         raise ValueError("batch_norm: expected running statistics outside training, received None")
     else:  # copies: a training pass before backward moves the buffers

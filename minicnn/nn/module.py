@@ -254,7 +254,7 @@ class Module:
             if name in state:
                 source = state[name]._operand if isinstance(state[name], Tensor) else state[name]
                 owner = backend.of(tensor._operand)
-                owner.kernels.copy_into(tensor._for_edit(), owner.asarray(source))
+                tensor._edit(owner.kernels.copy_into, owner.asarray(source))
 
     def zero_grad(self) -> None:
         """Set all gradients to None."""

@@ -31,7 +31,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> T
     k = kernels_of(gradients[0])
     norm = Tensor(k.total_norm([g._operand for g in gradients]))
     for g in gradients:
-        k.clip_norm(g._for_edit(), norm._operand, max_norm)
+        g._edit(k.clip_norm, norm._operand, max_norm)
     return norm
 
 
@@ -48,7 +48,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     if not clip_value > 0:
         raise ValueError(f"clip_grad_value_: expected clip_value above 0, received {clip_value}")
     for g in _gradients("clip_grad_value_", parameters):
-        g.backend.kernels.clip_values(g._for_edit(), clip_value)
+        g._edit(g.backend.kernels.clip_values, clip_value)
 
 
 def _gradients(operation: str, parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:

@@ -77,7 +77,7 @@ class Update:
         loss, logits = self._backward(images, labels, share)
         for total, p in zip(self.sums, self.optimizer.params, strict=True):
             if p.grad is not None:
-                kernels_of(total).accumulate(total._for_edit(), p.grad._operand)
+                total._edit(kernels_of(total).accumulate, p.grad._operand)
         return loss, logits
 
     def _add_up_and_step(self, images: Tensor, labels: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,6 +111,6 @@ class Update:
             values = self.model.state_dict()
             for name, average in self.averaged.state_dict().items():
                 if average.dtype.kind == "f":
-                    kernels_of(average).lerp_into(average._for_edit(), values[name]._operand, weight)
+                    average._edit(kernels_of(average).lerp_into, values[name]._operand, weight)
                 else:  # a count
-                    kernels_of(average).copy_into(average._for_edit(), values[name]._operand)
+                    average._edit(kernels_of(average).copy_into, values[name]._operand)
