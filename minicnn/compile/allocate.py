@@ -109,7 +109,7 @@ def allocate(phases: Schedule, graph: Graph, machine: Any) -> tuple[Schedule, Al
     for block in alone:
         places[block] = Place(main.end + places[block].at, -1)
     places |= {block: places[other] for block, other in shared.items()}
-    room = scratch.end + max([64 * machine.LANES, *_works(phases, machine.LANES)])
+    room = scratch.end + max([64 * machine.LANES, *_works(phases, machine)])
     # a tile may read some rows past the end of a weight or of a block
     margin = 16 * max([64, *(r.size // r.shape[0] for r in regions), *map(allocation.plane, blocks)])
     threads = machine.PARTS if graph.layout.is_shared else min(graph.count, machine.PARTS)
@@ -213,14 +213,17 @@ def _sizes(
     return sizes
 
 
-def _works(phases: Schedule, lanes: int) -> Iterable[int]:
+def _works(phases: Schedule, machine: Any) -> Iterable[int]:
     """Yield the scratch that each node by Winograd's method needs beside its blocks."""
+    lanes = machine.LANES
     for nodes in phases:
         for node in nodes:
             if node.kind == "channel_winograd":
                 x, y, edge = node.operands["x"], node.operands["y"], node.operands["edge"]
                 tiles = rows_of_tiles(y, edge) * y.width // edge
-                yield (edge + 2) ** 2 * (lanes * tiles * (x.channels + y.channels) + 4 * lanes) + edge**2 * lanes
+                yield (edge + 2) ** 2 * (
+                    lanes * tiles * (x.channels + y.channels) + 2 * machine.POINTS_APART
+                ) + edge**2 * lanes
             elif node.kind.startswith("winograd"):
                 x, y = node.operands["x"], node.operands.get("y") or node.operands["gy"]
                 edge = node.operands["edge"]

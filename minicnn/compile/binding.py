@@ -126,15 +126,6 @@ class Binding:
         rows = zip(arrays, parts, map(self.view, regions), strict=True)
         return self.machine.sums([(array.reshape(count, -1), out) for array, count, out in rows])
 
-    def reduce(self, partial: Region, region: Region) -> Callable[[], None]:
-        """The sum over parts of the batch."""
-        parts, out = self.view(partial), self.view(region)
-
-        def run() -> None:
-            np.add.reduce(parts, axis=0, out=out)
-
-        return run
-
     def filters(self, source: Value | Region, region: Region, adjoint: bool) -> Callable[[], None]:
         """The transform of a weight; ``adjoint``: of its filters turned by 180 degrees, input channels first."""
         matrix, out = self.machine.FILTERS[region.shape[0]], self.view(region)

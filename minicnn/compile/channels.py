@@ -7,7 +7,6 @@ from minicnn.compile.graph import Block, Layout, Region
 from minicnn.compile.lower import Lowering
 from minicnn.compile.program import Call, Value
 
-_APART = 16
 _TILES = 16
 """Tiles of an image from which threads take some of them each, from the pixels to the results; of fewer, all planes."""
 _CYCLES_A_FLOAT = 0.6
@@ -90,7 +89,9 @@ def _winograd(low: Lowering, x: Block, weight: Value, bias: Value | None, y: Val
         )  # fmt: skip
         return
     # points lie some floats apart: at a distance of a power of two all would take the same place in caches
-    x_points, y_points = (Region((points, b.channels * tiles * low.layout.lanes + _APART)) for b in (x, block))
+    x_points, y_points = (
+        Region((points, b.channels * tiles * low.layout.lanes + low.machine.POINTS_APART)) for b in (x, block)
+    )
     low.add_instruction("spread_tiles", halos={"x": (1, 1)}, edge=edge, x=x, y=x_points)
     low.add_instruction(
         "channel_products", x=x_points, weight=packed, size=(inputs, 1, tiles), weight_shape=(outputs, inputs),

@@ -66,6 +66,21 @@ def channel_affine(memory, a, terms, groups, floor, size, y):
                 store(memory, w + j, maximum(multiply_add(load(memory, u + j), p, q), least))
 
 
+@helper
+def _tiles(
+    shape, memory, table, y, y_row, weight, weight_row, x, y_columns, x_columns, weight_steps, x_steps, steps, columns,
+    rows, bias, is_sum, floor,
+):  # fmt: skip
+    """``rows`` x ``columns`` of y by tiles; see :func:`channel_products`."""
+    high, wide = CHANNEL_TILES[shape]
+    for i in range(0, rows, high):
+        for j in range(0, columns, wide):
+            channel_tile(
+                shape, memory, y + i * y_row, y_row, memory, weight + i * weight_row, weight_row, memory, x, table,
+                weight_steps, y_columns + j, x_columns + j, x_steps, steps, bias + i * LANES, is_sum, floor,
+            )  # fmt: skip
+
+
 @instruction(
     "shape:word weight:place weight_row:word x:place y_columns:word x_columns:word weight_steps:word x_steps:word "
     "steps:word columns:word rows:word bias:region is_sum:word floor:number y_row:word points:word weight_point:word "
@@ -80,14 +95,11 @@ def channel_products(
 
     The same for all ``points`` of a transform, whose operands are so far apart.
     """
-    high, wide = CHANNEL_TILES[shape]
     for _ in range(points):
-        for i in range(0, rows, high):
-            for j in range(0, columns, wide):
-                channel_tile(
-                    shape, memory, y + i * y_row, y_row, memory, weight + i * weight_row, weight_row, memory, x, table,
-                    weight_steps, y_columns + j, x_columns + j, x_steps, steps, bias + i * LANES, is_sum, floor,
-                )  # fmt: skip
+        _tiles(
+            shape, memory, table, y, y_row, weight, weight_row, x, y_columns, x_columns, weight_steps, x_steps, steps,
+            columns, rows, bias, is_sum, floor,
+        )  # fmt: skip
         weight, bias, x, y = weight + weight_point, bias + weight_point, x + x_point, y + y_point
 
 
@@ -112,14 +124,17 @@ def channel_winograd(
     spread_tiles(edge, memory, x, size, into, plane, work)
     for p in range(points):
         w, source, out = weight + p * weight_point, work + p * into, made + p * out_of
-        for i in range(0, groups, high):
-            rest = groups - i
-            kind = shape if rest >= high else high - rest  # the tile of so many planes
-            for j in range(0, tiles, CHANNEL_TILES[kind][1]):
-                channel_tile(
-                    kind, memory, out + i * plane, plane, memory, w + i * weight_row, weight_row, memory, source, table,
-                    weight_steps, columns + j, columns + j, x_steps, steps, w + groups * weight_row, 0, none,
-                )  # fmt: skip
+        whole, zeros = groups // high * high, w + groups * weight_row
+        if whole:
+            _tiles(
+                shape, memory, table, out, plane, w, weight_row, source, columns, columns, weight_steps, x_steps, steps,
+                tiles, whole, zeros, 0, none,
+            )  # fmt: skip
+        if whole < groups:  # the tile of so many planes
+            _tiles(
+                high - (groups - whole), memory, table, out + whole * plane, plane, w + whole * weight_row, weight_row,
+                source, columns, columns, weight_steps, x_steps, steps, tiles, groups - whole, zeros, 0, none,
+            )  # fmt: skip
     made_size, room = (groups, size[1], size[2]), made + points * out_of
     gather_tiles(
         edge, memory, made, made_size, out_of, plane, bias, 0, groups, is_sum, floor, room, y

@@ -44,19 +44,19 @@ from minicnn.backend.cpu.geometry import (
 )
 from minicnn.backend.cpu.instruction import INSTRUCTIONS, WIDTH, View, after, calls, disassembled, row
 from minicnn.backend.cpu.jit import LANES, helper
-from minicnn.backend.cpu.matmul import multiply
 from minicnn.backend.cpu.objects import c_function
 from minicnn.backend.cpu.packing import is_depthwise, pack, packed_size, runs, steps
 from minicnn.backend.cpu.threads import NUMBER
 from minicnn.backend.cpu.tickets import APART, done, next_ticket, wait  # noqa: F401  # _SOURCE calls them
 from minicnn.backend.cpu.tile import CHANNEL_TILES, DEPTHWISE, TILES
+from minicnn.backend.cpu.winograd import APART as POINTS_APART
 from minicnn.backend.cpu.winograd_rows import OUTPUTS as ROW_OUTPUTS
 from minicnn.backend.cpu.winograd_rows import POINTS as ROW_POINTS
 
 __all__ = [
-    "CHANNEL_TILES", "DEPTHWISE", "FILTERS", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "ROW_OUTPUTS", "ROW_POINTS",
-    "TILES", "WIDTH", "Context", "Window", "after", "blocks", "channels", "disassembled", "filter_gradient",
-    "filter_points", "filters", "is_depthwise", "multiply", "pack", "packed_size", "pointwise", "reach", "row",
+    "CHANNEL_TILES", "DEPTHWISE", "FILTERS", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "POINTS_APART", "ROW_OUTPUTS",
+    "ROW_POINTS", "TILES", "WIDTH", "Context", "Window", "after", "blocks", "channels", "disassembled",
+    "filter_gradient", "filter_points", "filters", "is_depthwise", "pack", "packed_size", "pointwise", "reach", "row",
     "runs", "sgd_steps", "steps", "sums", "sweeps", "tile_for", "tile_for_matrix", "tiles_for_channels", "up",
 ]  # fmt: skip
 

@@ -32,15 +32,6 @@ def matmul(a, b):
     return y
 
 
-def multiply(a, b, out):
-    """out = a b, of two matrices, by NumPy."""
-    if a.size * b.shape[1] < _SMALL:
-        np.matmul(a, b, out=out)
-    else:
-        with one_thread:
-            np.matmul(a, b, out=out)
-
-
 @cache
 def _load_scipy():
     """The BLAS that Numba calls is SciPy's, 20 MiB that most plans do without; it must be there to be limited."""
