@@ -31,6 +31,9 @@ CHANNEL_TILES = (
 )
 """The same where lanes are channels: vectors of output channels x pixels. The last is for DEPTHWISE convolutions."""
 DEPTHWISE = len(CHANNEL_TILES) - 1
+TERMS = 32
+"""Products whose sum is made in registers before it is added to that of others: a long sum rounds more. Where the lanes
+are summed too, each of them is a short sum already, of the pixels of some images."""
 
 
 @intrinsic(prefer_literal=True)
@@ -64,9 +67,8 @@ def tile(
         bases = [builder.gep(x_p, [builder.add(x_at, entry(x_j, c))]) for c in range(columns)]
         a_starts = [plus(a_at, a_row, r) for r in range(rows)]
         places = [[plus(builder.add(out_at, entry(out_j, c)), out_row, r) for c in range(columns)] for r in range(rows)]
-        if is_sum:  # a sum of short sums rounds less than a long one
-            first_sums = [[ir.Constant(vectors.kind, [0.0] * LANES)] * columns] * rows
-        else:
+        first_sums = [[vectors.none] * columns] * rows
+        if not is_sum:
             biases = (builder.load(builder.gep(bias_p, [plus(bias_at, integer(1), r)])) for r in range(rows))
             first_sums = [[spread(builder, bias)] * columns for bias in biases]
 
@@ -82,14 +84,8 @@ def tile(
                     vectors.load(a_p, place) if is_vector else spread(builder, builder.load(builder.gep(a_p, [place])))
                 )
 
-        sums = _accumulated(builder, first_sums, steps, kept, passing)
-        if is_sum:  # all are read before any is written: columns may be the same
-            before = [[vectors.load(out_p, place) for place in row] for row in places]
-            sums = [list(map(builder.fadd, *rows)) for rows in zip(before, sums, strict=True)]
-        floors = spread(builder, floor)
-        for row, sums_of_row in zip(places, sums, strict=True):
-            for place, value in zip(row, sums_of_row, strict=True):
-                vectors.store(_at_least(builder, value, floors), out_p, place)
+        is_added, terms = ir.Constant(ir.IntType(1), is_sum), steps if is_vector else ir.IntType(64)(TERMS)
+        _sum(builder, vectors, out_p, places, first_sums, is_added, floor, steps, terms, kept, passing)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -124,9 +120,7 @@ def channel_tile(
             corners = [builder.add(out_at, entry(out_j, c)) for c in range(columns)]
             places = [[plus(corner, out_row, r) for r in range(rows)] for corner in corners]
             biases = [vectors.load(a_p, plus(bias_at, ir.IntType(64)(LANES), r)) for r in range(rows)]
-            added, nothing = builder.icmp_signed("!=", is_sum, is_sum.type(0)), ir.Constant(vectors.kind, [0.0] * LANES)
-            before = [[builder.select(added, vectors.load(out_p, p), nothing) for p in row] for row in places]
-            first_sums = [[builder.fadd(b, bias) for b, bias in zip(row, biases, strict=True)] for row in before]
+            first_sums = [biases] * columns
 
             def kept(k):
                 offset = builder.load(builder.gep(table_p, [builder.add(a_k, k)]))
@@ -140,11 +134,9 @@ def channel_tile(
                     else:
                         yield spread(builder, builder.load(builder.gep(base, [offset])))
 
-            sums = _accumulated(builder, first_sums, steps, kept, passing)
-            floors = spread(builder, floor)
-            for row, sums_of_row in zip(places, sums, strict=True):
-                for place, value in zip(row, sums_of_row, strict=True):
-                    vectors.store(_at_least(builder, value, floors), out_p, place)
+            is_added = builder.icmp_signed("!=", is_sum, is_sum.type(0))
+            terms = ir.IntType(64)(TERMS)
+            _sum(builder, vectors, out_p, places, first_sums, is_added, floor, steps, terms, kept, passing)
 
         end = builder.append_basic_block("end")
         choice = builder.switch(shape, end)
@@ -165,6 +157,7 @@ class _Vectors:
     def __init__(self, context, builder, dtype):
         element = context.get_data_type(dtype)
         self.builder, self.kind, self.size = builder, ir.VectorType(element, LANES), context.get_abi_sizeof(element)
+        self.none = ir.Constant(self.kind, [0.0] * LANES)
 
     def load(self, base, offset):
         return self.builder.load(self._at(base, offset), align=self.size)
@@ -198,37 +191,74 @@ def _at_least(builder, value, floors):
     return builder.select(builder.fcmp_ordered("<", value, floors), floors, value)
 
 
-def _accumulated(builder, first_sums, steps, kept, passing):
-    """Emit the loop over k < steps that adds passing(k)[p] kept(k)[q] to sums[p][q]; return these.
+def _sum(builder, vectors, out, places, first_sums, is_added, floor, steps, terms, kept, passing):
+    """Emit out[places[p][q]] = max(first_sums[p][q] + sum_k passing(k)[p] kept(k)[q], floor) for k < steps.
 
-    ``kept`` returns vectors that stay in registers for a step, ``passing`` yields others, each used at once.
+    What was there is added where ``is_added``. ``terms`` products at a time are summed in registers, and then added to
+    ``out``. ``kept`` returns vectors that stay in registers for a step, ``passing`` yields others, each used at once.
     """
-    integer = ir.IntType(64)
-    before = builder.block
-    loop = builder.append_basic_block("steps")
-    after = builder.append_basic_block("stored")
+    integer, before = ir.IntType(64), builder.block
+    names = "parts", "steps", "summed", "added", "stored", "more", "last"
+    parts, loop, summed, added, stored, more, last = map(builder.append_basic_block, names)
+    builder.branch(parts)
+    builder.position_at_end(parts)
+    start = builder.phi(integer)
+    start.add_incoming(integer(0), before)
+    is_first = builder.icmp_signed("==", start, integer(0))
+    first_sums = [[builder.select(is_first, first, vectors.none) for first in row] for row in first_sums]
+    end = builder.add(start, terms)
+    is_last = builder.icmp_signed(">=", end, steps)
+    end = builder.select(is_last, steps, end)
     builder.branch(loop)
+
     builder.position_at_end(loop)
     k = builder.phi(integer)
-    k.add_incoming(integer(0), before)
-    sums = [[builder.phi(first.type) for first in row] for row in first_sums]
+    k.add_incoming(start, parts)
+    sums = [[builder.phi(vectors.kind) for _ in row] for row in first_sums]
     values = kept(k)
     for p, factor in enumerate(passing(k)):
         for q, value in enumerate(values):
             total = call(builder, "fmuladd", factor, value, sums[p][q])
-            sums[p][q].add_incoming(first_sums[p][q], before)
+            sums[p][q].add_incoming(first_sums[p][q], parts)
             sums[p][q].add_incoming(total, loop)
             sums[p][q] = total
     following = builder.add(k, integer(1))
     k.add_incoming(following, loop)
-    branch = builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
-    branch.set_metadata("llvm.loop", _not_unrolled(builder.module))
-    builder.position_at_end(after)
-    return sums
+    _not_unrolled(builder, builder.cbranch(builder.icmp_signed("<", following, end), loop, summed))
+
+    builder.position_at_end(summed)
+    builder.cbranch(builder.or_(is_added, builder.not_(is_first)), added, stored)
+
+    builder.position_at_end(added)  # all are read before any is written: places may be the same
+    totals = [
+        [builder.fadd(vectors.load(out, place), value) for place, value in zip(*rows, strict=True)]
+        for rows in zip(places, sums, strict=True)
+    ]
+    builder.branch(stored)
+
+    builder.position_at_end(stored)
+    results = []
+    for value, total in zip(sum(sums, []), sum(totals, []), strict=True):
+        results.append(builder.phi(vectors.kind))
+        results[-1].add_incoming(value, summed)
+        results[-1].add_incoming(total, added)
+    results_at = list(zip(results, sum(places, []), strict=True))
+    builder.cbranch(is_last, last, more)
+
+    builder.position_at_end(more)
+    for value, place in results_at:
+        vectors.store(value, out, place)
+    start.add_incoming(end, more)
+    _not_unrolled(builder, builder.branch(parts))
+
+    builder.position_at_end(last)
+    floors = spread(builder, floor)
+    for value, place in results_at:
+        vectors.store(_at_least(builder, value, floors), out, place)
 
 
-def _not_unrolled(module):
-    """Loop metadata: an unrolled loop would need more registers than there are, and spill its accumulators."""
-    loop = module.add_metadata([module.add_metadata(["llvm.loop.unroll.disable"])])
+def _not_unrolled(builder, branch):
+    """Mark the branch of a loop: unrolled it would need more registers than there are, and spill its accumulators."""
+    loop = builder.module.add_metadata([builder.module.add_metadata(["llvm.loop.unroll.disable"])])
     loop.operands = (loop, *loop.operands)  # its first operand names the loop: itself
-    return loop
+    branch.set_metadata("llvm.loop", loop)

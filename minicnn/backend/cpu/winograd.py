@@ -16,16 +16,12 @@ from minicnn.backend.cpu.blocks import add_products, products
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import element, fill, load, maximum, store, transpose
-from minicnn.backend.cpu.tile import TILES
 from minicnn.backend.cpu.transforms import FILTERS, gather_tile, spread_gradient, spread_tile
 
 __all__ = ["APART", "FILTERS", "winograd", "winograd_gradient", "winograd_operands"]
 
 APART = 16
 """Floats between the positions of a strip: at a distance of a power of two all would take the same place in caches."""
-_TERMS, _HIGH = 64, TILES[0][0]
-"""Input channels whose products are summed at a time, where longer sums would round more than the transforms do, and
-output channels of a register tile."""
 
 
 @helper
@@ -74,18 +70,10 @@ def winograd(
                 _spread(edge, memory, at, x.row, work + c * plane + t * LANES, into)
         for position in range(points):
             source = work + position * into
-            for i in range(0, outputs, _HIGH):  # all terms of these: their weights lie together
-                out, rows = made + position * out_of + i * plane, min(_HIGH, outputs - i)
-                w = weight + (position * outputs + i) * inputs
-                products(
-                    shape, memory, table, out, plane, w, inputs, source, columns, columns, steps, x_steps,
-                    min(inputs, _TERMS), tiles, rows, zeros, memory.dtype.type(-np.inf),
-                )  # fmt: skip
-                for k in range(_TERMS, inputs, _TERMS):
-                    add_products(
-                        shape, memory, table, out, plane, w, inputs, source, columns, columns, steps + k, x_steps + k,
-                        min(inputs - k, _TERMS), tiles, rows,
-                    )  # fmt: skip
+            products(
+                shape, memory, table, made + position * out_of, plane, weight + position * outputs * inputs, inputs,
+                source, columns, columns, steps, x_steps, inputs, tiles, outputs, zeros, memory.dtype.type(-np.inf),
+            )  # fmt: skip
         for o in range(outputs):
             offset = fill(element(memory, bias + o))
             for t in range(tiles):
