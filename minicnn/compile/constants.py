@@ -8,7 +8,7 @@ memory of a plan, and all plans of a function share them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from threading import RLock
 from typing import Any
@@ -60,33 +60,44 @@ def _is_pure(node: Node) -> bool:
 
 
 class Constant:
-    """The results of one node, in arrays that stay where they are."""
+    """The results of the last of some nodes, in arrays that stay where they are.
+
+    What the other nodes make for it, such as a weight before it is packed, is freed as soon as the last is done.
+    """
 
     def __init__(
-        self, node: Node, graph: Graph, machine: Any, known: Mapping[Thing, np.ndarray],
+        self, nodes: Sequence[Node], graph: Graph, machine: Any, known: Mapping[Thing, np.ndarray],
         sources: Sequence[Version], parents: Sequence[Constant],
     ) -> None:  # fmt: skip
-        self.arrays = [_room(thing) for thing in node.writes]
+        self.arrays = [_room(thing) for thing in nodes[-1].writes]
         self._parents = tuple(parents)
         self._sources: tuple[Version, ...] = tuple(
             dict.fromkeys([*sources, *(s for parent in parents for s in parent._sources)])
         )
         self._stamps: list[int] | None = None
-        self._node = node  # whose Values keep the arrays of tensors, so that their ids stay theirs
-        arrays = dict(known) | dict(zip(node.writes, self.arrays, strict=True))
-        self._environment = {value: array for value, array in known.items() if isinstance(value, Value)}
-        self._make = Binding(graph, machine, arrays.__getitem__, self._environment).step(node)
+        self._nodes = tuple(nodes)  # whose Values keep the arrays of tensors, so that their ids stay theirs
+        self._graph, self._machine = graph, machine
+        self._known = {thing: known[thing] for node in nodes for thing in node.reads if thing in known}
 
     def refresh(self) -> bool:
         """Compute the results anew if a source may have been edited since; return whether none may be unnoticed."""
         stamps = [source.stamp() for source in self._sources]
         if stamps != self._stamps:
             self._make()
-            for thing, array in zip(self._node.writes, self.arrays, strict=True):
-                if isinstance(thing, Value):  # a call made a new array
-                    np.copyto(array, self._environment[thing])
             self._stamps = stamps
         return stamps == [source.stamp() for source in self._sources]
+
+    def _make(self) -> None:
+        arrays = {thing: _room(thing) for node in self._nodes[:-1] for thing in node.writes}
+        arrays |= self._known | dict(zip(self._nodes[-1].writes, self.arrays, strict=True))
+        environment = {value: array for value, array in arrays.items() if isinstance(value, Value)}
+        binding = Binding(self._graph, self._machine, arrays.__getitem__, environment)
+        for node in self._nodes:
+            binding.step(node)()
+            for thing in node.writes:
+                if isinstance(thing, Value):  # a call made a new array
+                    np.copyto(arrays[thing], environment[thing])
+                    environment[thing] = arrays[thing]
 
 
 class Constants:
@@ -123,23 +134,38 @@ class Store:
 
     def take_out(self, graph: Graph, nodes: Sequence[Node], machine: Any) -> tuple[Graph, Constants]:
         """Return the graph without these nodes, and their results."""
-        known = versions(graph.program)
+        known, makers = versions(graph.program), {thing: node for node in nodes for thing in node.writes}
+        left = tuple(node for node in graph.nodes if node not in set(nodes))
+        read = (thing for node in left for thing in node.reads)
+        wanted = set(map(graph.place_of, (*graph.program.outputs, *read)))
         owners: dict[Thing, tuple[Constant, int]] = {}
         arrays: dict[Thing, np.ndarray] = {value: np.zeros(value.shape, value.dtype) for value in graph.program.fixed}
         for node in nodes:
-            key = _key(node, owners, graph.program.fixed)
+            if wanted.isdisjoint(map(graph.place_of, node.writes)):
+                continue
+            needed = _needed(node, makers, owners)
+            key = tuple(_key(each, needed, graph.program.fixed, owners) for each in needed)
             constant = self._known.get(key)
             if constant is None:
-                sources = [known[thing] for thing in node.reads if thing in known]
-                parents = [owners[thing][0] for thing in node.reads if thing in owners]
-                constant = self._known[key] = Constant(node, graph, machine, arrays, sources, parents)
+                reads = list(dict.fromkeys(thing for each in needed for thing in each.reads))
+                sources = [known[thing] for thing in reads if thing in known]
+                parents = [owners[thing][0] for thing in reads if thing in owners]
+                constant = self._known[key] = Constant(needed, graph, machine, arrays, sources, parents)
             for index, (thing, array) in enumerate(zip(node.writes, constant.arrays, strict=True)):
                 owners[thing], arrays[thing] = (constant, index), array
         arrays |= {value: arrays[region] for value, region in graph.regions.items() if region in arrays}
-        left = tuple(node for node in graph.nodes if node not in set(nodes))
         members = list(dict.fromkeys(constant for constant, _ in owners.values()))
         regions = frozenset(thing for thing in arrays if isinstance(thing, Region))
         return replace(graph, nodes=left, constants=regions), Constants(members, arrays, self._lock)
+
+
+def _needed(node: Node, makers: Mapping[Thing, Node], owners: Collection[Thing]) -> list[Node]:
+    """Return the nodes that make what a node reads, as far as no constant owns it, in order, and the node itself."""
+    found: dict[Node, None] = {}
+    for thing in node.reads:
+        if thing in makers and thing not in owners:
+            found |= dict.fromkeys(_needed(makers[thing], makers, owners))
+    return [*found, node]
 
 
 def _room(thing: Thing) -> np.ndarray:
@@ -152,8 +178,11 @@ def _room(thing: Thing) -> np.ndarray:
     return np.zeros(thing.shape, thing.dtype)
 
 
-def _key(node: Node, owners: Mapping[Thing, tuple[Constant, int]], fixed: Sequence[Value]) -> Any:
+def _key(
+    node: Node, chain: Sequence[Node], fixed: Sequence[Value], owners: Mapping[Thing, tuple[Constant, int]]
+) -> Any:
     """Return the same for nodes that compute the same of the same."""
+    made = {thing: (i, k) for i, other in enumerate(chain) for k, thing in enumerate(other.writes)}
 
     def part(operand: Any) -> Any:
         if isinstance(operand, list | tuple):
@@ -161,11 +190,13 @@ def _key(node: Node, owners: Mapping[Thing, tuple[Constant, int]], fixed: Sequen
         if isinstance(operand, Value | Region) and operand in owners:
             constant, index = owners[operand]
             return "result of", id(constant), index
+        if isinstance(operand, Value | Region) and operand in made:
+            return "made", operand.shape, made[operand]
         if isinstance(operand, Value) and operand in fixed:
             return "like", operand.dtype
         if isinstance(operand, Value):
             return "tensor", operand.shape, id(operand.array)
-        return ("result", operand.shape) if isinstance(operand, Region) else repr(operand)
+        return repr(operand)
 
     if node.kind == "call" and node.call:
         return node.call.kernel, part(node.call.arguments)

@@ -11,7 +11,7 @@ import pytest
 
 import minicnn
 import minicnn.functional as F
-from minicnn import nn, optim
+from minicnn import models, nn, optim
 
 
 @pytest.fixture
@@ -137,3 +137,18 @@ def peak(task):
 
 def test_sizes_in_random_order_take_little_more_than_eager():
     assert peak("compiled") < 1.5 * peak("eager") + 100
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_of_weights_a_prediction_keeps_the_last_form_alone(count):
+    """What is folded, transformed and packed is freed where only the next of these steps read it."""
+    model = models.create("resnet20").eval()
+    for name, value in model.named_buffers():
+        value.data = np.random.default_rng(len(name)).random(value.shape, dtype=np.float32) + 0.5
+    compiled = minicnn.compile(model)
+    x = np.random.default_rng(0).standard_normal((count, 3, 32, 32)).astype(np.float32)
+    np.testing.assert_allclose(compiled(x).numpy(), model(minicnn.Tensor(x)).numpy(), rtol=0, atol=1e-5)
+    (plan,) = compiled.plans.values()
+    graph = plan.code.graph
+    read = {graph.place_of(thing) for node in graph.nodes for thing in node.reads}
+    assert graph.constants and graph.constants <= read
