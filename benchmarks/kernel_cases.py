@@ -77,6 +77,7 @@ def measurements() -> Iterator[Measurement]:
         yield Measurement("max_pool2d_grad", size, (normal(*taps.shape), taps, x.shape, *halves))
         yield Measurement("avg_pool2d", size, (x, _halves(h), _halves(w)))
         yield Measurement("relu_grad", size, (gy, np.maximum(x, 0)))
+        yield Measurement("bfloat16", size, (x,))
         yield Measurement("dropout", size, (x, 1, 0.5))
         yield Measurement("batch_norm_statistics", size, (x,))
         yield Measurement("batch_norm", size, (x, mean, inverse_std, weight, bias))

@@ -17,14 +17,15 @@ from minicnn.backend import set_default as set_default_backend
 from minicnn.compile import compile
 from minicnn.functional import cat, stack
 from minicnn.gradcheck import gradcheck
+from minicnn.precision import get_precision, precision
 from minicnn.random import manual_seed
 from minicnn.summary import summary
 from minicnn.tensor import Tensor, tensor
 
 __version__ = "0.1.0"
 __all__ = [
-    "Tensor", "backend", "cat", "compile", "functional", "gradcheck", "is_grad_enabled", "manual_seed", "models", "nn",
-    "no_grad", "optim", "random", "set_default_backend", "stack", "summary", "tensor",
+    "Tensor", "backend", "cat", "compile", "functional", "get_precision", "gradcheck", "is_grad_enabled", "manual_seed",
+    "models", "nn", "no_grad", "optim", "precision", "random", "set_default_backend", "stack", "summary", "tensor",
 ]  # fmt: skip
 
 _ON_FIRST_USE = ("data", "plots", "training")  # they import larger libraries

@@ -13,6 +13,7 @@ what Python does for a node by :mod:`~minicnn.compile.binding`. The instructions
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -27,6 +28,8 @@ from minicnn.compile.profile import Profile as Profile
 from minicnn.compile.record import record
 from minicnn.nn import Module
 from minicnn.nn.module import evaluating, is_evaluating
+from minicnn.precision import check_precision, get_precision
+from minicnn.precision import precision as within
 from minicnn.recording import current
 from minicnn.tensor import Tensor
 
@@ -65,6 +68,8 @@ class compile:
     they stay in the plan, with what is added to them later, and raise if they are used before zero_grad. So does
     ``backward`` from a result.
 
+    **Precision**: that of :class:`minicnn.precision`; ``precision`` or, where it is None, that of the caller.
+
     **Threads**: any number may call at once. Their results are those of calls alone; a function that edits what others
     see, as a training step does, is replayed by one at a time. Who edits or loads weights in one thread while another
     computes with them gets a mixture there, as in eager mode and in PyTorch.
@@ -72,7 +77,12 @@ class compile:
     Results are those of the function up to rounding. An infinite or NaN pixel may come out of a convolution by 3 x 3 or
     by 5 columns as a few more NaN, because Winograd's method takes up to 4 x 4 outputs together.
 
+    Args:
+        function: what to record.
+        precision: "float32", "bf16" or None.
+
     Raises:
+        ValueError: another precision.
         RuntimeError: at the first call, for what is said above.
         TypeError: inputs or results that are not tensors.
 
@@ -85,8 +95,10 @@ class compile:
         plans: the plans made so far, the last used last; ``print`` one to see its program.
     """
 
-    def __init__(self, function: Callable[..., Any] | Module) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Any] | Module, *, precision: str | None = None) -> None:
+        if precision is not None:
+            check_precision("compile", precision)
+        self.function, self.precision = function, precision
         self.plans: OrderedDict[Any, Plan] = OrderedDict()
         self._is_module = isinstance(function, Module)
         self._latest: Plan | None = None
@@ -97,10 +109,16 @@ class compile:
 
     def __call__(self, *inputs: Any) -> Any:
         """Return what the function does: by a plan, where there may be one."""
+        if self.precision is None or self.precision == get_precision():
+            return self._called(inputs)
+        with within(self.precision):
+            return self._called(inputs)
+
+    def _called(self, inputs: Sequence[Any]) -> Any:
         arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
         taped = is_grad_enabled()
         try:
-            key = (taped, is_evaluating(), *[(a.shape, a.dtype) for a in arrays])
+            key = (taped, is_evaluating(), get_precision(), *[(a.shape, a.dtype) for a in arrays])
         except AttributeError:
             raise TypeError("compile: expected one tensor or array, or several, and nothing else") from None
         if current.get() is not None or not self._may_have_plan(inputs, arrays, taped):
@@ -117,7 +135,7 @@ class compile:
 
     def __reduce__(self) -> Any:
         """Answer copy and pickle: the function, whose plans are made anew."""
-        return compile, (self.function,)
+        return partial(compile, precision=self.precision), (self.function,)
 
     def _as_it_is(self, inputs: Sequence[Any]) -> Any:
         """Call the function itself."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from minicnn.compile import rules
 from minicnn.compile.graph import Block, Layout, Region
-from minicnn.compile.lower import Lowering
+from minicnn.compile.lower import Lowering, is_weight
 from minicnn.compile.program import Call, Value
 
 _TILES = 16
@@ -35,7 +35,7 @@ def channels(lanes: int, batch: int) -> Layout:
 
 def _conv2d(low: Lowering, call: Call) -> bool:
     x, weight, bias, stride, padding, dilation, groups = call.arguments
-    if not low.is_batch(x) or weight.call is not None:
+    if not low.is_batch(x) or not is_weight(weight):
         return False
     window = weight.shape[2:], stride, padding, dilation
     y = call.outputs[0]
@@ -104,7 +104,7 @@ def _winograd(low: Lowering, x: Block, weight: Value, bias: Value | None, y: Val
 
 def _linear(low: Lowering, call: Call) -> bool:
     x, weight, bias = call.arguments
-    if not low.is_batch(x) or weight.call is not None:
+    if not low.is_batch(x) or not is_weight(weight):
         return False
     seen = low.flattened.get(x, x)
     size = (*seen.shape[1:], 1, 1)[:3]
@@ -149,5 +149,8 @@ _RULES = {
     "conv2d": _conv2d,
     "linear": _linear,
     "reshape": _reshape,
-    **{name: rules.MANY[name] for name in ("relu", "elu", "add", "sum_to", "batch_norm", "max_pool2d", "avg_pool2d")},
+    **{
+        name: rules.MANY[name]
+        for name in ("relu", "elu", "add", "sum_to", "batch_norm", "bfloat16", "max_pool2d", "avg_pool2d")
+    },
 }

@@ -34,6 +34,12 @@ def _edge(y: Block, enough: int = 3) -> int:
     return 4 if y.height % 4 == y.width % 4 == 0 and y.height * y.width >= enough * 16 else 2
 
 
+def is_weight(value: Value) -> bool:
+    """Whether a value is a state, or one that was rounded to bfloat16."""
+    call = value.call
+    return call is None or (call.kernel == "bfloat16" and call.arguments[0].call is None)
+
+
 def _one_column(window: Any) -> Any:
     """The window that is left of one where a transform takes the columns."""
     return tuple((n, one) for (n, _), one in zip(window, (1, 1, 0, 1), strict=True))
@@ -70,10 +76,12 @@ class Lowering:
         self.regions: dict[Value, Region] = {}
         self.sees: dict[Value, tuple[Value, ...]] = {}
         self.pooled: dict[Block, Block] = {}  # by the result of a maximum what it was taken of
+        self.rounded: dict[Value, Value] = {}  # to bfloat16: of what, for those that nobody has read yet too
         self.activated: dict[tuple[Value, float], Value] = {}  # by the input and the alpha of an ELU its output
         self.images = next((v for v in program.inputs if len(v.shape) == 4 and self.is_batch(v)), None)
         self.labels = next((v for v in program.inputs if v.array.dtype == np.int64 and v.shape == (self.batch,)), None)
         self._copies: dict[Value, Region] = {}
+        self._narrow: dict[Value, Block] = {}  # by what was rounded the result
         self._filters: dict[Value, Region] = {}  # those transformed for the rows
         self._transforms: dict[tuple[Any, ...], Block] = {}  # by kind, value and padding, which settle the width
         self._results_of_calls: set[Value] = set()
@@ -135,7 +143,13 @@ class Lowering:
 
     def block(self, value: Value) -> Block:
         """Return ``value`` in blocks; one that is not is interleaved first."""
-        if value not in self.blocks:
+        if value in self.rounded and value not in self.blocks:
+            source = self.rounded[value]
+            if source not in self._narrow:
+                block = self._narrow[source] = self.layout.block_of(value)
+                self.add_instruction("round_to_bfloat16", a=self.block(source), y=block)
+            self.blocks[value] = self._narrow[source]
+        elif value not in self.blocks:
             block = self.layout.block_of(value)
             if value is self.images:
                 self.add_instruction("feed", size=_size(value), y=block)
@@ -160,6 +174,8 @@ class Lowering:
         """Return ``value`` after seeing to it that it exists as a contiguous array."""
         known = value in self.regions or value in self._results_of_calls or value.call is None
         seen = self.flattened.get(value, value)
+        if seen in self.rounded:
+            self.block(seen)
         if seen in self.blocks and not known:
             self.add_instruction("deinterleave", x=self.blocks[seen], size=_size(seen), y=self.new_region(value))
         return value

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 
 from minicnn.compile.graph import Block, Layout, Region
-from minicnn.compile.lower import Lowering
-from minicnn.compile.program import Call
+from minicnn.compile.lower import Lowering, is_weight
+from minicnn.compile.program import Call, Value
 
 
 def _conv2d(low: Lowering, call: Call) -> bool:
     x, weight, bias, stride, padding, dilation, groups = call.arguments
-    if not low.is_batch(x) or groups != 1 or weight.call is not None:
+    if not low.is_batch(x) or groups != 1 or not is_weight(weight):
         return False
     window = (weight.shape[2:], stride, padding, dilation)
     low.products(x, low.new_block(call.outputs[0]), weight, bias, window, adjoint=False)
@@ -42,6 +42,19 @@ def _conv2d_grad_weight(low: Lowering, call: Call) -> bool:
     return True
 
 
+def _bfloat16(low: Lowering, call: Call) -> bool:
+    """Operands are rounded when somebody reads them; weights by the kernel."""
+    (x,), (y,) = call.arguments, call.outputs
+    if low.is_edited(x) or not (x in low.blocks or x in low.flattened or x is low.images):
+        return False
+    low.machine.require_bfloat16()
+    if x in low.flattened:
+        x = low.flattened[x]
+        low.flattened[y] = y = Value(x.array)
+    low.rounded[y] = x
+    return True
+
+
 def _grad_bias(low: Lowering, call: Call) -> bool:
     if not low.is_batch(call.arguments[0]):
         return False
@@ -52,7 +65,7 @@ def _grad_bias(low: Lowering, call: Call) -> bool:
 
 def _linear(low: Lowering, call: Call) -> bool:
     x, weight, bias = call.arguments
-    if not low.is_batch(x) or weight.call is not None:
+    if not low.is_batch(x) or not is_weight(weight):
         return False
     low.products(x, low.new_block(call.outputs[0]), weight, bias, None, adjoint=False)
     return True
@@ -60,7 +73,7 @@ def _linear(low: Lowering, call: Call) -> bool:
 
 def _linear_grad_input(low: Lowering, call: Call) -> bool:
     gy, weight = call.arguments
-    if not low.is_batch(gy) or weight.call is not None:
+    if not low.is_batch(gy) or not is_weight(weight):
         return False
     low.products(gy, low.new_block(call.outputs[0]), weight, None, None, adjoint=True)
     return True
@@ -271,6 +284,7 @@ MANY = {
     "sum_to": _sum_to,
     "dropout": _dropout,
     "batch_norm_statistics": _batch_norm_statistics,
+    "bfloat16": _bfloat16,
     "batch_norm": _batch_norm,
     "batch_norm_grad": _batch_norm_grad,
     "max_pool2d": _max_pool2d,

@@ -9,6 +9,7 @@ from minicnn.functional.arguments import (
     count_windows,
     pair,
 )
+from minicnn.precision import rounding
 from minicnn.tensor import Tensor, kernels_of
 from minicnn.text import brief
 
@@ -64,11 +65,12 @@ def conv2d(
     check_size("conv2d", "an output", (input.shape[0], outputs, *size), input.dtype.itemsize)
 
     k = kernels_of(input)
-    x, w = input._operand, weight._operand
+    rounded = rounding(k)
+    x, w = rounded(input._operand), rounded(weight._operand)
     y = k.conv2d(x, w, None if bias is None else bias._operand, strides, pads, dilations, groups)
     vjps = [
-        lambda gy: k.conv2d_grad_input(gy, w, x.shape, strides, pads, dilations, groups),
-        lambda gy: k.conv2d_grad_weight(gy, x, w.shape, strides, pads, dilations, groups),
+        lambda gy: k.conv2d_grad_input(rounded(gy), w, x.shape, strides, pads, dilations, groups),
+        lambda gy: k.conv2d_grad_weight(rounded(gy), x, w.shape, strides, pads, dilations, groups),
         k.conv2d_grad_bias,
     ]
     return Tensor.from_op(y, (input, weight, bias), vjps)

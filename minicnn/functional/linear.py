@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from minicnn.functional.arguments import check_float, check_shape
+from minicnn.precision import rounding
 from minicnn.tensor import Tensor, kernels_of
 
 
@@ -23,16 +24,17 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     check_shape("linear", (outputs,), bias=bias)
 
     k = kernels_of(input)
-    shape, w = input.shape, weight._operand
-    x = k.reshape(input._operand, (math.prod(shape[:-1]), inputs))  # (M, I)
+    rounded = rounding(k)
+    shape, w = input.shape, rounded(weight._operand)
+    x = rounded(k.reshape(input._operand, (math.prod(shape[:-1]), inputs)))  # (M, I)
     y = k.linear(x, w, None if bias is None else bias._operand)  # (M, O)
 
     def rows(gy: Any) -> Any:
         return k.reshape(gy, (x.shape[0], outputs))
 
     vjps = [
-        lambda gy: k.reshape(k.linear_grad_input(rows(gy), w), shape),
-        lambda gy: k.linear_grad_weight(rows(gy), x),
+        lambda gy: k.reshape(k.linear_grad_input(rounded(rows(gy)), w), shape),
+        lambda gy: k.linear_grad_weight(rounded(rows(gy)), x),
         lambda gy: k.linear_grad_bias(rows(gy)),
     ]
     return Tensor.from_op(k.reshape(y, (*shape[:-1], outputs)), (input, weight, bias), vjps)

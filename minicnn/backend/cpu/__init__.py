@@ -34,6 +34,7 @@ class Kernels(reference.Kernels):
     gather_images = data.gather_images
     warp_images = data.warp_images
     adam_step = elementwise.adam_step
+    bfloat16 = elementwise.bfloat16
     dropout = elementwise.dropout
     relu_grad = elementwise.relu_grad
     sgd_step = elementwise.sgd_step

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from minicnn.backend.cpu.jit import contiguous, jit
+from minicnn.backend.cpu.jit import contiguous, jit, require_bfloat16
+from minicnn.backend.reference import arithmetic as reference_arithmetic
 from minicnn.backend.reference import optimizer as reference
 
 
@@ -19,6 +20,16 @@ def dropout(x, key, p):
     _dropout(
         contiguous(x).reshape(-1), y.reshape(-1), np.uint64(key), np.uint64(round(p * 2**24)), x.dtype.type(1 / (1 - p))
     )
+    return y
+
+
+def bfloat16(a):
+    """See :func:`minicnn.backend.reference.arithmetic.bfloat16`."""
+    require_bfloat16()
+    if a.dtype != np.float32:
+        return reference_arithmetic.bfloat16(a)
+    y = np.empty(a.shape, dtype=a.dtype)
+    _bfloat16(contiguous(a).reshape(-1), y.reshape(-1))
     return y
 
 
@@ -76,6 +87,16 @@ def _relu_grad(gy, y, gx):
     zero = gx.dtype.type(0)
     for i in range(gx.size):
         gx[i] = gy[i] if y[i] > 0 else zero
+
+
+@jit()
+def _bfloat16(x, y):
+    source, target = x.view(np.uint32), y.view(np.uint32)
+    for i in range(x.size):
+        bits = source[i]
+        if x[i] == x[i]:
+            bits = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+        target[i] = bits
 
 
 @jit()

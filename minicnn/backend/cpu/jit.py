@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite.binding import Linkage
@@ -16,6 +17,17 @@ from minicnn.backend.cpu.cache import KernelCache
 
 LANES = 8
 """Images in a block of the batch-interleaved layout: one 256-bit vector of float32."""
+
+
+HAS_BFLOAT16 = bool(llvm.get_host_cpu_features().get("avx512bf16", False))
+
+
+def require_bfloat16() -> None:
+    """Raise RuntimeError where the processor has no instructions for bfloat16."""
+    if not HAS_BFLOAT16:
+        raise RuntimeError(
+            "bf16: expected a processor with AVX512_BF16, this one has none; train and predict in float32"
+        )
 
 
 class _Announce(event.Listener):

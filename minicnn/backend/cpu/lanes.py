@@ -62,6 +62,25 @@ def load(typing, memory, at):
 
 
 @intrinsic
+def bfloat16(typing, vector):
+    """Its elements rounded to bfloat16, see :func:`minicnn.backend.reference.arithmetic.bfloat16`."""
+
+    def codegen(context, builder, signature, arguments):
+        integers = ir.VectorType(ir.IntType(32), LANES)
+
+        def every(value):
+            return ir.Constant(integers, [value] * LANES)
+
+        bits = builder.bitcast(arguments[0], integers)
+        odd = builder.and_(builder.lshr(bits, every(16)), every(1))
+        bits = builder.and_(builder.add(bits, builder.add(odd, every(0x7FFF))), every(0xFFFF0000))
+        is_number = builder.fcmp_ordered("==", arguments[0], arguments[0])
+        return builder.select(is_number, builder.bitcast(bits, arguments[0].type), arguments[0])
+
+    return vector(vector), codegen
+
+
+@intrinsic
 def element(typing, memory, at):
     """memory[at], also where ``at`` lies outside of the array: Python's negative indices do not count from its end."""
 

@@ -43,7 +43,7 @@ from minicnn.backend.cpu.geometry import (
     up,
 )
 from minicnn.backend.cpu.instruction import INSTRUCTIONS, WIDTH, View, after, calls, disassembled, row
-from minicnn.backend.cpu.jit import LANES, helper
+from minicnn.backend.cpu.jit import LANES, helper, require_bfloat16
 from minicnn.backend.cpu.objects import c_function
 from minicnn.backend.cpu.packing import is_depthwise, pack, packed_size, runs, steps
 from minicnn.backend.cpu.threads import NUMBER
@@ -56,8 +56,8 @@ from minicnn.backend.cpu.winograd_rows import POINTS as ROW_POINTS
 __all__ = [
     "CHANNEL_TILES", "DEPTHWISE", "FILTERS", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "POINTS_APART", "ROW_OUTPUTS",
     "ROW_POINTS", "TILES", "WIDTH", "Context", "Window", "after", "blocks", "channels", "disassembled",
-    "filter_gradient", "filter_points", "filters", "is_depthwise", "pack", "packed_size", "pointwise", "reach", "row",
-    "runs", "sgd_steps", "steps", "sums", "sweeps", "tile_for", "tile_for_matrix", "tiles_for_channels", "up",
+    "filter_gradient", "filter_points", "filters", "is_depthwise", "pack", "packed_size", "pointwise", "reach",
+    "require_bfloat16", "row", "runs", "sgd_steps", "steps", "sums", "sweeps", "tile_for", "tile_for_matrix", "tiles_for_channels", "up",
 ]  # fmt: skip
 
 PARTS = 8

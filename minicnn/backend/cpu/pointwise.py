@@ -8,6 +8,7 @@ import numpy as np
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import (
+    bfloat16,
     element,
     fill,
     first,
@@ -33,6 +34,17 @@ def copy(memory, a, size, y):
             u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
             for j in range(0, size[2] * LANES, LANES):
                 store(memory, w + j, load(memory, u + j))
+
+
+@instruction("a:view size:pixels -> y:view(a)")
+@helper
+def round_to_bfloat16(memory, a, size, y):
+    """y = a rounded to bfloat16."""
+    for c in range(size[0]):
+        for i in range(size[1]):
+            u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                store(memory, w + j, bfloat16(load(memory, u + j)))
 
 
 @instruction("a:view size:pixels -> y:view(a)")

@@ -30,6 +30,7 @@ class Kernels(reference.Kernels):
     softmax_grad = activation.softmax_grad
     tanh_grad = activation.tanh_grad
     all_finite = arithmetic.all_finite
+    bfloat16 = arithmetic.bfloat16
     getitem_grad = arithmetic.getitem_grad
     lerp_into = arithmetic.lerp_into
     conv2d = conv.conv2d

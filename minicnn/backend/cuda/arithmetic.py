@@ -10,6 +10,11 @@ _ADD_RUNS = """
         ga[places[i]] = sum;
     }
 """
+_BFLOAT16 = """
+    unsigned bits = __float_as_uint(float(a));
+    bits = (bits + (0x7FFFu + (bits >> 16 & 1u))) & 0xFFFF0000u;
+    y = a == a ? T(__uint_as_float(bits)) : a;
+"""
 
 
 def lerp_into(target, value, weight):
@@ -21,6 +26,10 @@ def all_finite(a):
     flag = cupy.zeros(1, dtype="int32")
     elementwise("find_not_finite", "T a", "raw int32 flag", "if (!isfinite(a)) flag[0] = 1", a, flag)
     return not int(flag[0])
+
+
+def bfloat16(a):
+    return elementwise("bfloat16", "T a", "T y", _BFLOAT16, a)
 
 
 def getitem_grad(gy, index, shape):

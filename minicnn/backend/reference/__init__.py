@@ -45,6 +45,7 @@ class Kernels:
     accumulate = arithmetic.accumulate
     add = arithmetic.add
     all_finite = arithmetic.all_finite
+    bfloat16 = arithmetic.bfloat16
     broadcast_to = arithmetic.broadcast_to
     concatenate = arithmetic.concatenate
     convert = arithmetic.convert

@@ -177,6 +177,18 @@ def convert(a, dtype):
     return a.astype(dtype)
 
 
+@kernel(like_first)
+def bfloat16(a):
+    """a rounded to the nearest bfloat16, 8 bits of significand, of two the even one, as elements of its own dtype.
+
+    NaN stays. A float64 is rounded to float32 first.
+    """
+    xp, narrow = namespace(a), a.astype(np.float32)
+    bits = narrow.view(np.uint32)
+    rounded = (bits + (0x7FFF + (bits >> 16 & 1))) & np.uint32(0xFFFF0000)
+    return xp.where(a == a, rounded.view(np.float32), narrow).astype(a.dtype)
+
+
 @kernel(writes="total")
 def accumulate(total, value):
     """total += value, in place."""

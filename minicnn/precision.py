@@ -1,0 +1,61 @@
+"""Precision: what convolutions and linear layers multiply, float32 as it is or rounded to bfloat16."""
+
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from typing import Any
+
+import numpy as np
+
+PRECISIONS = ("float32", "bf16")
+_current: ContextVar[str] = ContextVar("precision", default=PRECISIONS[0])
+
+
+def check_precision(where: str, name: Any) -> None:
+    """Raise ValueError for what is none of PRECISIONS."""
+    if name not in PRECISIONS:
+        raise ValueError(f"{where}: expected precision {' or '.join(PRECISIONS)}, received {name!r}")
+
+
+def get_precision() -> str:
+    """Return the precision in this context: "float32", or what a :class:`precision` around it says."""
+    return _current.get()
+
+
+class precision:
+    """Context manager: the precision of convolutions and linear layers inside, and of their gradients.
+
+    "bf16": what they multiply, float32 inputs, weights and gradients of their outputs, is rounded to bfloat16: 8 bits
+    of significand; to the nearest, of two the even one. Products are summed in float32, and everything else, results,
+    biases, weights, statistics, loss and optimizer, is float32; float64 stays as it is. As with PyTorch's autocast,
+    gradients are computed as the forward pass was, wherever ``backward`` is called; unlike there, results are not
+    rounded. Other threads keep their precision. Outside it is "float32", which rounds nothing.
+
+    Args:
+        name: "float32" or "bf16".
+
+    Raises:
+        ValueError: another name. What then multiplies raises RuntimeError on a processor without AVX512_BF16.
+
+    Example:
+        >>> with minicnn.precision("bf16"):
+        ...     F.linear(tensor([1.0 + 2**-9]), tensor([[3.0]]))
+        tensor([3.], dtype=float32)
+    """
+
+    def __init__(self, name: str) -> None:
+        check_precision("precision", name)
+        self.name = name
+        self._tokens: list[Token[str]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(_current.set(self.name))
+
+    def __exit__(self, *exception: object) -> None:
+        _current.reset(self._tokens.pop())
+
+
+def rounding(kernels: Any) -> Callable[[Any], Any]:
+    """Return what the precision in this context does to an operand, for a layer and, later, for its gradients."""
+    if _current.get() == "float32":
+        return lambda array: array
+    return lambda array: kernels.bfloat16(array) if array.dtype == np.float32 else array
