@@ -151,6 +151,18 @@ class Binding:
         view, array = self.view(region), self.array(source)
         return lambda: np.copyto(view, array().swapaxes(0, 1))
 
+    def paired(self, source: Value, region: Region, adjoint: bool) -> Callable[[], None]:
+        """A weight of bfloat16 with two input channels in each element; ``adjoint``: two outputs, inputs first."""
+        words, array = self.view(region).view(np.uint32), self.array(source)
+
+        def run() -> None:
+            bits = array().view(np.uint32)
+            bits = bits.swapaxes(0, 1) if adjoint else bits
+            np.right_shift(bits[:, ::2], 16, out=words)
+            words[:, : bits.shape[1] // 2] |= bits[:, 1::2] & np.uint32(0xFFFF0000)
+
+        return run
+
     def scaled(self, source: Value, terms: Region, region: Region) -> Callable[[], None]:
         """A weight (O, ...) times p of a batch norm behind it."""
         (scale, _), array, out = self.view(terms), self.array(source), self.view(region)

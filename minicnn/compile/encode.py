@@ -333,6 +333,7 @@ def _matrix(encoder: _Encoder, gy: Region, x: Region, region: Region) -> tuple[l
 _EXPANDED: dict[str, Callable[..., Any]] = {
     **EXPANDED,
     "copy": _copy,
+    "pair_products": _products,
     "products": _products,
     "winograd": _winograd,
     "winograd_gradient": _winograd_gradient,

@@ -82,6 +82,7 @@ class Lowering:
         self.labels = next((v for v in program.inputs if v.array.dtype == np.int64 and v.shape == (self.batch,)), None)
         self._copies: dict[Value, Region] = {}
         self._narrow: dict[Value, Block] = {}  # by what was rounded the result
+        self._pairs: dict[Value, Block] = {}  # the same, two channels in each element
         self._filters: dict[Value, Region] = {}  # those transformed for the rows
         self._transforms: dict[tuple[Any, ...], Block] = {}  # by kind, value and padding, which settle the width
         self._results_of_calls: set[Value] = set()
@@ -202,8 +203,18 @@ class Lowering:
 
     def products(self, x: Value, y: Block, weight: Value, bias: Value | None, window: Any, adjoint: bool) -> None:
         """Append y = weight x + bias, over a window or (None) on single pixels, or the adjoint of that map."""
-        source, offset = self.block(x), None if bias is None else self.copy(bias)
-        if window is not None and self.is_winograd(window, source, y):
+        offset = None if bias is None else self.copy(bias)
+        size = self.layout.block_of(x)
+        is_winograd = window is not None and self.is_winograd(window, size, y)
+        is_of_rows = window is not None and self.is_of_rows(window, (size if adjoint else y).width)
+        if x in self.rounded and weight.call and not is_winograd and not is_of_rows:
+            outputs, inputs = weight.shape[:2][::-1] if adjoint else weight.shape[:2]
+            w = Region((outputs, -(-inputs // 2), *weight.shape[2:]))
+            self.add_call("paired", "region", source=weight, region=w, adjoint=adjoint)
+            self._tiles(self._paired(x), y, w, offset, window, adjoint, rows_first=True, kind="pair_products")
+            return
+        source = self.block(x)
+        if is_winograd:
             wide = y.channels * source.channels > _IN_CACHE and self.count > 1
             edge = _edge(y, 1 if wide else 3)
             w = Region(((edge + 2) ** 2, y.channels, source.channels))
@@ -213,7 +224,7 @@ class Lowering:
                 return
             operands = {"x": source, "y": y, "weight": w, "bias": offset, "floor": -np.inf}
             self.add_instruction("winograd", halos={"x": (1, 1)}, edge=edge, **operands)
-        elif window is not None and self.is_of_rows(window, (source if adjoint else y).width):
+        elif is_of_rows:
             self._products_of_rows(x, y, weight, offset, window, adjoint)
         elif adjoint and window is not None and math.prod(weight.shape) > _IN_CACHE:
             swapped = Region((weight.shape[1], weight.shape[0], *weight.shape[2:]))  # rows that lie together
@@ -234,7 +245,7 @@ class Lowering:
 
     def _tiles(
         self, x: Block, y: Block, weight: Region, bias: Region | None, window: Any, adjoint: bool,
-        rows_first: bool = False,
+        rows_first: bool = False, kind: str = "products",
     ) -> None:  # fmt: skip
         """Append products by tiles: rows and columns of y by what they see of x.
 
@@ -249,7 +260,16 @@ class Lowering:
             reach = max(0, *(max(-s.reach[0], s.reach[1] - x.width + 1) for s in columns))
         operands: dict[str, Any] = {"x": x, "y": y, "weight": weight, "bias": bias, "sweeps": (rows, columns)}
         operands["adjoint"] = adjoint and not rows_first
-        self.add_instruction("products", halos={"x": (0, reach)}, floor=-np.inf, **operands)
+        self.add_instruction(kind, halos={"x": (0, reach)}, floor=-np.inf, **operands)
+
+    def _paired(self, value: Value) -> Block:
+        """Return what was rounded to bfloat16 with two channels in each element."""
+        source = self.rounded[value]
+        if source not in self._pairs:
+            x = self.block(source)
+            y = self._pairs[source] = Block(-(-x.channels // 2), x.height, x.width)
+            self.add_instruction("pair", x=x, channels=x.channels, size=y.size, y=y)
+        return self._pairs[source]
 
     def _products_of_rows(
         self, x: Value, y: Block, weight: Value, bias: Region | None, window: Any, adjoint: bool

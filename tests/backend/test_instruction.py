@@ -61,7 +61,7 @@ def test_a_declaration(registry):
     assert instruction("a:view by:number -> y:view(a)")(compiled) is compiled
     declared = registry["scale"]
     assert declared.operands == {"a": "view", "by": "number", "y": "view"} and declared.results == {"y": ("a",)}
-    source = calls()
+    source = calls(INSTRUCTIONS)
     assert "if code == 0:" in source
     assert "scale(memory, first, View(a, r[10], r[11]), numbers[r[12]], View(b, r[13], r[14]))" in source
 

@@ -102,53 +102,26 @@ def products(
     rows, bias, floor,
 ):  # fmt: skip
     """``rows`` x ``columns`` of y by tiles of TILES[shape]; see :func:`minicnn.backend.cpu.tile.tile`."""
-    if shape == 0:
-        high, wide = TILES[0]
-    elif shape == 1:
-        high, wide = TILES[1]
-    else:
-        high, wide = TILES[2]
+    high, wide = TILES[shape]
     for i in range(0, rows, high):
-        out, w, b = y + i * y_row, weight + i * weight_row, bias + i
         for j in range(0, columns, wide):
-            u, v = y_columns + j, x_columns + j
-            if shape == 0:  # the tile wants a literal
-                tile(
-                    0, 0, memory, out, y_row, memory, w, weight_row, memory, x, table, weight_steps, u, v, x_steps,
-                    steps, memory, b, floor,
-                )  # fmt: skip
-            elif shape == 1:
-                tile(
-                    1, 0, memory, out, y_row, memory, w, weight_row, memory, x, table, weight_steps, u, v, x_steps,
-                    steps, memory, b, floor,
-                )  # fmt: skip
-            else:
-                tile(
-                    2, 0, memory, out, y_row, memory, w, weight_row, memory, x, table, weight_steps, u, v, x_steps,
-                    steps, memory, b, floor,
-                )  # fmt: skip
+            tile(
+                0, shape, memory, y + i * y_row, y_row, memory, weight + i * weight_row, weight_row, memory, x, table,
+                weight_steps, y_columns + j, x_columns + j, x_steps, steps, memory, bias + i, floor,
+            )  # fmt: skip
 
 
 @helper
 def add_products(shape, memory, table, out, out_row, a, a_row, x, out_j, x_j, a_k, x_k, steps, columns, rows):
     """Add ``rows`` x ``columns`` products to out, whose rows and columns have room for whole tiles."""
     none = memory.dtype.type(-np.inf)
-    if shape == 0:
-        high, wide = TILES[0]
-    else:
-        high, wide = TILES[1]
+    high, wide = TILES[shape]
     for i in range(0, rows, high):
-        y, w = out + i * out_row, a + i * a_row
         for j in range(0, columns, wide):
-            u, v = out_j + j, x_j + j
-            if shape == 0:
-                tile(
-                    0, 2, memory, y, out_row, memory, w, a_row, memory, x, table, a_k, u, v, x_k, steps, memory, 0, none
-                )
-            else:
-                tile(
-                    1, 2, memory, y, out_row, memory, w, a_row, memory, x, table, a_k, u, v, x_k, steps, memory, 0, none
-                )
+            tile(
+                2, shape, memory, out + i * out_row, out_row, memory, a + i * a_row, a_row, memory, x, table, a_k,
+                out_j + j, x_j + j, x_k, steps, memory, 0, none,
+            )  # fmt: skip
 
 
 @instruction(
@@ -165,25 +138,14 @@ def weight_gradient(
     accumulate: whether it is added to what is there; work: room for a tile.
     """
     none = memory.dtype.type(-np.inf)
-    if shape == 0:
-        high, wide = TILES[0]
-    else:
-        high, wide = TILES[1]
+    high, wide = TILES[shape]
     row = wide * LANES
     for i in range(0, rows, high):
-        g = gy + i * gy_row
         for j in range(0, columns, wide):
-            v = x_columns + j
-            if shape == 0:
-                tile(
-                    0, 1, memory, work, row, memory, g, gy_row, memory, x, table, gy_steps, work_columns, v, x_steps,
-                    steps, memory, zeros, none,
-                )  # fmt: skip
-            else:
-                tile(
-                    1, 1, memory, work, row, memory, g, gy_row, memory, x, table, gy_steps, work_columns, v, x_steps,
-                    steps, memory, zeros, none,
-                )  # fmt: skip
+            tile(
+                1, shape, memory, work, row, memory, gy + i * gy_row, gy_row, memory, x, table, gy_steps, work_columns,
+                x_columns + j, x_steps, steps, memory, zeros, none,
+            )  # fmt: skip
             for r in range(min(high, rows - i)):
                 place = partial + (i + r) * partial_row + j
                 for c in range(min(wide, columns - j)):

@@ -14,7 +14,7 @@ the operands in whose place a result may be written. From it come the rows (:fun
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -138,10 +138,11 @@ def after(row: list[int], others: int) -> list[int]:
     return [row[0], others, *row[_FIRST_ADDRESS:]]
 
 
-def calls() -> str:
-    """Return the chain of calls of the interpreter, as the source of a branch for each instruction."""
+def calls(names: Iterable[str]) -> str:
+    """Return the chain of calls of an interpreter, as the source of a branch for each of these instructions."""
     lines: list[str] = []
-    for name, declared in INSTRUCTIONS.items():
+    for name in names:
+        declared = INSTRUCTIONS[name]
         # a to d: the addresses, as the interpreter names them
         places, words = iter("abcd"), iter(f"r[{i}]" for i in range(_FIRST_WORD, WIDTH))
         read = {

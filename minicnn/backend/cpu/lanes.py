@@ -61,23 +61,37 @@ def load(typing, memory, at):
     return Lanes(memory.dtype)(memory, at), codegen
 
 
+def _bfloat16(builder, vector):
+    """Emit the bits of a vector rounded to bfloat16, the lower half of each element 0 but in a NaN."""
+    integers = ir.VectorType(ir.IntType(32), LANES)
+    half, one, odd_half, upper = (ir.Constant(integers, [n] * LANES) for n in (16, 1, 0x7FFF, 0xFFFF0000))
+    bits = builder.bitcast(vector, integers)
+    odd = builder.and_(builder.lshr(bits, half), one)
+    rounded = builder.and_(builder.add(bits, builder.add(odd, odd_half)), upper)
+    return builder.select(builder.fcmp_ordered("==", vector, vector), rounded, bits)
+
+
 @intrinsic
 def bfloat16(typing, vector):
     """Its elements rounded to bfloat16, see :func:`minicnn.backend.reference.arithmetic.bfloat16`."""
 
     def codegen(context, builder, signature, arguments):
-        integers = ir.VectorType(ir.IntType(32), LANES)
-
-        def every(value):
-            return ir.Constant(integers, [value] * LANES)
-
-        bits = builder.bitcast(arguments[0], integers)
-        odd = builder.and_(builder.lshr(bits, every(16)), every(1))
-        bits = builder.and_(builder.add(bits, builder.add(odd, every(0x7FFF))), every(0xFFFF0000))
-        is_number = builder.fcmp_ordered("==", arguments[0], arguments[0])
-        return builder.select(is_number, builder.bitcast(bits, arguments[0].type), arguments[0])
+        return builder.bitcast(_bfloat16(builder, arguments[0]), arguments[0].type)
 
     return vector(vector), codegen
+
+
+@intrinsic
+def paired(typing, low, high):
+    """Both rounded to bfloat16, in the lower and in the upper half of each element."""
+
+    def codegen(context, builder, signature, arguments):
+        below, above = (_bfloat16(builder, argument) for argument in arguments)
+        half, upper = (ir.Constant(below.type, [n] * LANES) for n in (16, 0xFFFF0000))
+        bits = builder.or_(builder.lshr(below, half), builder.and_(above, upper))
+        return builder.bitcast(bits, arguments[0].type)
+
+    return low(low, high), codegen
 
 
 @intrinsic

@@ -43,7 +43,7 @@ from minicnn.backend.cpu.geometry import (
     up,
 )
 from minicnn.backend.cpu.instruction import INSTRUCTIONS, WIDTH, View, after, calls, disassembled, row
-from minicnn.backend.cpu.jit import LANES, helper, require_bfloat16
+from minicnn.backend.cpu.jit import HAS_BFLOAT16, LANES, helper, require_bfloat16
 from minicnn.backend.cpu.objects import c_function
 from minicnn.backend.cpu.packing import is_depthwise, pack, packed_size, runs, steps
 from minicnn.backend.cpu.threads import NUMBER
@@ -53,11 +53,16 @@ from minicnn.backend.cpu.winograd import APART as POINTS_APART
 from minicnn.backend.cpu.winograd_rows import OUTPUTS as ROW_OUTPUTS
 from minicnn.backend.cpu.winograd_rows import POINTS as ROW_POINTS
 
+_PLAIN = tuple(INSTRUCTIONS)
+if HAS_BFLOAT16:
+    from minicnn.backend.cpu import pairs  # noqa: F401  # which declares some more
+
 __all__ = [
     "CHANNEL_TILES", "DEPTHWISE", "FILTERS", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "POINTS_APART", "ROW_OUTPUTS",
     "ROW_POINTS", "TILES", "WIDTH", "Context", "Window", "after", "blocks", "channels", "disassembled",
     "filter_gradient", "filter_points", "filters", "is_depthwise", "pack", "packed_size", "pointwise", "reach",
-    "require_bfloat16", "row", "runs", "sgd_steps", "steps", "sums", "sweeps", "tile_for", "tile_for_matrix", "tiles_for_channels", "up",
+    "require_bfloat16", "row", "runs", "sgd_steps", "steps", "sums", "sweeps", "tile_for", "tile_for_matrix",
+    "tiles_for_channels", "up",
 ]  # fmt: skip
 
 PARTS = 8
@@ -138,7 +143,8 @@ class Context:
         launch, parts = c_function(_launch, parallel=True), PARTS if shared else min(-(-count // LANES), PARTS)
         parts = 1 if alone else parts
         tickets = np.zeros(2 * APART, dtype=np.int64) if shared else 0
-        return _bound(launch, _interpreter(), program, program.shape[0], self._entries, count, parts, ticks, tickets)
+        interpreter = _interpreter(bool((program[:, 0] >= len(_PLAIN)).any()))
+        return _bound(launch, interpreter, program, program.shape[0], self._entries, count, parts, ticks, tickets)
 
 
 def sgd_steps(addresses, sizes, numbers, nesterov):
@@ -237,9 +243,12 @@ def _launch(interpreter, program, length, context, count, parts, ticks, tickets)
 
 
 @cache
-def _interpreter():
-    """Address of the interpreter as machine code: called by the launcher, not linked, it is compiled only once."""
-    return ctypes.cast(c_function(_interpret), ctypes.c_void_p).value
+def _interpreter(pairs):
+    """Address of an interpreter as machine code: called by the launcher, not linked, it is compiled only once.
+
+    pairs: whether it has the instructions for pairs of bfloat16, which the others need not wait for.
+    """
+    return ctypes.cast(c_function(_interpret_pairs if pairs else _interpret), ctypes.c_void_p).value
 
 
 @helper
@@ -249,7 +258,7 @@ def inside(at, origin):
 
 
 _SOURCE = """
-def _interpret(program, length, context, count, part, parts, thread, ticks, tickets):
+def {name}(program, length, context, count, part, parts, thread, ticks, tickets):
     entries = carray(_integers(context), 14)
     rows, table = carray(_integers(program), (length, WIDTH)), carray(_integers(entries[2]), entries[3])
     memory, numbers = carray(_floats(entries[0]), entries[1]), carray(_floats(entries[4]), entries[5])
@@ -286,11 +295,13 @@ def _interpret(program, length, context, count, part, parts, thread, ticks, tick
 """
 
 
-def _interpret_function():
-    """Return the interpreter, which runs a program over the blocks of a part; INSTRUCTIONS give its calls."""
-    scope = globals() | {"View": View} | {name: declared.function for name, declared in INSTRUCTIONS.items()}
-    exec(compile(_SOURCE.format(calls=textwrap.indent(calls(), " " * 8)), __file__, "exec"), scope)
-    return scope["_interpret"]
+def _interpreter_of(name, names):
+    """Return an interpreter, which runs a program of these instructions over the blocks of a part."""
+    functions = {name: INSTRUCTIONS[name].function for name in names}
+    source = _SOURCE.format(name=name, calls=textwrap.indent(calls(names), " " * 8))
+    scope = globals() | {"View": View} | functions
+    exec(compile(source, __file__, "exec"), scope)
+    return scope[name]
 
 
-_interpret = _interpret_function()
+_interpret, _interpret_pairs = _interpreter_of("_interpret", _PLAIN), _interpreter_of("_interpret_pairs", INSTRUCTIONS)

@@ -12,9 +12,12 @@ ROWS + COLUMNS loads for ROWS x COLUMNS fused multiply-adds of LANES x 2 FLOP: a
 (scalar a) for 384 FLOP, all from the L1 and L2 caches.
 """
 
+from functools import partial
+
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnn.backend.cpu.jit import LANES
@@ -38,54 +41,58 @@ are summed too, each of them is a short sum already, of the pixels of some image
 
 @intrinsic(prefer_literal=True)
 def tile(
-    typing, shape, kind,
+    typing, kind, shape,
     out, out_at, out_row, a, a_at, a_row, x, x_at, table, a_k, out_j, x_j, x_k, steps, bias, bias_at, floor,
 ):  # fmt: skip
     """out[i, j] = max(bias[i] + sum_k a[i, k] x[j, k], floor), LANES values each; a NaN stays.
 
-    ``kind``: 0 for scalars a[i, k], 1 for vectors, 2 for scalars, of which the sums are added to out[i, j]; no bias.
+    ``kind``: 0 for scalars a[i, k], 1 for vectors, 2 for scalars, of which the sums are added to out[i, j]; no bias; 3
+    for scalars and x[j, k] that each are two of bfloat16, whose products are summed.
 
     out[i, j] is at out[out_at + i out_row + table[out_j + j]]; a[i, k] at a[a_at + i a_row + table[a_k + k]], LANES
     values or one scalar; x[j, k] at x[x_at + table[x_j + j] + table[x_k + k]], k from 0 to
-    ``steps`` - 1, at least one; bias[i] at bias[bias_at + i]. ``shape`` is the literal index into TILES.
+    ``steps`` - 1, at least one; bias[i] at bias[bias_at + i]. ``shape``: index into TILES, of kinds 1 and 2 the first
+    two.
     """
-    rows, columns = TILES[shape.literal_value]
-    is_vector, is_sum = kind.literal_value == 1, kind.literal_value == 2
+    is_vector, is_sum, is_pair = (kind.literal_value == k for k in (1, 2, 3))
     signature = types.void(
-        shape, kind,
+        kind, shape,
         out, out_at, out_row, a, a_at, a_row, x, x_at, table, a_k, out_j, x_j, x_k, steps, bias, bias_at, floor,
     )  # fmt: skip
 
     def codegen(context, builder, signature, arguments):
         integer = ir.IntType(64)
         out_p, a_p, x_p, table_p, bias_p = (_data(context, builder, signature, arguments, i) for i in (2, 5, 8, 10, 16))
-        out_at, out_row, a_at, a_row, x_at, a_k = (arguments[i] for i in (3, 4, 6, 7, 9, 11))
+        shape, out_at, out_row, a_at, a_row, x_at, a_k = (arguments[i] for i in (1, 3, 4, 6, 7, 9, 11))
         out_j, x_j, x_k, steps, bias_at, floor = (arguments[i] for i in (12, 13, 14, 15, 17, 18))
         vectors = _Vectors(context, builder, signature.args[8].dtype)
         plus, entry = _arithmetic(builder, table_p)
 
-        bases = [builder.gep(x_p, [builder.add(x_at, entry(x_j, c))]) for c in range(columns)]
-        a_starts = [plus(a_at, a_row, r) for r in range(rows)]
-        places = [[plus(builder.add(out_at, entry(out_j, c)), out_row, r) for c in range(columns)] for r in range(rows)]
-        first_sums = [[vectors.none] * columns] * rows
-        if not is_sum:
-            biases = (builder.load(builder.gep(bias_p, [plus(bias_at, integer(1), r)])) for r in range(rows))
-            first_sums = [[spread(builder, bias)] * columns for bias in biases]
+        def emit(rows, columns):
+            bases = [builder.gep(x_p, [builder.add(x_at, entry(x_j, c))]) for c in range(columns)]
+            a_starts = [plus(a_at, a_row, r) for r in range(rows)]
+            corners = [builder.add(out_at, entry(out_j, c)) for c in range(columns)]
+            places = [[plus(corner, out_row, r) for corner in corners] for r in range(rows)]
+            first_sums = [[vectors.none] * columns] * rows
+            if not is_sum:
+                biases = (builder.load(builder.gep(bias_p, [plus(bias_at, integer(1), r)])) for r in range(rows))
+                first_sums = [[spread(builder, bias)] * columns for bias in biases]
 
-        def kept(k):
-            offset = builder.load(builder.gep(table_p, [builder.add(x_k, k)]))
-            return [vectors.load(base, offset) for base in bases]
+            def kept(k):
+                offset = builder.load(builder.gep(table_p, [builder.add(x_k, k)]))
+                return [vectors.load(base, offset) for base in bases]
 
-        def passing(k):
-            offset = builder.load(builder.gep(table_p, [builder.add(a_k, k)]))
-            for start in a_starts:
-                place = builder.add(start, offset)
-                yield (
-                    vectors.load(a_p, place) if is_vector else spread(builder, builder.load(builder.gep(a_p, [place])))
-                )
+            def passing(k):
+                offset = builder.load(builder.gep(table_p, [builder.add(a_k, k)]))
+                for start in a_starts:
+                    at = builder.add(start, offset)
+                    yield vectors.load(a_p, at) if is_vector else spread(builder, builder.load(builder.gep(a_p, [at])))
 
-        is_added, terms = ir.Constant(ir.IntType(1), is_sum), steps if is_vector else ir.IntType(64)(TERMS)
-        _sum(builder, vectors, out_p, places, first_sums, is_added, floor, steps, terms, kept, passing)
+            is_added, terms = ir.Constant(ir.IntType(1), is_sum), steps if is_vector else integer(TERMS)
+            how = pairs_added if is_pair else products_added
+            _sum(builder, vectors, out_p, places, first_sums, is_added, floor, steps, terms, kept, passing, how)
+
+        _choose(builder, shape, TILES[:2] if is_vector or is_sum else TILES, emit)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -114,7 +121,7 @@ def channel_tile(
         vectors = _Vectors(context, builder, signature.args[7].dtype)
         plus, entry = _arithmetic(builder, table_p)
 
-        def emit(rows, columns, depthwise):
+        def emit(rows, columns, depthwise=False):
             bases = [builder.gep(x_p, [builder.add(x_at, entry(x_j, c))]) for c in range(columns)]
             starts = [plus(a_at, a_row, r) for r in range(rows)]
             corners = [builder.add(out_at, entry(out_j, c)) for c in range(columns)]
@@ -138,17 +145,23 @@ def channel_tile(
             terms = ir.IntType(64)(TERMS)
             _sum(builder, vectors, out_p, places, first_sums, is_added, floor, steps, terms, kept, passing)
 
-        end = builder.append_basic_block("end")
-        choice = builder.switch(shape, end)
-        for index, (rows, columns) in enumerate(CHANNEL_TILES):
-            choice.add_case(shape.type(index), builder.append_basic_block(f"tile{index}"))
-            builder.position_at_end(choice.cases[-1][1])
-            emit(rows, columns, index == DEPTHWISE)
-            builder.branch(end)
-        builder.position_at_end(end)
+        _choose(builder, shape, CHANNEL_TILES[:DEPTHWISE], emit, partial(emit, *CHANNEL_TILES[DEPTHWISE], True))
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def _choose(builder, shape, shapes, emit, *others):
+    """Emit for each number that ``shape`` may be the code for its rows and columns, then that of ``others``."""
+    end = builder.append_basic_block("end")
+    choice = builder.switch(shape, end)
+    for index, code in enumerate([*(partial(emit, *sizes) for sizes in shapes), *others]):
+        block = builder.append_basic_block(f"tile{index}")
+        choice.add_case(shape.type(index), block)
+        builder.position_at_end(block)
+        code()
+        builder.branch(end)
+    builder.position_at_end(end)
 
 
 class _Vectors:
@@ -191,7 +204,30 @@ def _at_least(builder, value, floors):
     return builder.select(builder.fcmp_ordered("<", value, floors), floors, value)
 
 
-def _sum(builder, vectors, out, places, first_sums, is_added, floor, steps, terms, kept, passing):
+def products_added(builder, a, x, total):
+    """Emit a x + total."""
+    return call(builder, "fmuladd", a, x, total)
+
+
+class _BFloat16s(ir.Type):
+    """LLVM's vector of 2 LANES bfloat16, which llvmlite has no type for."""
+
+    def _to_string(self):
+        return f"<{2 * LANES} x bfloat>"
+
+
+_BFLOAT16S = _BFloat16s()
+
+
+def pairs_added(builder, a, x, total):
+    """Emit the products of the two bfloat16 in each element of a and x, added to total: AVX512_BF16."""
+    name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}"
+    function = ir.FunctionType(total.type, [total.type, _BFLOAT16S, _BFLOAT16S])
+    operands = (builder.bitcast(value, _BFLOAT16S) for value in (a, x))
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [total, *operands])
+
+
+def _sum(builder, vectors, out, places, first_sums, is_added, floor, steps, terms, kept, passing, plus=products_added):
     """Emit out[places[p][q]] = max(first_sums[p][q] + sum_k passing(k)[p] kept(k)[q], floor) for k < steps.
 
     What was there is added where ``is_added``. ``terms`` products at a time are summed in registers, and then added to
@@ -218,7 +254,7 @@ def _sum(builder, vectors, out, places, first_sums, is_added, floor, steps, term
     values = kept(k)
     for p, factor in enumerate(passing(k)):
         for q, value in enumerate(values):
-            total = call(builder, "fmuladd", factor, value, sums[p][q])
+            total = plus(builder, factor, value, sums[p][q])
             sums[p][q].add_incoming(first_sums[p][q], parts)
             sums[p][q].add_incoming(total, loop)
             sums[p][q] = total
