@@ -43,9 +43,10 @@ def _conv2d_grad_weight(low: Lowering, call: Call) -> bool:
 
 
 def _bfloat16(low: Lowering, call: Call) -> bool:
-    """Operands are rounded when somebody reads them; weights by the kernel."""
+    """Operands are rounded when somebody reads them; weights and other states by the kernel."""
     (x,), (y,) = call.arguments, call.outputs
-    if low.is_edited(x) or not (x in low.blocks or x in low.flattened or x is low.images):
+    is_state = x.call is None and x not in low.program.inputs
+    if is_state or low.is_edited(x) or not (low.is_batch(x) or x in low.flattened):
         return False
     low.machine.require_bfloat16()
     if x in low.flattened:

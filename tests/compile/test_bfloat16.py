@@ -1,0 +1,113 @@
+"""Plans in bfloat16: one layer at a time, for what is rounded twice may be rounded to two sides."""
+
+import numpy as np
+import pytest
+
+import minicnn
+import minicnn.functional as F
+from minicnn import Tensor, backend, nn
+from minicnn.backend.cpu.jit import HAS_BFLOAT16
+from shared.runs import kinds
+
+pytestmark = pytest.mark.skipif(not HAS_BFLOAT16, reason="no AVX512_BF16")
+
+LAYERS = {  # name: inputs without images, weight, options of the convolution or None, what multiplies
+    "linear": ((37,), (11, 37), None, "pair_products"),
+    "linear, one input": ((1,), (3, 1), None, "pair_products"),
+    "1 x 1": ((6, 5, 7), (9, 6, 1, 1), {}, "pair_products"),
+    "3 x 3, odd channels": ((5, 6, 7), (13, 5, 3, 3), {"padding": 1}, "pair_products"),
+    "strided": ((16, 8, 8), (18, 16, 3, 3), {"stride": 2, "padding": 1}, "pair_products"),
+    "two strides": ((7, 9, 8), (4, 7, 3, 2), {"stride": (3, 1), "padding": (0, 2)}, "pair_products"),
+    "dilated": ((7, 9, 8), (4, 7, 3, 2), {"dilation": (1, 2)}, "pair_products"),
+    "wide": ((130, 4, 4), (150, 130, 3, 3), {"stride": 2, "padding": 1}, "pair_products"),
+    "by Winograd's method": ((16, 8, 8), (24, 16, 3, 3), {"padding": 1}, "winograd"),
+    "by rows": ((3, 9, 12), (5, 3, 5, 5), {}, "products"),
+    "groups": ((6, 5, 5), (4, 3, 3, 3), {"groups": 2}, "conv2d()"),
+}
+
+
+def bfloat16(array):
+    return backend.get("reference").kernels.bfloat16(array)
+
+
+def parts(name, count):
+    """The arrays of a layer, with some products that are exactly between two numbers; and the layer."""
+    size, weight_size, options, kind = LAYERS[name]
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((count, *size)), rng.standard_normal(weight_size)
+    bias = rng.standard_normal(weight_size[0])
+    x.flat[::7] = 1 + 2**-8
+    layer = F.linear if options is None else lambda x, w, b: F.conv2d(x, w, b, **options)
+    arrays = [a.astype(np.float32) for a in (x, weight, bias)]
+    gradient = rng.standard_normal(layer(*map(Tensor, arrays)).shape).astype(np.float32)
+    return arrays, gradient, layer, kind
+
+
+@pytest.mark.parametrize("count", [5, 8, 20])
+@pytest.mark.parametrize("name", LAYERS)
+def test_products_of_rounded_operands(name, count):
+    """Result and gradients are those in float64 of operands rounded to bfloat16."""
+    (x, weight, bias), gradient, layer, kind = parts(name, count)
+    states = [Tensor(a, requires_grad=True) for a in (weight, bias)]
+
+    def step(x, gradient):
+        leaf = Tensor(x.data, requires_grad=True)
+        y = layer(leaf, *states)
+        y.backward(gradient)
+        return y, leaf.grad, *(state.grad for state in states)
+
+    compiled = minicnn.compile(step, precision="bf16")
+    with minicnn.no_grad():
+        exact = layer(*(Tensor(a.astype(np.float64)) for a in (bfloat16(x), bfloat16(weight), bias))).numpy()
+    for _ in range(2):
+        for state in states:
+            state.grad = None
+        y, gx, gw, gb = (t.numpy() for t in compiled(x, gradient))
+        assert np.abs(y - exact).max() < 4e-6 * np.abs(exact).max()
+    leaves = [Tensor(bfloat16(a).astype(np.float64), requires_grad=True) for a in (x, weight)]
+    layer(*leaves, Tensor(bias.astype(np.float64))).backward(Tensor(bfloat16(gradient).astype(np.float64)))
+    for found, leaf in zip((gx, gw), leaves, strict=True):
+        expected = leaf.grad.numpy()
+        assert np.abs(found - expected).max() < 4e-6 * np.abs(expected).max()
+    axes = (0, *range(2, gradient.ndim))
+    np.testing.assert_allclose(gb, gradient.sum(axes, dtype=np.float64), rtol=1e-5, atol=1e-5)  # is not rounded
+    assert kind in kinds(compiled)
+
+
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_a_prediction_rounds_before_batch_norm_is_folded(count):
+    model = nn.Sequential(nn.Conv2d(3, 20, 3, stride=2, bias=False), nn.BatchNorm2d(20), nn.ReLU()).eval()
+    rng = np.random.default_rng(count)
+    for value in dict(model.named_buffers()).values():
+        value.data = rng.random(value.shape, dtype=np.float32) + 0.5
+    x = rng.standard_normal((count, 3, 9, 9)).astype(np.float32)
+    compiled = minicnn.compile(model, precision="bf16")
+    for scale in (1.0, 3.0):
+        with minicnn.no_grad():
+            model[0].weight *= scale
+        found = compiled(x).numpy()
+        with minicnn.precision("bf16"), backend.use("reference"), minicnn.no_grad():
+            expected = model(Tensor(x)).numpy()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=4e-6 * np.abs(expected).max())
+
+
+def test_what_two_layers_read_is_rounded_once():
+    a, b = nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 1)
+    compiled = minicnn.compile(lambda x: a(x) + b(x), precision="bf16")
+    compiled(np.ones((20, 4, 3, 3), np.float32))
+    assert kinds(compiled)["pair"] == 1 and kinds(compiled)["pair_products"] == 2
+
+
+def test_values_edited_in_between_are_rounded_when_they_are_read():
+    weight = Tensor(np.full((2, 4), 1 + 2**-8, np.float32))
+
+    def run(x):
+        y = F.linear(x, weight)
+        y *= 1.0 + 2**-7
+        return F.linear(y, weight[:, :2])
+
+    x = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
+    compiled = minicnn.compile(run, precision="bf16")
+    with minicnn.precision("bf16"), backend.use("reference"):
+        expected = run(Tensor(x)).numpy()
+    np.testing.assert_allclose(compiled(x).numpy(), expected, rtol=2e-6)
