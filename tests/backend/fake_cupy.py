@@ -23,7 +23,7 @@ FUNCTIONS = WORDS.findall(
     minimum ones ones_like pad sqrt tanh where zeros zeros_like"""
 )
 CONSTANTS = WORDS.findall("float32 float64 inf int32 int64 newaxis uint16 uint64 uint8")
-METHODS = WORDS.findall("all argmax argmin astype copy fill max mean min ravel reshape sum transpose")
+METHODS = WORDS.findall("all argmax argmin astype copy fill max mean min ravel reshape sum transpose view")
 ATTRIBUTES = WORDS.findall("T dtype flags ndim shape size strides")
 OPERATORS = WORDS.findall(
     """add sub mul truediv floordiv mod pow matmul and or xor lshift rshift iadd isub imul itruediv lt le gt ge eq ne
@@ -266,6 +266,8 @@ class ElementwiseKernel:
             #include <stdint.h>
             typedef {real} T;
             typedef int32_t int32;
+            inline unsigned __float_as_uint(float x) {{ unsigned y; __builtin_memcpy(&y, &x, 4); return y; }}
+            inline float __uint_as_float(unsigned x) {{ float y; __builtin_memcpy(&y, &x, 4); return y; }}
             struct Indexer {{ ptrdiff_t count; ptrdiff_t size() const {{ return count; }} }};
             extern "C" void run(long long count, void** p, bool descending) {{
                 Indexer _ind = {{count}};
