@@ -182,22 +182,17 @@ def _key(
     node: Node, chain: Sequence[Node], fixed: Sequence[Value], owners: Mapping[Thing, tuple[Constant, int]]
 ) -> Any:
     """Return the same for nodes that compute the same of the same."""
-    made = {thing: (i, k) for i, other in enumerate(chain) for k, thing in enumerate(other.writes)}
-
-    def part(operand: Any) -> Any:
-        if isinstance(operand, list | tuple):
-            return type(operand).__name__, *map(part, operand)
-        if isinstance(operand, Value | Region) and operand in owners:
-            constant, index = owners[operand]
-            return "result of", id(constant), index
-        if isinstance(operand, Value | Region) and operand in made:
-            return "made", operand.shape, made[operand]
-        if isinstance(operand, Value) and operand in fixed:
-            return "like", operand.dtype
-        if isinstance(operand, Value):
-            return "tensor", operand.shape, id(operand.array)
-        return repr(operand)
-
+    known: dict[Thing, Any] = {value: ("like", value.dtype) for value in fixed}
+    known |= {thing: ("made", i, k) for i, n in enumerate(chain) for k, thing in enumerate(n.writes)}
+    known |= {thing: ("result of", id(constant), index) for thing, (constant, index) in owners.items()}
     if node.kind == "call" and node.call:
-        return node.call.kernel, part(node.call.arguments)
-    return node.kind, *((name, part(operand)) for name, operand in node.operands.items())
+        return node.call.kernel, _part(node.call.arguments, known)
+    return node.kind, *((name, _part(operand, known)) for name, operand in node.operands.items())
+
+
+def _part(operand: Any, known: Mapping[Thing, Any]) -> Any:
+    if isinstance(operand, list | tuple):
+        return type(operand).__name__, *(_part(each, known) for each in operand)
+    if isinstance(operand, Value | Region) and operand in known:
+        return known[operand]
+    return ("tensor", operand.shape, id(operand.array)) if isinstance(operand, Value) else repr(operand)

@@ -105,10 +105,10 @@ def test_which_parameters_want_a_gradient_is_followed(freeze):
     compiled = minicnn.compile(step)
     compiled(X)
     model[0].requires_grad_(freeze)
-    before = [p.numpy().copy() for p in model[0].parameters()]
+    weight = model[0].weight  # under batch norm the gradient of the bias is nothing but rounding
+    before = weight.numpy().copy()
     compiled(X)
-    changed = [not np.array_equal(p.numpy(), b) for p, b in zip(model[0].parameters(), before, strict=True)]
-    assert changed == [freeze, freeze]
+    assert np.array_equal(weight.numpy(), before) != freeze
 
 
 def test_what_did_not_change_is_not_recorded_anew():
