@@ -17,7 +17,12 @@ def check_precision(where: str, name: Any) -> None:
 
 
 def get_precision() -> str:
-    """Return the precision in this context: "float32", or what a :class:`precision` around it says."""
+    """Return the precision in this context: "float32", or what a :class:`precision` around it says.
+
+    Example:
+        >>> minicnn.get_precision()
+        'float32'
+    """
     return _current.get()
 
 
@@ -37,7 +42,7 @@ class precision:
         ValueError: another name. What then multiplies raises RuntimeError on a processor without AVX512_BF16.
 
     Example:
-        >>> with minicnn.precision("bf16"):
+        >>> with minicnn.backend.use("reference"), minicnn.precision("bf16"):  # on any processor
         ...     F.linear(tensor([1.0 + 2**-9]), tensor([[3.0]]))
         tensor([3.], dtype=float32)
     """

@@ -21,6 +21,7 @@ LEVELS = {  # of a file or folder below minicnn/
     "random": 1,
     "shapes": 0,
     "recording": 0,
+    "precision": 0,
     "files": 0,
     "progress": 0,
     "text": 0,
