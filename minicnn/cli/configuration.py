@@ -55,6 +55,11 @@ def with_config(command: Callable[..., int], options: type = Config) -> Callable
     return run
 
 
+def source_of(recipe_name: str, dataset: str, data_dir: Path | None) -> dict[str, str]:
+    """Return the words that name a recipe and its data, as :func:`choose` and :func:`load` take them."""
+    return {"recipe": recipe_name, "dataset": dataset or "auto", "data_dir": str(data_dir or "")}
+
+
 def choose(source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.Checkpoint | None) -> dict[str, Config]:
     """Return the configurations to choose from, by recipe: one, but for "auto" also that of the digits."""
     named = source.get("recipe")
@@ -77,16 +82,6 @@ def load(source: Mapping[str, str], configs: Mapping[str, Config]) -> tuple[data
     if splits.name == "digits" and len(configs) > 1:  # "auto" fell back, and the digits have another recipe
         return replace(split("digits", configs["digits"]), note=splits.note), "digits"
     return splits, name
-
-
-def prepare(
-    given: dict[str, Any], recipe_name: str, dataset: str, data_dir: Path | None
-) -> tuple[data.Splits, Config, str]:
-    """Choose a recipe and load its data. -> them, its configuration and its name."""
-    source = {"recipe": recipe_name, "dataset": dataset or "auto", "data_dir": str(data_dir or "")}
-    configs = choose(source, given, None)  # checked before any data loads
-    splits, name = load(source, configs)
-    return splits, configs[name], name
 
 
 def _in_panel(parameter: inspect.Parameter) -> tuple[str, inspect.Parameter]:

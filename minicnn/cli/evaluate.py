@@ -15,6 +15,7 @@ from minicnn.cli import options
 from minicnn.cli.folders import METRICS, check_holds_no_run, held
 from minicnn.cli.reports import test_reports
 from minicnn.expected import OneOf, check
+from minicnn.precision import precision as within
 from minicnn.text import shown
 from minicnn.training import pretrained
 from minicnn.training.progress import Output
@@ -31,6 +32,7 @@ def evaluate(
     tta: options.Tta = False,
     backend: options.BackendName = "auto",
     threads: options.Threads = 0,
+    precision: options.Precision = "float32",
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and pictures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     debug: options.Debug = False,
@@ -39,7 +41,7 @@ def evaluate(
     with options.usage_errors():
         check(split, OneOf(("test", "validation", "train")), "--split")
     check_holds_no_run(out)
-    chosen = options.choose_backend(backend, threads)
+    chosen = options.choose_backend(backend, threads, precision)
     trained = pretrained.load(weights, chosen)
     splits = _load(dataset, data_dir, skip_damaged, trained.metadata)
     if splits.train.classes != trained.classes:
@@ -50,7 +52,8 @@ def evaluate(
     _check_identity(splits, split, named=bool(dataset), metadata=trained.metadata)
     part = getattr(splits, split)
     loader = data.Loader(part, batch_size, mean=trained.mean, std=trained.std, backend=chosen)
-    with nullcontext() if out is None else held(out), options.naming_memory(chosen, batch_size):
+    folder = nullcontext() if out is None else held(out)
+    with folder, options.naming_memory(chosen, batch_size), within(precision):
         report = test_reports(out, trained.model, loader, tta)
         if out is not None:
             write_json(out / METRICS, report)

@@ -13,6 +13,7 @@ from minicnn.cli.predict import read_pictures
 from minicnn.cli.reports import check_finite, explanations, write_pictures
 from minicnn.data import ImageError
 from minicnn.expected import OneOf, check
+from minicnn.precision import precision as within
 from minicnn.tensor import Tensor
 from minicnn.text import shown
 from minicnn.training import pretrained
@@ -33,6 +34,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/explanations"),
     backend: options.BackendName = "auto",
     threads: options.Threads = 0,
+    precision: options.Precision = "float32",
     debug: options.Debug = False,
 ) -> int:
     """Draw what a model sees on up to 24 pictures.
@@ -48,7 +50,7 @@ def explain(
     if not given:
         raise options.UsageError("expected a picture: explain.py -image PATH [PATH ...]")
     check_holds_no_run(out)
-    chosen = options.choose_backend(backend, threads)
+    chosen = options.choose_backend(backend, threads, precision)
     trained = pretrained.load(weights, chosen)
     if class_name:
         with options.usage_errors():
@@ -64,13 +66,13 @@ def explain(
     if layer:
         with options.usage_errors("--"):
             check_layer(trained.model, inputs, layer)
-    with options.naming_memory(chosen, len(images)):
+    with options.naming_memory(chosen, len(images)), within(precision):
         rows = predict(trained.model, inputs._operand)
     check_finite(rows)
     targets = np.full(len(rows), trained.classes.index(class_name)) if class_name else rows.argmax(axis=1)
     answers = [f"{trained.classes[index]} {row[index]:.0%}" for index, row in zip(targets, rows, strict=True)]
     captions = [f"{answer}, {Path(path).name}" for answer, (path, _) in zip(answers, readable, strict=True)]
-    with options.naming_memory(chosen, len(images)):
+    with options.naming_memory(chosen, len(images)), within(precision):
         pictures = explanations(trained.model, inputs, images, targets, captions, layer)
     if not pictures:
         raise ValueError(f"{weights}: expected a model with a convolution, received {trained.name}; name a --layer")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from minicnn import files, plots
-from minicnn.cli.configuration import Dataset, RecipeName, prepare, with_config
+from minicnn.cli.configuration import Dataset, RecipeName, choose, load, source_of, with_config
 from minicnn.cli.folders import check_holds_no_run, held, new_folder
 from minicnn.cli.options import BackendName, DataDir, Debug, Out, Threads, choose_backend, naming_memory
 from minicnn.text import shown
@@ -32,8 +32,11 @@ def find_lr(
     Options that are not given are those of the recipe.
     """
     check_holds_no_run(out)
-    chosen = choose_backend(backend, threads)
-    splits, config, _ = prepare(given, recipe_name, dataset, data_dir)
+    source = source_of(recipe_name, dataset, data_dir)
+    configs = choose(source, given, None)  # checked before any data loads
+    chosen = choose_backend(backend, threads, *(config.precision for config in configs.values()))
+    splits, name = load(source, configs)
+    config = configs[name]
     print(f"data: {shown(splits.note)}")
     whole = replace(config, batch_size=config.batch_size * config.accumulate, accumulate=1)  # a step of the same images
     folder = out or new_folder("find-lr", splits.name, config.model)

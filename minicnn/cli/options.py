@@ -11,6 +11,8 @@ import typer
 
 from minicnn import backend
 from minicnn.backend import Backend, BackendUnavailable
+from minicnn.expected import OneOf, check
+from minicnn.precision import PRECISIONS
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the data (default: MINICNN_DATA, or a cache folder).")
@@ -25,6 +27,14 @@ Out = Annotated[Path | None, typer.Option(help="Folder of the results (default: 
 Weights = Annotated[str, typer.Option("--weights", help="A .safetensors or .h5 file, or the name of shipped weights.")]
 Tta = Annotated[bool, typer.Option("--tta", help="Answer with the mean for a picture and its mirror image.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads (0: all). Results do not depend on it.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="What convolutions and linear layers multiply, whatever the training did: float32, or bf16, "
+        "on a GPU or a CPU with AVX512_BF16.",
+    ),
+]
 _ALLOCATION = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "ALLOC_FAILED")  # in CUDA's own errors
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -46,9 +56,16 @@ class OutOfMemory(RuntimeError):
     """The images of a batch do not fit into the memory of the device; the message says what is used, and the remedy."""
 
 
-def choose_backend(name: str, threads: int) -> Backend:
-    """Make a backend the default, with so many threads; warn where "auto" passes over a CuPy that is installed."""
+def choose_backend(name: str, threads: int, *precisions: str) -> Backend:
+    """Make a backend the default, with so many threads; warn where "auto" passes over a CuPy that is installed.
+
+    Raises:
+        UsageError: an unknown name, too many threads, or none of the precisions that there are.
+        BackendUnavailable: the backend does not work here, or not in one of the ``precisions``.
+    """
     with usage_errors():
+        for precision in precisions:
+            check(precision, OneOf(PRECISIONS), "--precision")
         chosen = backend.set_default(backend.get(name).name)
         if threads:
             backend.set_num_threads(threads)
@@ -57,6 +74,11 @@ def choose_backend(name: str, threads: int) -> Backend:
             backend.get("cupy")
         except BackendUnavailable as error:
             warnings.warn(f"NumPy is used; {error}", stacklevel=2)
+    if "bf16" in precisions and chosen.name != "cupy":  # plans are the CPU's, of the reference too
+        try:
+            backend.package("numpy").require_bfloat16()
+        except RuntimeError as error:
+            raise BackendUnavailable(str(error)) from error
     return chosen
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from minicnn.cli import options
 from minicnn.data import ImageError, find_images, load_image
+from minicnn.precision import precision as within
 from minicnn.text import shown
 from minicnn.training import pretrained
 from minicnn.training.evaluation import predict as probabilities_of
@@ -30,6 +31,7 @@ def predict(
     tta: options.Tta = False,
     backend: options.BackendName = "auto",
     threads: options.Threads = 0,
+    precision: options.Precision = "float32",
     debug: options.Debug = False,
 ) -> int:
     """Say what is on pictures: PNG, JPEG, GIF, BMP, WebP, TIFF, PPM or AVIF of any size.
@@ -40,7 +42,7 @@ def predict(
     given = [*(image or []), *(paths or [])]
     if not given:
         raise options.UsageError("expected a picture: predict.py -image PATH [PATH ...]")
-    chosen = options.choose_backend(backend, threads)
+    chosen = options.choose_backend(backend, threads, precision)
     trained = pretrained.load(weights, chosen)
     answers: list[dict[str, Any]] = []
     readable, pictures = [], []
@@ -53,7 +55,7 @@ def predict(
             pictures.append(picture)
     for start in range(0, len(readable), _BATCH):
         batch = pictures[start : start + _BATCH]
-        with options.naming_memory(chosen, len(batch)):
+        with options.naming_memory(chosen, len(batch)), within(precision):
             rows = probabilities_of(trained.model, trained.normalize(np.stack(batch), chosen), tta)
         for answer, row in zip(readable[start:], rows, strict=False):
             if not np.isfinite(row).all():

@@ -20,6 +20,7 @@ from minicnn.cli.folders import METRICS, STATE, WEIGHTS, check_holds_no_run, hel
 from minicnn.cli.options import BackendName, DataDir, Debug, Out, Threads, UsageError, choose_backend, naming_memory
 from minicnn.cli.reports import test_reports, write_curves, write_pictures
 from minicnn.expected import Maybe, check
+from minicnn.precision import precision
 from minicnn.summary import macs
 from minicnn.text import aligned
 from minicnn.training import Config, Trainer, checkpoint, recipe_card, recipe_names
@@ -67,7 +68,7 @@ def train(
         check_holds_no_run(out)
     source["dataset"] = source.get("dataset") or "auto"
     configs = choose(source, given, None if recipe_name else stored)  # checked before any data loads
-    chosen = choose_backend(backend, threads)
+    chosen = choose_backend(backend, threads, *(config.precision for config in configs.values()))
     splits, source["recipe"] = load(source, configs)
     source["dataset"] = splits.origin
     config = configs[source["recipe"]]
@@ -189,7 +190,8 @@ def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) ->
     best = checkpoint.load(folder / WEIGHTS)
     model, loader, history = trainer.averaged, trainer.loader("test"), trainer.history
     model.load_state_dict(best.arrays)
-    report = test_reports(folder, model, loader, trainer.config.tta)
+    with precision(trainer.config.precision):
+        report = test_reports(folder, model, loader, trainer.config.tta)
     seconds = sum(row["seconds"] for row in history)
     summary = {
         "recipe": recipe_name,
@@ -199,6 +201,7 @@ def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) ->
         "epochs": len(history),
         "best_epoch": best.metadata["epoch"],
         "validation_accuracy": best.metadata["validation_accuracy"],
+        "compute_precision": trainer.config.precision,
         "train_seconds": seconds,
         "images_per_second": sum(row["images_per_second"] * row["seconds"] for row in history) / seconds,
         "test": report,

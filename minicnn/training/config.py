@@ -18,6 +18,7 @@ from minicnn.data import Augment, Splits
 from minicnn.data.augment import option
 from minicnn.expected import Number, OneOf, check
 from minicnn.optim import schedules
+from minicnn.precision import PRECISIONS
 from minicnn.tensor import Tensor
 from minicnn.text import brief
 
@@ -31,6 +32,9 @@ _optimisation = partial(option, panel="Optimisation")
 @dataclass(frozen=True)
 class Config(Augment):
     """What determines the weights that a run ends with: these fields, and those of the augmentation.
+
+    ``precision`` is that of :class:`minicnn.precision`, for the steps of the run, its validations and its test; the
+    weights are float32 with either.
 
     ``field.metadata`` has of each the "help", what is "expected", and the "panel" under which it is listed.
     """
@@ -67,6 +71,12 @@ class Config(Augment):
     train_size: int = option(0, "Images to train on (0: all others).", _FROM_0, "Data")
     skip_damaged: bool = option(False, "Go on without the pictures of a folder that cannot be read.", bool, "Data")
     tta: bool = option(False, "Validate and test on the mean answer to a picture and its mirror image.", bool, "Run")
+    precision: str = option(
+        "float32",
+        "What convolutions and linear layers multiply: float32, or bf16, on a GPU or a CPU with AVX512_BF16.",
+        OneOf(PRECISIONS),
+        "Run",
+    )
     seed: int = option(0, "Of initial weights, data order, changes and split.", _FROM_0, "Run")
     limit_batches: int = option(0, "Batches of an epoch, and of a validation, for a trial (0: all).", _FROM_0, "Run")
     overfit_batch: bool = option(

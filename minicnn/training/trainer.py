@@ -19,6 +19,7 @@ from minicnn.data import Loader, Splits, identity_differences
 from minicnn.expected import LARGEST, Maybe, Number, OneOf, Only, check, like
 from minicnn.nn import Module
 from minicnn.optim.schedules import ReduceOnPlateau
+from minicnn.precision import precision
 from minicnn.tensor import Tensor
 from minicnn.text import brief
 from minicnn.training.checkpoint import CheckpointError, bounded_by, compare_keys
@@ -134,11 +135,12 @@ class Trainer:
                 if stop and now.batch < self.batches_per_epoch:
                     return False
         config, held_out = self.config, self.loader("validation")
-        validation = evaluate(self.averaged, held_out, self._forward, config.tta, config.limit_batches)
-        if not math.isfinite(validation.loss):
-            images, _ = next(held_out.epoch(0))
-            what = f"epoch {epoch + 1}: the validation loss is {validation.loss}"
-            raise self._diverged(what, self.averaged, images)
+        with precision(config.precision):
+            validation = evaluate(self.averaged, held_out, self._forward, config.tta, config.limit_batches)
+            if not math.isfinite(validation.loss):
+                images, _ = next(held_out.epoch(0))
+                what = f"epoch {epoch + 1}: the validation loss is {validation.loss}"
+                raise self._diverged(what, self.averaged, images)
         row = {
             "epoch": epoch + 1,
             "train_loss": now.loss / now.seen,

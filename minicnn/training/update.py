@@ -8,13 +8,14 @@ import minicnn.functional as F
 from minicnn import optim
 from minicnn.compile import Profile, compile
 from minicnn.nn import Module
+from minicnn.precision import precision
 from minicnn.recording import check_on_replay, per_replay
 from minicnn.tensor import Tensor, kernels_of
 from minicnn.training.config import Config
 
 
 class Update:
-    """A training step of ``model``, compiled unless ``eager``.
+    """A training step of ``model`` in ``config.precision``, compiled unless ``eager``.
 
     With ``config.accumulate`` k, the gradients of k batches are added up before a step, each weighted with the batch's
     share of their images: the step is that of one large batch, but for what layers see of it (batch norm).
@@ -48,7 +49,8 @@ class Update:
         images of its step; ``last``: whether the step is complete with it. Both are for accumulation.
         """
         function = self._whole if self.config.accumulate == 1 else self._last if last else self._part
-        return function(*self._inputs(images, labels, share))
+        with precision(self.config.precision):
+            return function(*self._inputs(images, labels, share))
 
     def _inputs(self, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, ...]:
         if self.config.accumulate == 1:

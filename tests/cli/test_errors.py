@@ -9,6 +9,7 @@ from PIL import Image
 
 from minicnn import backend, data
 from minicnn.backend import Backend, BackendUnavailable
+from minicnn.backend.cpu import jit
 from minicnn.cli import main as main_module
 from minicnn.cli import options
 
@@ -41,6 +42,7 @@ def no_data(monkeypatch):
         (("--milestones", "3,,5"), "milestones: expected whole numbers as 30,45, received '3,,5'"),
         (("--backend", "numpi"), "backend: expected auto, numpy, cupy, reference; received 'numpi'"),
         (("--backend", "numpy", "--threads", "99"), "received 99"),
+        (("--precision", "fp16"), "precision: expected one of float32, bf16, received 'fp16'; did you mean 'bf16'?"),
         (("--stop-after", "-1"), "Invalid value for '--stop-after'"),
         (("--nesterov", "--momentum", "0"), "expected a momentum and no dampening with nesterov"),
         (("--schedule", "plateau", "--gamma", "1"), "factor"),
@@ -71,6 +73,34 @@ def test_cupy_without_cupy(command, no_data):
     code, out, err = command("train", "--backend", "cupy")
     assert (code, out) == (1, "") and "CuPy is not installed" in err and 'pip install -e ".[cuda' in err
     assert err.count("\n") == 1
+
+
+COMPUTING = {"train": (), "find-lr": (), "study": (), "evaluate": (), "predict": ("x.png",), "explain": ("x.png",)}
+
+
+@pytest.mark.parametrize("name", COMPUTING)
+@pytest.mark.parametrize("chosen", ["numpy", "reference"])
+def test_a_processor_without_bfloat16(command, no_data, monkeypatch, tmp_path, name, chosen):
+    monkeypatch.setattr(jit, "HAS_BFLOAT16", False)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command(name, "--backend", chosen, "--precision", "bf16", *COMPUTING[name])
+    assert code == 1 and err.startswith("error: bf16: expected a processor with AVX512_BF16, ")
+    assert err.count("\n") == 1 and out == ("stage-baseline (1 of 4)\n" if name == "study" else "")
+
+
+def test_a_gpu_needs_no_such_processor(monkeypatch):
+    device = Backend("cupy", None, SimpleNamespace())
+    monkeypatch.setattr(jit, "HAS_BFLOAT16", False)
+    monkeypatch.setattr(backend, "get", lambda name: device)
+    monkeypatch.setattr(backend, "set_default", lambda name: device)
+    assert options.choose_backend("cupy", 0, "bf16") is device
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict", "explain"])
+def test_an_unknown_precision_elsewhere(command, name):
+    code, out, err = command(name, "--precision", "fp16", *COMPUTING[name])
+    assert (code, out) == (2, "")
+    assert err == "error: --precision: expected one of float32, bf16, received 'fp16'; did you mean 'bf16'?\n"
 
 
 def test_a_traceback_only_with_debug(command, script, tmp_path):
@@ -182,6 +212,16 @@ def test_help_explains_every_option(command, name):
     options = typer.main.get_command(app).params
     unexplained = [option.name for option in options if not getattr(option, "help", None)]
     assert not unexplained
+
+
+@pytest.mark.parametrize("name", COMPUTING)
+def test_help_says_which_precision_there_is(command, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "300")
+    _, out, _ = command(name, "--help")
+    (line,) = (line for line in out.splitlines() if "--precision" in line)
+    assert "float32, or bf16, on a GPU or a CPU with AVX512_BF16." in line
+    own = name in ("evaluate", "predict", "explain")
+    assert ("whatever the training did" in line) == ("[default: float32]" in line) == own
 
 
 def test_help_without_a_command(command):

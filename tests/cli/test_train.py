@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from minicnn import files
+from minicnn.backend.cpu import jit
 from minicnn.cli import train as train_module
 from minicnn.training import Config, checkpoint, config, recipe_names
 
@@ -411,3 +412,26 @@ def test_the_test_is_with_mirror_images_where_the_run_is(command, train, tmp_pat
     weights = ("--backend", "numpy", "--weights", tmp_path / "run" / "best.safetensors", "--dataset", "digits")
     losses = [json.loads(command("evaluate", *weights, "--json", *more)[1])["loss"] for more in ((), ("--tta",))]
     assert losses[1] == pytest.approx(test["loss"], rel=1e-6) and losses[0] != pytest.approx(test["loss"], rel=1e-4)
+
+
+@pytest.mark.skipif(not jit.HAS_BFLOAT16, reason="the processor has no AVX512_BF16")
+def test_a_run_in_bfloat16_from_its_steps_to_its_test(command, train, tmp_path):
+    """Resumed without a word about it; measured again, in float32 unless told otherwise."""
+    options, run = ("--precision", "bf16", "--epochs", 2), tmp_path / "run"
+    train(*options, "--out", tmp_path / "whole")
+    assert train(*options, "--out", run, "--stop-after", 1)[0] == 0
+    code, _, err = train("--precision", "float32", "--out", run, "--resume")
+    assert (code, err) == (1, "error: cannot resume: precision was 'bf16', now 'float32'\n")
+    assert train("--out", run, "--resume")[0] == 0
+    assert arrays_of(run) == arrays_of(tmp_path / "whole")
+    assert json.loads((run / "config.json").read_text())["config"]["precision"] == "bf16"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["compute_precision"] == "bf16"
+
+    weights = ("--backend", "numpy", "--weights", run / "best.safetensors", "--json")
+    losses = [json.loads(command("evaluate", *weights, *more)[1])["loss"] for more in ((), options[:2])]
+    assert losses[1] == metrics["test"]["loss"] != losses[0]
+    train("--epochs", 2, "--out", tmp_path / "float32")
+    assert history_of(tmp_path / "float32") != history_of(run)
+    metrics = json.loads((tmp_path / "float32" / "metrics.json").read_text())
+    assert metrics["compute_precision"] == "float32"

@@ -38,3 +38,5 @@ def test_what_a_recipe_may_hold(tmp_path, monkeypatch):
     assert card.config == recipe("known") and recipe("known").model_options == {"relu_logits": True}
     (tmp_path / "steps.toml").write_text('schedule = "multi-step"\nmilestones = [3, 5]\n')
     assert recipe("steps").milestones == (3, 5)
+    (tmp_path / "half.toml").write_text('precision = "bf16"\n')
+    assert (recipe("half").precision, recipe("steps").precision) == ("bf16", "float32")

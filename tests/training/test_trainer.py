@@ -94,6 +94,14 @@ def test_the_state_of_an_older_optimizer_is_refused(trainer):
         trainer().restore(arrays, metadata)
 
 
+def test_a_state_from_before_there_were_precisions_is_of_float32(trainer):
+    arrays, metadata = trainer().state()
+    del metadata["config"]["precision"]
+    trainer().restore(arrays, metadata)
+    with pytest.raises(ValueError, match="cannot resume: precision was 'float32', now 'bf16'"):
+        trainer(precision="bf16").restore(arrays, metadata)
+
+
 def test_stopping_at_the_last_step_still_finishes_the_epoch(trainer):
     one = trainer()
     assert one.run_epoch(lambda step, *_: step == 3) and len(one.history) == 1

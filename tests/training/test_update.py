@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from minicnn import Tensor, backend, models, nn
+from minicnn import Tensor, backend, get_precision, models, nn
+from minicnn.backend.cpu import jit
 from minicnn.nn import Parameter
 from minicnn.training import Config, Trainer, TrainingError, evaluate
 
@@ -136,6 +137,49 @@ def test_a_norm_that_is_not_finite_stops_before_the_weights_change(splits, monke
     with pytest.raises(TrainingError, match=message):
         run.run_epoch()
     assert run.model.weight.tolist() == [0, 0, 0] and run.optimizer.steps == 0
+
+
+# In bfloat16
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "ema": 0.9}], ids=["plain", "all"])
+def test_steps_and_validation_run_within_the_precision(splits, tiny, monkeypatch, options):
+    """On the kernels of the reference, which any processor has."""
+    seen, small = [], models._MODELS["tiny"]
+
+    class Noting(small):
+        def forward(self, input):
+            seen.append((self.training, get_precision()))
+            return super().forward(input)
+
+    monkeypatch.setitem(models._MODELS, "noting", Noting)
+    for precision in ("float32", "bf16"):
+        seen.clear()
+        config = Config(model="noting", batch_size=32, precision=precision, **options)
+        with backend.use("reference"):
+            trained(Trainer(config, splits, backend.get("reference"), eager=True))
+        assert set(seen) == {(True, precision), (False, precision)} and get_precision() == "float32"
+
+
+def first_changes(splits, name, eager, precision):
+    """What the first step adds to the weights of the first convolution: its gradient, through all layers after it."""
+    with backend.use(name):
+        run = Trainer(Config(batch_size=32, lr=0.1, precision=precision), splits, backend.get(name), eager)
+        before = run.model.conv1.weight.numpy().copy()
+        run.run_epoch(lambda *_: True)
+        return run.model.conv1.weight.numpy().astype(np.float64) - before
+
+
+@pytest.mark.skipif(not jit.HAS_BFLOAT16, reason="the processor has no AVX512_BF16")
+@pytest.mark.parametrize("eager", [True, False])
+def test_a_step_in_bfloat16_is_the_references(splits, eager):
+    """Sums in another order round a few values the other way, which is some ten times less than all the rounding."""
+    expected = first_changes(splits, "reference", True, "bf16")
+    far, near = (
+        np.linalg.norm(first_changes(splits, "numpy", eager, precision) - expected) / np.linalg.norm(expected)
+        for precision in ("float32", "bf16")
+    )
+    assert near < 0.01 < 0.02 < far
 
 
 # Which batches

@@ -16,6 +16,7 @@ from minicnn.backend.cpu import (
     pooling,
 )
 from minicnn.backend.cpu import machine as machine  # of compiled plans; not a kernel
+from minicnn.backend.cpu.jit import require_bfloat16 as require_bfloat16
 from minicnn.backend.cpu.threads import get_num_threads as get_num_threads
 from minicnn.backend.cpu.threads import set_num_threads as set_num_threads
 
