@@ -8,7 +8,7 @@ import minicnn
 import minicnn.functional as F
 from cases import CASES, LEARNING_RATE, MOMENTUM, batch, initial
 from minicnn import Tensor, nn, optim
-from minicnn.backend import BackendUnavailable, to_numpy
+from minicnn.backend import BackendUnavailable, package, to_numpy
 from worker import Workload
 
 
@@ -20,13 +20,16 @@ def make(name: str) -> nn.Module:
     return model
 
 
-def build(case: str, batch_size: int, backend: str) -> Workload:
+def build(case: str, batch_size: int, backend: str, bfloat16: bool = False) -> Workload:
     """One task, "step": an SGD step or an inference of the case's model."""
     try:
         chosen = minicnn.set_default_backend(backend)
-    except BackendUnavailable as error:
+        if bfloat16 and backend == "numpy":
+            package(backend).require_bfloat16()
+    except (BackendUnavailable, RuntimeError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    precision = minicnn.precision("bf16" if bfloat16 else "float32")
     images, labels = (chosen.asarray(array) for array in batch(batch_size))
     model = make(CASES[case].model)
     x, target = Tensor(images), Tensor(labels)
@@ -47,17 +50,24 @@ def build(case: str, batch_size: int, backend: str) -> Workload:
         return infer if CASES[case].eager else minicnn.compile(model)
 
     model.eval()
-    facts: dict[str, Any] = {"logits": to_numpy(forward()(Tensor(images[:8])).data).tolist(), "flop": None}
+    with precision:
+        facts: dict[str, Any] = {"logits": to_numpy(forward()(Tensor(images[:8])).data).tolist(), "flop": None}
     model.train(CASES[case].train)
     inputs: tuple[Tensor, ...] = (x,)
     task = forward()
     if CASES[case].train:
         task, inputs = train if CASES[case].eager else minicnn.compile(train), (x, target)
+
+    def step() -> None:
+        with precision:
+            task(*inputs)
+
     if isinstance(task, minicnn.compile) and backend == "numpy":
-        task(*inputs)
+        step()
         *_, plan = task.plans.values()
         facts["flop"] = plan.flop()
-    workload = Workload({"step": lambda: task(*inputs)}, synchronize=chosen.synchronize, facts=facts)
+    name = "bfloat16" if bfloat16 else "float32"
+    workload = Workload({"step": step}, precision=name, synchronize=chosen.synchronize, facts=facts)
     if backend == "cupy":
         workload.device, workload.device_peak_mib = _gpu(chosen.xp)
     return workload

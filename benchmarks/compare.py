@@ -15,6 +15,8 @@ process runs minicnn with one, for the gain of the others. The share of sgemm is
 convolutions and linear layers count it, over what PyTorch or Keras, where it is a peer, computes in the same time when
 it multiplies two large float32 matrices.
 
+minicnn computes in float32 (minicnn); ``--own minicnn,minicnn-bf16`` adds it in bfloat16, where the processor has it.
+
 The peers: PyTorch eager, in float32 in its default layout (torch) and with channels last (torch-channels-last), with
 channels last and autocast to bfloat16 (torch-bf16); ONNX Runtime (onnxruntime) and OpenVINO (openvino), which predict
 in float32 with PyTorch's model, exported for this size of batch; Keras on TensorFlow (keras) with LeNet and the
@@ -47,6 +49,7 @@ def main() -> None:
     options.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy: PyTorch runs on CUDA")
     names = f"{ALL}, or of {', '.join(contest.PEERS)}, with commas between them"
     options.add_argument("--peer", type=_peers, default="torch", metavar="NAME,...", help=names)
+    options.add_argument("--own", type=_own, default="minicnn", metavar="NAME,...", help=f"of {', '.join(contest.OWN)}")
     arguments = options.parse_args()
     case, backend = arguments.case, arguments.backend
     peers = contest.able(case, backend) if arguments.peer == [ALL] else arguments.peer
@@ -66,10 +69,19 @@ def _peers(text: str) -> list[str]:
     return names
 
 
+def _own(text: str) -> list[str]:
+    names, first = list(dict.fromkeys(text.split(","))), next(iter(contest.OWN))
+    if names[0] != first or not contest.OWN.keys() >= set(names):
+        others = ", ".join(contest.OWN)
+        raise argparse.ArgumentTypeError(f"expected {first}, or it and others of {others}, received {text!r}")
+    return names
+
+
 def compare(
     case: str,
     batch_size: int,
     backend: str,
+    own: Sequence[str],
     peers: Sequence[str],
     threads: int,
     processes: int,
@@ -78,8 +90,8 @@ def compare(
 ) -> Record:
     """Return the record of one case, as it is written to JSON."""
     setting: Record = {"case": case, "batch_size": batch_size, "backend": backend, "threads": threads}
-    contenders = contest.OWN | {name: contest.PEERS[name] for name in peers}
-    first, *_ = contest.OWN.values()
+    contenders = {name: contest.CONTENDERS[name] for name in (*own, *peers)}
+    first = contenders[own[0]]
     turns: list[tuple[float, ...]] = []  # ms of all contenders, then of the first with one thread
     peaks: list[list[float]] = []
     sgemm: list[float] = []
@@ -114,16 +126,16 @@ def compare(
             "img_s": round(1000 * batch_size / ms, 1),
             "peak_mib": round(median(held), 1),
         }
-        if name in contest.OWN:
+        if name in own:
             figures[name]["gflops"] = flop and round(1e-6 * flop / ms, 1)
             ratios = {peer: [b / a for a, b in zip(times[name], times[peer], strict=True)] for peer in peers}
             figures[name]["ratio"] = {peer: round(median(values), 3) for peer, values in ratios.items()}
             figures[name]["ratios"] = {peer: [round(value, 3) for value in values] for peer, values in ratios.items()}
-    own, others = ({name: figures[name] for name in names} for names in (contest.OWN, peers))
+    ours, others = ({name: figures[name] for name in names} for names in (own, peers))
     return setting | {
-        "own": own,
+        "own": ours,
         "peers": others,
-        "best": best(own, others),
+        "best": best(ours, others),
         "gain_of_threads": round(median(gains), 3) if gains else None,
         "sgemm_gflops": round(median(sgemm), 1) if sgemm else None,
         "processes": processes,

@@ -90,7 +90,11 @@ class Contender:
 _EVERYWHERE = ("numpy", "cupy")
 _TORCH: tuple[str, tuple[str, ...], str] = ("cases_torch", ("torch",), 'pip install -e ".[bench]"')
 _EXPORT = ("torch", "onnx", "onnxscript")
-OWN = {"minicnn": Contender("minicnn", "cases_minicnn", ("minicnn",), "pip install -e .", backends=_EVERYWHERE)}
+_MINICNN: tuple[str, tuple[str, ...], str] = ("cases_minicnn", ("minicnn",), "pip install -e .")
+OWN = {
+    "minicnn": Contender("minicnn", *_MINICNN, backends=_EVERYWHERE),
+    "minicnn-bf16": Contender("minicnn bfloat16", *_MINICNN, {"bfloat16": True}, backends=_EVERYWHERE),
+}
 """minicnn's contenders; the logits of the first, in float32, are the measure of all others."""
 PEERS = {
     "torch": Contender("PyTorch", *_TORCH, backends=_EVERYWHERE),

@@ -57,7 +57,7 @@ _CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     "conv2d_grad_bias": lambda a: a.gy.sum((0, 2, 3)),
     "conv2d_grad_input": lambda a: _convolution_backward(a, True, False),
     "conv2d_grad_weight": lambda a: _convolution_backward(a, False, True),
-    "bfloat16": lambda a: a.x.bfloat16().float(),
+    "bfloat16": lambda a: a.a.bfloat16().float(),
     "dropout": lambda a: F.dropout(a.x, 0.5),
     "gather_images": _gather_images,
     "gelu": lambda a: F.gelu(a.x),

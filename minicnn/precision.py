@@ -1,13 +1,13 @@
 """Precision: what convolutions and linear layers multiply, float32 as it is or rounded to bfloat16."""
 
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 PRECISIONS = ("float32", "bf16")
-_current: ContextVar[str] = ContextVar("precision", default=PRECISIONS[0])
+_within: ContextVar[tuple[str, ...]] = ContextVar("precisions", default=PRECISIONS[:1])  # the innermost last
 
 
 def check_precision(where: str, name: Any) -> None:
@@ -23,7 +23,7 @@ def get_precision() -> str:
         >>> minicnn.get_precision()
         'float32'
     """
-    return _current.get()
+    return _within.get()[-1]
 
 
 class precision:
@@ -50,17 +50,16 @@ class precision:
     def __init__(self, name: str) -> None:
         check_precision("precision", name)
         self.name = name
-        self._tokens: list[Token[str]] = []
 
     def __enter__(self) -> None:
-        self._tokens.append(_current.set(self.name))
+        _within.set((*_within.get(), self.name))
 
     def __exit__(self, *exception: object) -> None:
-        _current.reset(self._tokens.pop())
+        _within.set(_within.get()[:-1])
 
 
 def rounding(kernels: Any) -> Callable[[Any], Any]:
     """Return what the precision in this context does to an operand, for a layer and, later, for its gradients."""
-    if _current.get() == "float32":
+    if get_precision() == "float32":
         return lambda array: array
     return lambda array: kernels.bfloat16(array) if array.dtype == np.float32 else array

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -166,6 +167,29 @@ def test_inside_outside_and_after_an_error():
 def test_another_thread_keeps_its_own():
     with ThreadPoolExecutor(1) as pool, precision("bf16"):
         assert pool.submit(get_precision).result() == "float32" and get_precision() == "bf16"
+
+
+def test_threads_that_share_one():
+    """It is entered and left in each in its own order."""
+    shared, inside = precision("bf16"), Barrier(2, timeout=60)
+
+    def first():
+        with shared:
+            inside.wait()
+            inside.wait()  # the other has left it
+            assert get_precision() == "bf16"
+        return get_precision()
+
+    def second():
+        inside.wait()
+        with shared:
+            assert get_precision() == "bf16"
+        left = get_precision()
+        inside.wait()
+        return left
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [future.result() for future in [pool.submit(first), pool.submit(second)]] == ["float32", "float32"]
 
 
 @pytest.mark.parametrize(
