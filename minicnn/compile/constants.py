@@ -75,7 +75,7 @@ class Constant:
             dict.fromkeys([*sources, *(s for parent in parents for s in parent._sources)])
         )
         self._stamps: list[int] | None = None
-        self._nodes = tuple(nodes)  # whose Values keep the arrays of tensors, so that their ids stay theirs
+        self.nodes = tuple(nodes)  # whose Values keep the arrays of tensors, so that their ids stay theirs
         self._graph, self._machine = graph, machine
         self._known = {thing: known[thing] for node in nodes for thing in node.reads if thing in known}
 
@@ -88,11 +88,11 @@ class Constant:
         return stamps == [source.stamp() for source in self._sources]
 
     def _make(self) -> None:
-        arrays = {thing: _room(thing) for node in self._nodes[:-1] for thing in node.writes}
-        arrays |= self._known | dict(zip(self._nodes[-1].writes, self.arrays, strict=True))
+        arrays = {thing: _room(thing) for node in self.nodes[:-1] for thing in node.writes}
+        arrays |= self._known | dict(zip(self.nodes[-1].writes, self.arrays, strict=True))
         environment = {value: array for value, array in arrays.items() if isinstance(value, Value)}
         binding = Binding(self._graph, self._machine, arrays.__getitem__, environment)
-        for node in self._nodes:
+        for node in self.nodes:
             binding.step(node)()
             for thing in node.writes:
                 if isinstance(thing, Value):  # a call made a new array
@@ -111,6 +111,11 @@ class Constants:
         self.arrays = arrays
         self._members, self._lock = tuple(members), lock
         self._seen: int | None = None
+
+    @property
+    def chains(self) -> list[tuple[Node, ...]]:
+        """The nodes that make each, the last its results."""
+        return [constant.nodes for constant in self._members]
 
     def refresh(self) -> None:
         """See to it that all are up to date."""

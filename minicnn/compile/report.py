@@ -7,13 +7,18 @@ from minicnn.compile.graph import Block, Node, Region
 
 
 def listing(code: Code) -> str:
-    """Return the steps of a plan, phase by phase: what Python calls, and the instructions with their operands."""
+    """Return what a plan keeps, then its steps phase by phase: calls from Python, instructions with their operands."""
     allocation, graph = code.allocation, code.graph
     lines = [
         f"plan: {graph.program.batch} images in {graph.count} blocks of {graph.layout.images}, {flop(code) / 1e6:,.1f} "
         f"MFLOP, memory {allocation.length * 4 / 2**20:,.1f} MiB, of which {allocation.room * 4 / 1024:,.0f} KiB "
         "scratch a thread"
     ]
+    if code.constants.chains:
+        lines.append("made once, and again after an edit:")
+    for nodes in code.constants.chains:
+        made = " ".join(_described(code, thing) for thing in nodes[-1].writes)
+        lines.append(f"{_layer(nodes[-1]):<22} {', '.join(map(_title, nodes))} -> {made}")
     for step in code.steps:
         if isinstance(step, MachineProgram):
             lines.append(f"the machine, over {step.images} images in blocks:")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import minicnn
-from minicnn import plots
+from minicnn import nn, plots
 from minicnn.models import LeNet
 from shared.runs import Run, batches, same
 
@@ -63,6 +63,15 @@ def test_the_listing_and_the_graph_name_the_layers():
     assert all(layer in plan.to_dot() for layer in LAYERS)
     products = next(line for line in lines if " products " in line)
     assert "weight_steps=" in products and "floor=-inf" in products
+
+
+def test_the_listing_shows_what_is_made_once():
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16)).eval()
+    compiled = minicnn.compile(model)
+    compiled(BATCH[0][0][:1])
+    _, heading, line, *_ = str(plan_of(compiled)).splitlines()
+    assert heading == "made once, and again after an edit:"
+    assert line.split(maxsplit=1) == ["0", "copy, add, power, affine_terms, scaled, shifted, packed -> region[448]"]
 
 
 def test_other_inputs_and_a_plan_that_no_longer_holds_are_refused():
