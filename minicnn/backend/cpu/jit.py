@@ -1,6 +1,7 @@
 """How the CPU kernels are compiled: cached on disk, with a word to the user while it takes seconds."""
 
 import ctypes
+import pickle
 import sys
 import warnings
 from collections.abc import Callable
@@ -10,10 +11,12 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite.binding import Linkage
+from numba._dynfunc import make_function
 from numba.core import event
-from numba.core.compiler import Compiler
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler, compile_result
 
-from minicnn.backend.cpu.cache import KernelCache
+from minicnn.backend.cpu.cache import KernelCache, read, write
 
 LANES = 8
 """Images in a block of the batch-interleaved layout: one 256-bit vector of float32."""
@@ -72,12 +75,55 @@ class _Kernel(Compiler):
         return library
 
 
-class _Helper(_Kernel):
-    """Without LLVM's optimisations: the caller, into which the code is linked, has them all."""
+class _Part(JITCodeLibrary):
+    """Code that is linked into its callers', which optimise it; of its own it has no machine code."""
 
-    def _prepared(self, library: Any) -> Any:
-        library._optimize_final_module = lambda: None
-        return library
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        """Nothing."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+class _Helper(Compiler):
+    """Numba's compiler, for what is called from other compiled code alone."""
+
+    def _compile_bytecode(self) -> Any:
+        self.state.library = _Part(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+        self.state.targetctx.get_executable = _entry
+        return super()._compile_bytecode()
+
+
+def _entry(library: Any, description: Any, environment: Any) -> Any:
+    """Return what Numba knows a helper by: a function that nobody calls."""
+    return make_function(description.lookup_module(), description.qualname, "", 0, environment, (library,))
+
+
+class _HelperCache(KernelCache):
+    """The cache of one helper, whose code is kept before its optimisation."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        content = read(self._place(sig))
+        if content is None:
+            return None
+        name, code, description, environment, signature = pickle.loads(content)
+        library = _Part(target_context.codegen(), name)
+        library._final_module = llvm.parse_bitcode(code)
+        library._finalized = True
+        return compile_result(
+            typing_context=target_context.typing_context, target_context=target_context, library=library,
+            environment=environment, entry_point=_entry(library, description, environment), fndesc=description,
+            signature=signature, objectmode=False,
+        )  # fmt: skip
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        data.fndesc.typemap = data.fndesc.calltypes = None  # cannot be pickled
+        kept = data.library.name, data.library._final_module.as_bitcode(), data.fndesc, data.environment, data.signature
+        write(self._place(sig), pickle.dumps(kept))
 
 
 def jit(**options: Any) -> Callable[[Callable], Any]:
@@ -96,7 +142,9 @@ def jit(**options: Any) -> Callable[[Callable], Any]:
 
 def helper(function: Callable) -> Any:
     """Compile for calls from other compiled code alone: the code for calls from Python takes as long to compile."""
-    return jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Helper)(function)
+    kernel = jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Helper)(function)
+    kernel._cache = _HelperCache(function, False)
+    return kernel
 
 
 def contiguous(array: np.ndarray) -> np.ndarray:
