@@ -29,7 +29,7 @@ def _copy_in(source, at, memory, y, size):
 @helper
 def feed_channels(memory, images, image, size, y):
     """Take an image of what the plan was fed."""
-    _copy_in(images.ravel(), image * size[0] * size[1] * size[2], memory, y, size)
+    _copy_in(images, image * size[0] * size[1] * size[2], memory, y, size)
 
 
 @instruction("x:word image:word size:size -> y:view")
@@ -117,7 +117,7 @@ def channel_winograd(
     size: planes of x, and rows and columns of tiles; groups: planes of y. The weight is packed, with a bias of zeros,
     for each of the points, ``weight_point`` apart. work: room for the points of x and y, and for a tile.
     """
-    points, tiles = (edge + 2) ** 2, size[1] * size[2]
+    points, tiles = (edge + 2) * (edge + 2), size[1] * size[2]
     plane, high = tiles * LANES, CHANNEL_TILES[shape][0]
     into, out_of, none = size[0] * plane + APART, groups * plane + APART, memory.dtype.type(-np.inf)
     made, zero = work + points * into, edge - edge  # for a literal 0 Numba would compile anew

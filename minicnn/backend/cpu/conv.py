@@ -121,7 +121,8 @@ def _correlate_blocks(x, weight, bias, y, table, starts, taps, first, room, spac
         memory[bias_at : bias_at + bias.size] = bias
         for block in range(thread, (n + LANES - 1) // LANES, threads):
             images = min(LANES, n - block * LANES)
-            blocks.interleave_images(x, block * LANES, images, memory, View(first, room[0], room[1]), spacing)
+            source, size = block * LANES * x[0].size, (x.shape[1], x.shape[2], x.shape[3])
+            blocks.interleave_images(x.ravel(), source, size, images, memory, View(first, room[0], room[1]), spacing)
             for group in range(groups):
                 blocks.products(
                     choice, memory, table, outputs_at + group * o * plane, plane, weights_at + group * o * taps, taps,
@@ -147,8 +148,9 @@ def _grad_weight(gy, x, partial, table, starts, taps, pixels, first, room, choic
         for part in range(thread, parts, threads):
             for block in range(part, (n + LANES - 1) // LANES, parts):
                 images = min(LANES, n - block * LANES)
-                blocks.interleave_images(x, block * LANES, images, memory, View(first, room[0], room[1]), (1, 1))
-                blocks.interleave_images(gy, block * LANES, images, memory, View(gradients_at, plane, row), (1, 1))
+                for array, at in ((x, View(first, room[0], room[1])), (gy, View(gradients_at, plane, row))):
+                    source, size = block * LANES * array[0].size, (array.shape[1], array.shape[2], array.shape[3])
+                    blocks.interleave_images(array.ravel(), source, size, images, memory, at, (1, 1))
                 for group in range(groups):
                     blocks.weight_gradient(
                         choice, memory, table, total_at + group * o * taps, taps, gradients_at + group * o * plane,
