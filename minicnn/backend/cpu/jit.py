@@ -59,10 +59,6 @@ class _Kernel(Compiler):
     def _compile_bytecode(self) -> Any:
         library = self.state.targetctx.codegen().create_library(self.state.func_id.func_qualname)
         library.enable_object_caching()
-        self.state.library = self._prepared(library)
-        return super()._compile_bytecode()
-
-    def _prepared(self, library: Any) -> Any:
         optimize = library._optimize_final_module
 
         def optimize_alone() -> None:
@@ -72,14 +68,12 @@ class _Kernel(Compiler):
             optimize()
 
         library._optimize_final_module = optimize_alone
-        return library
+        self.state.library = library
+        return super()._compile_bytecode()
 
 
 class _Part(JITCodeLibrary):
-    """Code that is linked into its callers', which optimise it; of its own it has no machine code."""
-
-    def _optimize_functions(self, ll_module: Any) -> None:
-        ll_module.data_layout = self._codegen._data_layout
+    """Code that is linked into its callers', which optimise all at once; there is no machine code of it alone."""
 
     def _optimize_final_module(self) -> None:
         """Nothing."""
@@ -104,7 +98,7 @@ def _entry(library: Any, description: Any, environment: Any) -> Any:
 
 
 class _HelperCache(KernelCache):
-    """The cache of one helper, whose code is kept before its optimisation."""
+    """The cache of one helper, of which there is no machine code to keep."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         content = read(self._place(sig))

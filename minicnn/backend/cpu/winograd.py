@@ -57,7 +57,8 @@ def winograd(
     those in a strip.
     """
     outputs, height, width = size
-    across, plane, number, points = width // edge, strip * LANES, height * width // (edge * edge), (edge + 2) * (edge + 2)
+    across, plane, points = width // edge, strip * LANES, (edge + 2) * (edge + 2)
+    number = height * width // (edge * edge)
     into, out_of = inputs * plane + APART, outputs * plane + APART
     made = work + points * into
     floors = fill(floor)
