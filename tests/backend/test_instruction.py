@@ -61,7 +61,7 @@ def test_a_declaration(registry):
     assert instruction("a:view by:number -> y:view(a)")(compiled) is compiled
     declared = registry["scale"]
     assert declared.operands == {"a": "view", "by": "number", "y": "view"} and declared.results == {"y": ("a",)}
-    source = calls(INSTRUCTIONS)
+    source = calls(registry)
     assert "if code == 0:" in source
     assert "scale(memory, first, View(a, r10, r11), numbers[r12], View(b, r13, r14))" in source
 

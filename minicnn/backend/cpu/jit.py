@@ -116,7 +116,8 @@ class _HelperCache(KernelCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         data.fndesc.typemap = data.fndesc.calltypes = None  # cannot be pickled
-        kept = data.library.name, data.library._final_module.as_bitcode(), data.fndesc, data.environment, data.signature
+        code = data.library._get_module_for_linking().as_bitcode()
+        kept = data.library.name, code, data.fndesc, data.environment, data.signature
         write(self._place(sig), pickle.dumps(kept))
 
 
