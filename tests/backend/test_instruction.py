@@ -63,7 +63,7 @@ def test_a_declaration(registry):
     assert declared.operands == {"a": "view", "by": "number", "y": "view"} and declared.results == {"y": ("a",)}
     source = calls(["scale"])
     assert "if code == 0:" in source
-    assert "scale(memory, first, View(a, r[10], r[11]), numbers[r[12]], View(b, r[13], r[14]))" in source
+    assert "scale(memory, first, View(a, r10, r11), numbers[r12], View(b, r13, r14))" in source
 
 
 @pytest.mark.parametrize(

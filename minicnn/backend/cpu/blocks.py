@@ -25,23 +25,26 @@ from minicnn.backend.cpu.tile import TILES, tile
 
 
 @helper
-def interleave_images(x, first, images, memory, y, spacing):
-    """Write x[first : first + images], (images, C, H, W), as a block with ``spacing - 1`` gaps; absent images are 0."""
-    _, channels, height, width = x.shape
+def interleave_images(x, source, size, images, memory, y, spacing):
+    """Write images of ``size`` (C, H, W), which lie at x[source:], as a block with ``spacing - 1`` gaps.
+
+    Absent images are 0.
+    """
+    channels, height, width = size
+    step = channels * height * width
     if y.plane == height * width * LANES and y.row == width * LANES and spacing[0] * spacing[1] == 1:
-        channels, height, width = 1, 1, channels * height * width  # one long row
-    flat, step, right = x.ravel(), x.shape[1] * x.shape[2] * x.shape[3], spacing[1] * LANES
-    source = first * step
+        channels, height, width = 1, 1, step  # one long row
+    right = spacing[1] * LANES
     for c in range(channels):
         for i in range(height):
             start, j = y.at + c * y.plane + i * spacing[0] * y.row, 0
             if images == LANES:
                 while j + LANES <= width:
-                    transpose(flat, source + j, step, memory, start + j * right, right)
+                    transpose(x, source + j, step, memory, start + j * right, right)
                     j += LANES
             while j < width:
                 for lane in range(images):
-                    memory[start + j * right + lane] = flat[source + j + lane * step]
+                    memory[start + j * right + lane] = x[source + j + lane * step]
                 for lane in range(images, LANES):
                     memory[start + j * right + lane] = 0
                 j += 1
@@ -52,15 +55,16 @@ def interleave_images(x, first, images, memory, y, spacing):
 @helper
 def feed(memory, images, first, images_in_block, size, y):
     """Interleave what the plan was fed: the images of a block, each of ``size``."""
-    interleave_images(images, first, images_in_block, memory, y, (1, 1))
+    source = first * size[0] * size[1] * size[2]
+    interleave_images(images, source, size, images_in_block, memory, y, (1, 1))
 
 
 @instruction("x:word size:size -> y:view")
 @helper
-def interleave(memory, count, first, images_in_block, x, size, y):
-    """Interleave a contiguous array of ``count`` images of ``size``."""
-    images = memory[x : x + count * size[0] * size[1] * size[2]].reshape(count, size[0], size[1], size[2])
-    interleave_images(images, first, images_in_block, memory, y, (1, 1))
+def interleave(memory, first, images_in_block, x, size, y):
+    """Interleave a contiguous array of images of ``size``."""
+    source = x + first * size[0] * size[1] * size[2]
+    interleave_images(memory, source, size, images_in_block, memory, y, (1, 1))
 
 
 @helper

@@ -29,7 +29,7 @@ def _copy_in(source, at, memory, y, size):
 @helper
 def feed_channels(memory, images, image, size, y):
     """Take an image of what the plan was fed."""
-    _copy_in(images.ravel(), image * size[0] * size[1] * size[2], memory, y, size)
+    _copy_in(images, image * size[0] * size[1] * size[2], memory, y, size)
 
 
 @instruction("x:word image:word size:size -> y:view")
@@ -117,10 +117,10 @@ def channel_winograd(
     size: planes of x, and rows and columns of tiles; groups: planes of y. The weight is packed, with a bias of zeros,
     for each of the points, ``weight_point`` apart. work: room for the points of x and y, and for a tile.
     """
-    points, tiles = (edge + 2) ** 2, size[1] * size[2]
+    points, tiles = (edge + 2) * (edge + 2), size[1] * size[2]
     plane, high = tiles * LANES, CHANNEL_TILES[shape][0]
     into, out_of, none = size[0] * plane + APART, groups * plane + APART, memory.dtype.type(-np.inf)
-    made = work + points * into
+    made, zero = work + points * into, edge - edge  # for a literal 0 Numba would compile anew
     spread_tiles(edge, memory, x, size, into, plane, work)
     for p in range(points):
         w, source, out = weight + p * weight_point, work + p * into, made + p * out_of
@@ -128,14 +128,12 @@ def channel_winograd(
         if whole:
             _tiles(
                 shape, memory, table, out, plane, w, weight_row, source, columns, columns, weight_steps, x_steps, steps,
-                tiles, whole, zeros, 0, none,
+                tiles, whole, zeros, zero, none,
             )  # fmt: skip
         if whole < groups:  # the tile of so many planes
             _tiles(
                 high - (groups - whole), memory, table, out + whole * plane, plane, w + whole * weight_row, weight_row,
-                source, columns, columns, weight_steps, x_steps, steps, tiles, groups - whole, zeros, 0, none,
+                source, columns, columns, weight_steps, x_steps, steps, tiles, groups - whole, zeros, zero, none,
             )  # fmt: skip
     made_size, room = (groups, size[1], size[2]), made + points * out_of
-    gather_tiles(
-        edge, memory, made, made_size, out_of, plane, bias, 0, groups, is_sum, floor, room, y
-    )  # fmt: skip
+    gather_tiles(edge, memory, made, made_size, out_of, plane, bias, zero, groups, is_sum, floor, room, y)

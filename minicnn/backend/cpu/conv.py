@@ -121,7 +121,8 @@ def _correlate_blocks(x, weight, bias, y, table, starts, taps, first, room, spac
         memory[bias_at : bias_at + bias.size] = bias
         for block in range(thread, (n + LANES - 1) // LANES, threads):
             images = min(LANES, n - block * LANES)
-            blocks.interleave_images(x, block * LANES, images, memory, View(first, room[0], room[1]), spacing)
+            source, size, at = block * LANES * x[0].size, (c, x.shape[2], x.shape[3]), View(first, room[0], room[1])
+            blocks.interleave_images(x.ravel(), source, size, images, memory, at, spacing)
             for group in range(groups):
                 blocks.products(
                     choice, memory, table, outputs_at + group * o * plane, plane, weights_at + group * o * taps, taps,
@@ -135,20 +136,22 @@ def _correlate_blocks(x, weight, bias, y, table, starts, taps, first, room, spac
 @jit(parallel=True)
 def _grad_weight(gy, x, partial, table, starts, taps, pixels, first, room, choice, tile, threads):
     n, c = x.shape[0], x.shape[1]
+    size, gy_size = (c, x.shape[2], x.shape[3]), (gy.shape[1], gy.shape[2], gy.shape[3])
     parts, groups, o = partial.shape[0], partial.shape[1], partial.shape[2]
     plane, row = pixels * LANES, gy.shape[3] * LANES
     gradients_at = c * room[0]
     sums_at = gradients_at + (o * groups + 8) * plane  # a tile reads past the last rows
     zeros_at = sums_at + tile * LANES
     total_at = zeros_at + 8
-    size = groups * o * taps
     for thread in numba.prange(threads):
-        memory = np.zeros(total_at + size, dtype=x.dtype)
+        memory = np.zeros(total_at + groups * o * taps, dtype=x.dtype)
         for part in range(thread, parts, threads):
             for block in range(part, (n + LANES - 1) // LANES, parts):
                 images = min(LANES, n - block * LANES)
-                blocks.interleave_images(x, block * LANES, images, memory, View(first, room[0], room[1]), (1, 1))
-                blocks.interleave_images(gy, block * LANES, images, memory, View(gradients_at, plane, row), (1, 1))
+                here = View(first, room[0], room[1])
+                blocks.interleave_images(x.ravel(), block * LANES * x[0].size, size, images, memory, here, (1, 1))
+                here = View(gradients_at, plane, row)
+                blocks.interleave_images(gy.ravel(), block * LANES * gy[0].size, gy_size, images, memory, here, (1, 1))
                 for group in range(groups):
                     blocks.weight_gradient(
                         choice, memory, table, total_at + group * o * taps, taps, gradients_at + group * o * plane,

@@ -139,19 +139,23 @@ def after(row: list[int], others: int) -> list[int]:
 
 
 def calls(names: Iterable[str]) -> str:
-    """Return the chain of calls of an interpreter, as the source of a branch for each of these instructions."""
+    """Return the chain of calls of an interpreter, as the source of a branch for each of these instructions.
+
+    The words of the row ``r`` are read once before: a reading in each branch is more to compile.
+    """
+    numbers = range(_FIRST_WORD, WIDTH)
     lines: list[str] = []
     for name in names:
         declared = INSTRUCTIONS[name]
         # a to d: the addresses, as the interpreter names them
-        places, words = iter("abcd"), iter(f"r[{i}]" for i in range(_FIRST_WORD, WIDTH))
+        places, words = iter("abcd"), iter(f"r{i}" for i in numbers)
         read = {
             operand: kind.source.format(*islice(words, kind.words), at=next(places) if kind.has_address else "")
             for operand, kind in _kinds(declared)
         }
         arguments = ", ".join(read.get(parameter, parameter) for parameter in declared.parameters)
         lines += [f"{'el' if lines else ''}if code == {declared.code}:", f"    {name}({arguments})"]
-    return "\n".join(lines)
+    return "\n".join([*(f"r{i} = r[{i}]" for i in numbers), *lines])
 
 
 def disassembled(words: np.ndarray, numbers: np.ndarray) -> str:

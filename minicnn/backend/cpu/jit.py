@@ -1,6 +1,7 @@
 """How the CPU kernels are compiled: cached on disk, with a word to the user while it takes seconds."""
 
 import ctypes
+import pickle
 import sys
 import warnings
 from collections.abc import Callable
@@ -10,10 +11,12 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite.binding import Linkage
+from numba._dynfunc import make_function
 from numba.core import event
-from numba.core.compiler import Compiler
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler, compile_result
 
-from minicnn.backend.cpu.cache import KernelCache
+from minicnn.backend.cpu.cache import KernelCache, read, write
 
 LANES = 8
 """Images in a block of the batch-interleaved layout: one 256-bit vector of float32."""
@@ -56,10 +59,6 @@ class _Kernel(Compiler):
     def _compile_bytecode(self) -> Any:
         library = self.state.targetctx.codegen().create_library(self.state.func_id.func_qualname)
         library.enable_object_caching()
-        self.state.library = self._prepared(library)
-        return super()._compile_bytecode()
-
-    def _prepared(self, library: Any) -> Any:
         optimize = library._optimize_final_module
 
         def optimize_alone() -> None:
@@ -69,15 +68,57 @@ class _Kernel(Compiler):
             optimize()
 
         library._optimize_final_module = optimize_alone
-        return library
+        self.state.library = library
+        return super()._compile_bytecode()
 
 
-class _Helper(_Kernel):
-    """Without LLVM's optimisations: the caller, into which the code is linked, has them all."""
+class _Part(JITCodeLibrary):
+    """Code that is linked into its callers', which optimise all at once; there is no machine code of it alone."""
 
-    def _prepared(self, library: Any) -> Any:
-        library._optimize_final_module = lambda: None
-        return library
+    def _optimize_final_module(self) -> None:
+        """Nothing."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+class _Helper(Compiler):
+    """Numba's compiler, for what is called from other compiled code alone."""
+
+    def _compile_bytecode(self) -> Any:
+        self.state.library = _Part(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+        self.state.targetctx.get_executable = _entry
+        return super()._compile_bytecode()
+
+
+def _entry(library: Any, description: Any, environment: Any) -> Any:
+    """Return what Numba knows a helper by: a function that nobody calls."""
+    return make_function(description.lookup_module(), description.qualname, "", 0, environment, (library,))
+
+
+class _HelperCache(KernelCache):
+    """The cache of one helper, of which there is no machine code to keep."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        content = read(self._place(sig))
+        if content is None:
+            return None
+        name, code, description, environment, signature = pickle.loads(content)
+        library = _Part(target_context.codegen(), name)
+        library._final_module = llvm.parse_bitcode(code)
+        library._finalized = True
+        return compile_result(
+            typing_context=target_context.typing_context, target_context=target_context, library=library,
+            environment=environment, entry_point=_entry(library, description, environment), fndesc=description,
+            signature=signature, objectmode=False,
+        )  # fmt: skip
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        data.fndesc.typemap = data.fndesc.calltypes = None  # cannot be pickled
+        code = data.library._get_module_for_linking().as_bitcode()
+        kept = data.library.name, code, data.fndesc, data.environment, data.signature
+        write(self._place(sig), pickle.dumps(kept))
 
 
 def jit(**options: Any) -> Callable[[Callable], Any]:
@@ -96,7 +137,9 @@ def jit(**options: Any) -> Callable[[Callable], Any]:
 
 def helper(function: Callable) -> Any:
     """Compile for calls from other compiled code alone: the code for calls from Python takes as long to compile."""
-    return jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Helper)(function)
+    kernel = jit(no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Helper)(function)
+    kernel._cache = _HelperCache(function, False)
+    return kernel
 
 
 def contiguous(array: np.ndarray) -> np.ndarray:

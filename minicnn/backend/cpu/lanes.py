@@ -9,7 +9,7 @@ import operator
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 from minicnn.backend.cpu.jit import LANES
 
@@ -232,9 +232,6 @@ def _binary(emit):
     return function
 
 
-add = _binary(lambda builder, a, b: builder.fadd(a, b))
-subtract = _binary(lambda builder, a, b: builder.fsub(a, b))
-multiply = _binary(lambda builder, a, b: builder.fmul(a, b))
 divide = _binary(lambda builder, a, b: builder.fdiv(a, b))
 maximum = _binary(lambda builder, a, b: call(builder, "maximum", a, b))  # a NaN stays
 
@@ -291,22 +288,16 @@ where_equal = _chosen("==")  # yes where a == b, else no
 where_greater = _chosen(">")
 
 
-@overload(operator.add, inline="always")
-def _plus(a, b):
-    if isinstance(a, Lanes) and isinstance(b, Lanes):
-        return lambda a, b: add(a, b)
-    return None
+def _operator(function, emit):
+    @type_callable(function)
+    def types_of(context):
+        return lambda a, b: a if isinstance(a, Lanes) and a == b else None
+
+    @lower_builtin(function, Lanes, Lanes)
+    def lowered(context, builder, signature, arguments):
+        return emit(builder, *arguments)
 
 
-@overload(operator.sub, inline="always")
-def _minus(a, b):
-    if isinstance(a, Lanes) and isinstance(b, Lanes):
-        return lambda a, b: subtract(a, b)
-    return None
-
-
-@overload(operator.mul, inline="always")
-def _times(a, b):
-    if isinstance(a, Lanes) and isinstance(b, Lanes):
-        return lambda a, b: multiply(a, b)
-    return None
+_operator(operator.add, lambda builder, a, b: builder.fadd(a, b))
+_operator(operator.sub, lambda builder, a, b: builder.fsub(a, b))
+_operator(operator.mul, lambda builder, a, b: builder.fmul(a, b))

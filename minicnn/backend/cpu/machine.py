@@ -15,6 +15,7 @@ sums.
 import ctypes
 import textwrap
 from functools import cache
+from math import prod
 
 import numba
 import numpy as np
@@ -121,8 +122,7 @@ class Context:
         """
         arrays = self._arrays = (memory, table, numbers)  # an address keeps nothing alive
         addresses = [n for array in arrays for n in (array.ctypes.data, array.size)]
-        shape = images or (0, 0, 0, 0)
-        self._entries = np.array([*addresses, 0, *(labels or (0,)), room, 0, *shape], dtype=np.int64)
+        self._entries = np.array([*addresses, 0, *(labels or (0,)), room, 0, prod(images or (0,))], dtype=np.int64)
         self._labels, self._images = self._entries[6:7], self._entries[9:10]  # where their addresses stand
 
     def label(self, labels):
@@ -259,12 +259,12 @@ def inside(at, origin):
 
 _SOURCE = """
 def {name}(program, length, context, count, part, parts, thread, ticks, tickets):
-    entries = carray(_integers(context), 14)
+    entries = carray(_integers(context), 11)
     rows, table = carray(_integers(program), (length, WIDTH)), carray(_integers(entries[2]), entries[3])
     memory, numbers = carray(_floats(entries[0]), entries[1]), carray(_floats(entries[4]), entries[5])
     labels, scratch = carray(_integers(entries[6]), entries[7]), thread * entries[8]
-    images = carray(_floats(entries[9]), (entries[10], entries[11], entries[12], entries[13]))
-    times, origin = carray(_integers(ticks), (PARTS, length)), entries[0] // 4
+    images, origin = carray(_floats(entries[9]), entries[10]), entries[0] // 4
+    times = carray(_integers(ticks), (PARTS, length))
     block, blocks, i = part, (count + LANES - 1) // LANES, -1
     while True:
         if tickets:

@@ -57,7 +57,8 @@ def winograd(
     those in a strip.
     """
     outputs, height, width = size
-    across, plane, number, points = width // edge, strip * LANES, height * width // edge**2, (edge + 2) ** 2
+    across, plane, points = width // edge, strip * LANES, (edge + 2) * (edge + 2)
+    number = height * width // (edge * edge)
     into, out_of = inputs * plane + APART, outputs * plane + APART
     made = work + points * into
     floors = fill(floor)
@@ -90,7 +91,7 @@ def _operands(edge, memory, x, inputs, gy, outputs, width, start, tiles, work, x
     places of an image, LANES images a place, from those addresses on. work: room for ``points`` LANES vectors; inputs:
     a multiple of LANES.
     """
-    across, points = width // edge, (edge + 2) ** 2
+    across, points = width // edge, (edge + 2) * (edge + 2)
     for t in range(tiles):
         i, j, place = (start + t) // across * edge, (start + t) % across * edge, t * LANES
         at = x.at + (i - 1) * x.row + (j - 1) * LANES
@@ -138,7 +139,7 @@ def winograd_gradient(
     strip's length, by 1 and by LANES.
     """
     outputs, height, width = size
-    length, number, points = strip * LANES, height * width // edge**2, (edge + 2) ** 2
+    length, number, points = strip * LANES, height * width // (edge * edge), (edge + 2) * (edge + 2)
     x_points = work + points * LANES * LANES
     gy_points = x_points + points * length * inputs
     if not accumulate:
