@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 PRECISIONS = ("float32", "bf16")
-_within: ContextVar[tuple[str, ...]] = ContextVar("precisions", default=PRECISIONS[:1])  # the innermost last
+_entered: ContextVar[tuple["precision", ...]] = ContextVar("precisions", default=())  # the innermost last
 
 
 def check_precision(where: str, name: Any) -> None:
@@ -23,7 +23,8 @@ def get_precision() -> str:
         >>> minicnn.get_precision()
         'float32'
     """
-    return _within.get()[-1]
+    entered = _entered.get()
+    return entered[-1].name if entered else "float32"
 
 
 class precision:
@@ -39,7 +40,7 @@ class precision:
         name: "float32" or "bf16".
 
     Raises:
-        ValueError: another name. What then multiplies raises RuntimeError on a processor without AVX512_BF16.
+        ValueError: another name. On a processor without AVX512_BF16 the CPU kernels then raise RuntimeError.
 
     Example:
         >>> with minicnn.backend.use("reference"), minicnn.precision("bf16"):  # on any processor
@@ -52,10 +53,14 @@ class precision:
         self.name = name
 
     def __enter__(self) -> None:
-        _within.set((*_within.get(), self.name))
+        _entered.set((*_entered.get(), self))
 
     def __exit__(self, *exception: object) -> None:
-        _within.set(_within.get()[:-1])
+        """Leave this one, also where others were entered since, as a generator may do that is closed later."""
+        entered = list(_entered.get())[::-1]
+        if self in entered:
+            entered.remove(self)
+        _entered.set(tuple(entered[::-1]))
 
 
 def rounding(kernels: Any) -> Callable[[Any], Any]:

@@ -1,7 +1,10 @@
 """bfloat16: what is rounded, against PyTorch on rounded operands, and where the precision holds."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -162,6 +165,25 @@ def test_inside_outside_and_after_an_error():
     with pytest.raises(KeyError), half:
         raise KeyError
     assert get_precision() == "float32"
+
+
+def test_a_generator_that_is_closed_within_another():
+    def inside():
+        with precision("bf16"):
+            yield
+
+    opened = inside()
+    next(opened)
+    with precision("float32"):
+        opened.close()
+        assert get_precision() == "float32"
+    assert get_precision() == "float32"
+
+
+def test_the_processor_that_numba_compiles_for_decides():
+    code = "from minicnn.backend.cpu.jit import HAS_BFLOAT16; assert not HAS_BFLOAT16"
+    environment = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_another_thread_keeps_its_own():

@@ -56,7 +56,7 @@ def evaluate(
     with folder, options.naming_memory(chosen, batch_size), within(precision):
         report = test_reports(out, trained.model, loader, tta)
         if out is not None:
-            write_json(out / METRICS, report)
+            write_json(out / METRICS, report | {"compute_precision": precision})
     if as_json:
         print(json.dumps(report, allow_nan=False))
     else:

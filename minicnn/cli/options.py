@@ -74,7 +74,7 @@ def choose_backend(name: str, threads: int, *precisions: str) -> Backend:
             backend.get("cupy")
         except BackendUnavailable as error:
             warnings.warn(f"NumPy is used; {error}", stacklevel=2)
-    if "bf16" in precisions and chosen.name != "cupy":  # plans are the CPU's, of the reference too
+    if "bf16" in precisions and chosen.name == "numpy":
         try:
             backend.package("numpy").require_bfloat16()
         except RuntimeError as error:

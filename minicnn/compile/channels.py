@@ -75,7 +75,7 @@ def _winograd(low: Lowering, x: Block, weight: Value, bias: Value | None, y: Val
     points, block = (edge + 2) ** 2, low.new_block(y)
     filters = Region((points, outputs, inputs))
     packed = Region((points, low.machine.packed_size((outputs, inputs), 1)))
-    low.add_call("filters", "region", source=weight, region=filters, adjoint=False)
+    low.add_call("filters", "region", source=low.contiguous(weight), region=filters, adjoint=False)
     low.add_call("packed", "region", source=filters, bias=None, groups=1, region=packed)
     offset = None
     if bias is not None:
@@ -118,7 +118,7 @@ def _products(
 ) -> None:  # fmt: skip
     """Append y = weight x + bias over a window, or (None) over all of x; size: (C, H, W) of x."""
     packed = Region((low.machine.packed_size(weight.shape, groups),))
-    low.add_call("packed", "region", source=weight, bias=bias, groups=groups, region=packed)
+    low.add_call("packed", "region", source=low.contiguous(weight), bias=bias, groups=groups, region=packed)
     framed, halos = False, {}
     if window is not None:
         rows, columns = low.machine.reach(window, size[1:], y.shape[2:])

@@ -18,7 +18,7 @@ import numpy as np
 
 from minicnn.autograd import Version
 from minicnn.compile.binding import Binding, aligned_zeros
-from minicnn.compile.graph import Graph, Node, Region, Thing
+from minicnn.compile.graph import Block, Graph, Node, Region, Thing
 from minicnn.compile.program import PerReplay, Program, Value
 
 
@@ -76,7 +76,10 @@ class Constant:
         )
         self._stamps: list[int] | None = None
         self.nodes = tuple(nodes)  # whose Values keep the arrays of tensors, so that their ids stay theirs
-        self._graph, self._machine = graph, machine
+        # not the program, which would keep replaced weights: a later plan may share the results
+        program = Program(graph.program.backend)
+        self._graph = replace(graph, program=program, nodes=(), regions={}, sees={}, images=None, labels=None)
+        self._machine = machine
         self._known = {thing: known[thing] for node in nodes for thing in node.reads if thing in known}
 
     def refresh(self) -> bool:
@@ -88,8 +91,8 @@ class Constant:
         return stamps == [source.stamp() for source in self._sources]
 
     def _make(self) -> None:
-        arrays = {thing: _room(thing) for node in self.nodes[:-1] for thing in node.writes}
-        arrays |= self._known | dict(zip(self.nodes[-1].writes, self.arrays, strict=True))
+        """Compute all anew, and write the results at the end: other threads may read them, and most stay equal."""
+        arrays = self._known | {thing: _room(thing) for node in self.nodes for thing in node.writes}
         environment = {value: array for value, array in arrays.items() if isinstance(value, Value)}
         binding = Binding(self._graph, self._machine, arrays.__getitem__, environment)
         for node in self.nodes:
@@ -98,6 +101,8 @@ class Constant:
                 if isinstance(thing, Value):  # a call made a new array
                     np.copyto(arrays[thing], environment[thing])
                     environment[thing] = arrays[thing]
+        for thing, result in zip(self.nodes[-1].writes, self.arrays, strict=True):
+            np.copyto(result, arrays[thing])
 
 
 class Constants:
@@ -139,7 +144,7 @@ class Store:
 
     def take_out(self, graph: Graph, nodes: Sequence[Node], machine: Any) -> tuple[Graph, Constants]:
         """Return the graph without these nodes, and their results."""
-        known, makers = versions(graph.program), {thing: node for node in nodes for thing in node.writes}
+        known = versions(graph.program)
         left = tuple(node for node in graph.nodes if node not in set(nodes))
         read = (thing for node in left for thing in node.reads)
         wanted = set(map(graph.place_of, (*graph.program.outputs, *read)))
@@ -148,7 +153,7 @@ class Store:
         for node in nodes:
             if wanted.isdisjoint(map(graph.place_of, node.writes)):
                 continue
-            needed = _needed(node, makers, owners)
+            needed = _needed(node, nodes, owners)
             key = tuple(_key(each, needed, graph.program.fixed, owners) for each in needed)
             constant = self._known.get(key)
             if constant is None:
@@ -164,13 +169,14 @@ class Store:
         return replace(graph, nodes=left, constants=regions), Constants(members, arrays, self._lock)
 
 
-def _needed(node: Node, makers: Mapping[Thing, Node], owners: Collection[Thing]) -> list[Node]:
-    """Return the nodes that make what a node reads, as far as no constant owns it, in order, and the node itself."""
-    found: dict[Node, None] = {}
-    for thing in node.reads:
-        if thing in makers and thing not in owners:
-            found |= dict.fromkeys(_needed(makers[thing], makers, owners))
-    return [*found, node]
+def _needed(node: Node, nodes: Sequence[Node], owners: Collection[Thing]) -> list[Node]:
+    """Return those of the nodes that make what a node reads, as far as no constant owns it, in order, and the node."""
+    found, wanted = [node], {thing for thing in node.reads if thing not in owners}
+    for other in reversed(nodes[: nodes.index(node)]):
+        if not wanted.isdisjoint(other.writes):
+            found.append(other)
+            wanted.update(thing for thing in other.reads if thing not in owners)
+    return found[::-1]
 
 
 def _room(thing: Thing) -> np.ndarray:
@@ -188,7 +194,9 @@ def _key(
 ) -> Any:
     """Return the same for nodes that compute the same of the same."""
     known: dict[Thing, Any] = {value: ("like", value.dtype) for value in fixed}
-    known |= {thing: ("made", i, k) for i, n in enumerate(chain) for k, thing in enumerate(n.writes)}
+    for i, other in enumerate(chain):
+        made = (thing for thing in other.writes if not isinstance(thing, Block))
+        known |= {thing: ("made", i, k, thing.shape) for k, thing in enumerate(made)}
     known |= {thing: ("result of", id(constant), index) for thing, (constant, index) in owners.items()}
     if node.kind == "call" and node.call:
         return node.call.kernel, _part(node.call.arguments, known)

@@ -35,7 +35,7 @@ def _edge(y: Block, enough: int = 3) -> int:
 
 
 def is_weight(value: Value) -> bool:
-    """Whether a value is a state, or one that was rounded to bfloat16."""
+    """Whether a value exists before the run, or is such a value rounded to bfloat16."""
     call = value.call
     return call is None or (call.kernel == "bfloat16" and call.arguments[0].call is None)
 
@@ -76,13 +76,13 @@ class Lowering:
         self.regions: dict[Value, Region] = {}
         self.sees: dict[Value, tuple[Value, ...]] = {}
         self.pooled: dict[Block, Block] = {}  # by the result of a maximum what it was taken of
-        self.rounded: dict[Value, Value] = {}  # to bfloat16: of what, for those that nobody has read yet too
+        self.rounded: dict[Value, Value] = {}  # to bfloat16: from what; the instruction is made for the first reader
         self.activated: dict[tuple[Value, float], Value] = {}  # by the input and the alpha of an ELU its output
         self.images = next((v for v in program.inputs if len(v.shape) == 4 and self.is_batch(v)), None)
         self.labels = next((v for v in program.inputs if v.array.dtype == np.int64 and v.shape == (self.batch,)), None)
         self._copies: dict[Value, Region] = {}
-        self._narrow: dict[Value, Block] = {}  # by what was rounded the result
-        self._pairs: dict[Value, Block] = {}  # the same, two channels in each element
+        self._narrow: dict[Value, Block] = {}  # by what was rounded, the result
+        self._pairs: dict[Value, Block] = {}  # by what was rounded, the result with two channels in each element
         self._filters: dict[Value, Region] = {}  # those transformed for the rows
         self._transforms: dict[tuple[Any, ...], Block] = {}  # by kind, value and padding, which settle the width
         self._results_of_calls: set[Value] = set()
@@ -203,7 +203,7 @@ class Lowering:
 
     def products(self, x: Value, y: Block, weight: Value, bias: Value | None, window: Any, adjoint: bool) -> None:
         """Append y = weight x + bias, over a window or (None) on single pixels, or the adjoint of that map."""
-        offset = None if bias is None else self.copy(bias)
+        offset, weight = None if bias is None else self.copy(bias), self.contiguous(weight)
         size = self.layout.block_of(x)
         is_winograd = window is not None and self.is_winograd(window, size, y)
         is_of_rows = window is not None and self.is_of_rows(window, (size if adjoint else y).width)

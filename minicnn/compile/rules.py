@@ -51,8 +51,10 @@ def _bfloat16(low: Lowering, call: Call) -> bool:
     low.machine.require_bfloat16()
     if x in low.flattened:
         x = low.flattened[x]
-        low.flattened[y] = y = Value(x.array)
-    low.rounded[y] = x
+        seen = low.flattened[y] = Value(x.array)
+        low.rounded[seen] = x
+    else:
+        low.rounded[y] = x
     return True
 
 

@@ -67,7 +67,7 @@ def test_a_finished_run_without_its_last_state_is_one_too(command, writers, digi
     ("name", "module", "call"),
     [
         ("train", train, "load"),
-        ("find-lr", find_lr, "prepare"),
+        ("find-lr", find_lr, "load"),
         ("evaluate", data, "load"),
         ("explain", explain, "predict"),
         ("study", train, "load"),

@@ -111,3 +111,33 @@ def test_values_edited_in_between_are_rounded_when_they_are_read():
     with minicnn.precision("bf16"), backend.use("reference"):
         expected = run(Tensor(x)).numpy()
     np.testing.assert_allclose(compiled(x).numpy(), expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("count", [1, 5, 8, 20])
+@pytest.mark.parametrize("size", [(12,), (16, 6, 6)])
+def test_a_weight_may_be_an_input_as_long_as_the_batch(count, size):
+    """And the weight of two layers, or what it is multiplied with."""
+
+    def run(x, w):
+        layer = F.linear if w.ndim == 2 else (lambda x, w: F.conv2d(x, w, padding=1))
+        return layer(x, w), layer(x, w) + layer(x, w * 2.0), layer(x, x[..., :3, :3] if x.ndim == 4 else x)
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((count, *size)).astype(np.float32)
+    w = rng.standard_normal((count, *size[:1], *[3] * (len(size) - 1))).astype(np.float32)
+    compiled = minicnn.compile(run, precision="bf16")
+    with minicnn.precision("bf16"), backend.use("reference"):
+        expected = [y.numpy() for y in run(Tensor(x), Tensor(w))]
+    for _ in range(2):
+        for found, y in zip(compiled(x, w), expected, strict=True):
+            assert np.abs(found.numpy() - y).max() <= 4e-6 * np.abs(y).max()
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_every_nan_stays(count):
+    """Also one whose upper half is that of infinity."""
+    x = np.ones((count, 4), np.float32)
+    x[0, 2] = np.array(0x7F800001, np.uint32).view(np.float32)
+    weight = Tensor(np.ones((3, 4), np.float32))
+    y = minicnn.compile(lambda x: F.linear(x, weight), precision="bf16")(x).numpy()
+    assert np.isnan(y[0]).all() and (y[1:] == 4).all()

@@ -94,7 +94,9 @@ def _bfloat16(x, y):
     source, target = x.view(np.uint32), y.view(np.uint32)
     for i in range(x.size):
         bits = source[i]
-        if x[i] == x[i]:
+        if x[i] != x[i]:
+            bits |= np.uint32(0x400000)  # a quiet NaN: it is one also without its lower half
+        else:
             bits = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
         target[i] = bits
 

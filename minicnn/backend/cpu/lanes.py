@@ -62,13 +62,14 @@ def load(typing, memory, at):
 
 
 def _bfloat16(builder, vector):
-    """Emit the bits of a vector rounded to bfloat16, the lower half of each element 0 but in a NaN."""
+    """Emit the bits of a vector rounded to bfloat16, whose lower halves are 0, but of a NaN; that has one above too."""
     integers = ir.VectorType(ir.IntType(32), LANES)
-    half, one, odd_half, upper = (ir.Constant(integers, [n] * LANES) for n in (16, 1, 0x7FFF, 0xFFFF0000))
+    numbers = (16, 1, 0x7FFF, 0xFFFF0000, 0x400000)
+    half, one, odd_half, upper, quiet = (ir.Constant(integers, [n] * LANES) for n in numbers)
     bits = builder.bitcast(vector, integers)
     odd = builder.and_(builder.lshr(bits, half), one)
     rounded = builder.and_(builder.add(bits, builder.add(odd, odd_half)), upper)
-    return builder.select(builder.fcmp_ordered("==", vector, vector), rounded, bits)
+    return builder.select(builder.fcmp_ordered("==", vector, vector), rounded, builder.or_(bits, quiet))
 
 
 @intrinsic

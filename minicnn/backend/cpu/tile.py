@@ -35,8 +35,8 @@ CHANNEL_TILES = (
 """The same where lanes are channels: vectors of output channels x pixels. The last is for DEPTHWISE convolutions."""
 DEPTHWISE = len(CHANNEL_TILES) - 1
 TERMS = 32
-"""Products whose sum is made in registers before it is added to that of others: a long sum rounds more. Where the lanes
-are summed too, each of them is a short sum already, of the pixels of some images."""
+"""Products whose sum is made in registers before it is added to that of others: a long sum rounds more. Not for vectors
+by vectors, the gradient of a weight: there a lane sums the pixels of one image, and all images are added later."""
 
 
 @intrinsic(prefer_literal=True)
