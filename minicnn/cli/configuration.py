@@ -55,11 +55,6 @@ def with_config(command: Callable[..., int], options: type = Config) -> Callable
     return run
 
 
-def source_of(recipe_name: str, dataset: str, data_dir: Path | None) -> dict[str, str]:
-    """Return the words that name a recipe and its data, as :func:`choose` and :func:`load` take them."""
-    return {"recipe": recipe_name, "dataset": dataset or "auto", "data_dir": str(data_dir or "")}
-
-
 def choose(source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.Checkpoint | None) -> dict[str, Config]:
     """Return the configurations to choose from, by recipe: one, but for "auto" also that of the digits."""
     named = source.get("recipe")
@@ -69,6 +64,14 @@ def choose(source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.
     base = stored_config(stored.metadata, stored.arrays) if stored is not None else None
     with usage_errors():
         return {name: base.override(**given) if base else recipe(name, **given) for name in recipes}
+
+
+def prepare(
+    given: dict[str, Any], recipe_name: str, dataset: str, data_dir: Path | None
+) -> tuple[dict[str, str], dict[str, Config]]:
+    """Return what names a recipe and its data, for :func:`load`, and the configurations to choose from."""
+    source = {"recipe": recipe_name, "dataset": dataset or "auto", "data_dir": str(data_dir or "")}
+    return source, choose(source, given, None)
 
 
 def load(source: Mapping[str, str], configs: Mapping[str, Config]) -> tuple[data.Splits, str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from minicnn import files, plots
-from minicnn.cli.configuration import Dataset, RecipeName, choose, load, source_of, with_config
+from minicnn.cli.configuration import Dataset, RecipeName, load, prepare, with_config
 from minicnn.cli.folders import check_holds_no_run, held, new_folder
 from minicnn.cli.options import BackendName, DataDir, Debug, Out, Threads, choose_backend, naming_memory
 from minicnn.text import shown
@@ -32,8 +32,7 @@ def find_lr(
     Options that are not given are those of the recipe.
     """
     check_holds_no_run(out)
-    source = source_of(recipe_name, dataset, data_dir)
-    configs = choose(source, given, None)  # checked before any data loads
+    source, configs = prepare(given, recipe_name, dataset, data_dir)  # checked before any data loads
     chosen = choose_backend(backend, threads, *(config.precision for config in configs.values()))
     splits, name = load(source, configs)
     config = configs[name]

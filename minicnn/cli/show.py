@@ -9,7 +9,7 @@ import typer
 
 from minicnn import files, plots
 from minicnn.backend import to_numpy
-from minicnn.cli.configuration import Dataset, RecipeName, choose, load, source_of, with_config
+from minicnn.cli.configuration import Dataset, RecipeName, load, prepare, with_config
 from minicnn.cli.folders import check_png, held_for
 from minicnn.cli.options import BackendName, DataDir, Debug, SkipDamaged, UsageError, choose_backend
 from minicnn.data import Augment, Loader
@@ -37,8 +37,7 @@ def show(
     check_png(out)
     given |= {"skip_damaged": skip_damaged} | ({} if seed is None else {"seed": seed})
     chosen = choose_backend(backend, 0)
-    source = source_of(recipe_name, dataset, data_dir)
-    configs = choose(source, given, None)  # checked before any data loads
+    source, configs = prepare(given, recipe_name, dataset, data_dir)  # checked before any data loads
     splits, name = load(source, configs)
     config = configs[name]
     mean, std = config.scaling(splits)
