@@ -91,8 +91,14 @@ class Constant:
         return stamps == [source.stamp() for source in self._sources]
 
     def _make(self) -> None:
-        """Compute all anew, and write the results at the end: other threads may read them, and most stay equal."""
-        arrays = self._known | {thing: _room(thing) for node in self.nodes for thing in node.writes}
+        """Compute all anew, and write the results at the end: other threads may read them, and most stay equal.
+
+        At first nobody reads them, and they are computed where they stay.
+        """
+        last = self.nodes[-1].writes
+        places = self.arrays if self._stamps is None else map(_room, last)
+        arrays = self._known | {thing: _room(thing) for node in self.nodes[:-1] for thing in node.writes}
+        arrays |= dict(zip(last, places, strict=True))
         environment = {value: array for value, array in arrays.items() if isinstance(value, Value)}
         binding = Binding(self._graph, self._machine, arrays.__getitem__, environment)
         for node in self.nodes:
@@ -101,8 +107,9 @@ class Constant:
                 if isinstance(thing, Value):  # a call made a new array
                     np.copyto(arrays[thing], environment[thing])
                     environment[thing] = arrays[thing]
-        for thing, result in zip(self.nodes[-1].writes, self.arrays, strict=True):
-            np.copyto(result, arrays[thing])
+        for thing, result in zip(last, self.arrays, strict=True):
+            if result is not arrays[thing]:
+                np.copyto(result, arrays[thing])
 
 
 class Constants:
