@@ -227,11 +227,14 @@ def pairs_added(builder, a, x, total):
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [total, *operands])
 
 
-def _sum(builder, vectors, out, places, first_sums, is_added, floor, steps, terms, kept, passing, plus=products_added):
+def _sum(
+    builder, vectors, out, places, first_sums, is_added, floor, steps, terms, kept, passing, multiply_add=products_added
+):  # fmt: skip
     """Emit out[places[p][q]] = max(first_sums[p][q] + sum_k passing(k)[p] kept(k)[q], floor) for k < steps.
 
     What was there is added where ``is_added``. ``terms`` products at a time are summed in registers, and then added to
-    ``out``. ``kept`` returns vectors that stay in registers for a step, ``passing`` yields others, each used at once.
+    ``out``. ``kept`` returns vectors that stay in registers for a step, ``passing`` yields others, each used at once,
+    and ``multiply_add`` emits what a step does with two of them and a sum.
     """
     integer, before = ir.IntType(64), builder.block
     names = "parts", "steps", "summed", "added", "stored", "more", "last"
@@ -254,7 +257,7 @@ def _sum(builder, vectors, out, places, first_sums, is_added, floor, steps, term
     values = kept(k)
     for p, factor in enumerate(passing(k)):
         for q, value in enumerate(values):
-            total = plus(builder, factor, value, sums[p][q])
+            total = multiply_add(builder, factor, value, sums[p][q])
             sums[p][q].add_incoming(first_sums[p][q], parts)
             sums[p][q].add_incoming(total, loop)
             sums[p][q] = total
