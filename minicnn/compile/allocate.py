@@ -6,7 +6,6 @@ of each thread, for the blocks that do not.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -36,7 +35,7 @@ class Allocation:
         work: where the scratch of an instruction begins in that of its thread.
         room: floats of scratch a thread.
         length: floats in all.
-        frames: place and size of what holds zeros from the beginning.
+        zeros: floats at the beginning that are 0, for absent biases.
     """
 
     lanes: int
@@ -46,7 +45,7 @@ class Allocation:
     work: int
     room: int
     length: int
-    frames: tuple[tuple[int, int], ...]
+    zeros: int
 
     def plane(self, block: Block) -> int:
         """Return how far the channels of a block are apart."""
@@ -72,7 +71,7 @@ def strip(edge: int, x: Block, y: Block) -> int:
 
 def allocate(phases: Schedule, graph: Graph, machine: Any) -> tuple[Schedule, Allocation]:
     """Return the phases without reshapes, and where everything lies."""
-    allocation = Allocation(graph.layout.lanes, {}, {}, halos(node for nodes in phases for node in nodes), 0, 0, 0, ())
+    allocation = Allocation(graph.layout.lanes, {}, {}, halos(node for nodes in phases for node in nodes), 0, 0, 0, 0)
     phases, shared = _placed_reshapes(phases, graph, allocation.halos)
     users: dict[Thing, list[int]] = defaultdict(list)  # the moments at which a thing is used: calls have each their own
     lines: dict[Thing, list[int]] = defaultdict(list)  # and at which nodes
@@ -100,12 +99,10 @@ def allocate(phases: Schedule, graph: Graph, machine: Any) -> tuple[Schedule, Al
         if not isinstance(thing, Block):
             places[thing] = Place(main.place(size, first, last))
             continue
-        halo = allocation.halos[thing]
-        frame = (thing.size, halo, thing.points) if halo != (0, 0) else None
         if thing in alone:
-            places[thing] = Place(scratch.place(size, min(lines[thing]), max(lines[thing]), frame), -1)
+            places[thing] = Place(scratch.place(size, min(lines[thing]), max(lines[thing])), -1)
         else:
-            places[thing] = Place(main.place(size * graph.count, first, last, frame), size)
+            places[thing] = Place(main.place(size * graph.count, first, last), size)
     for block in alone:
         places[block] = Place(main.end + places[block].at, -1)
     places |= {block: places[other] for block, other in shared.items()}
@@ -113,43 +110,21 @@ def allocate(phases: Schedule, graph: Graph, machine: Any) -> tuple[Schedule, Al
     # a tile may read some rows past the end of a weight or of a block
     margin = 16 * max([64, *(r.size // r.shape[0] for r in regions), *map(allocation.plane, blocks)])
     threads = machine.PARTS if graph.layout.is_shared else min(graph.count, machine.PARTS)
-    frames = [(0, start), *main.frames]
-    frames += [(main.end + t * room + at, size) for t in range(threads) for at, size in scratch.frames]
     length = main.end + room * threads + margin
-    found = {"places": places, "shared": shared, "frames": tuple(frames), "length": length}
-    return phases, replace(allocation, work=main.end + scratch.end, room=room, **found)
+    work = main.end + scratch.end
+    return phases, replace(
+        allocation, places=places, shared=shared, work=work, room=room, length=length, zeros=start
+    )
 
 
 class _Packing:
-    """Places in one memory from ``start`` on.
-
-    frames: place and size of what holds zeros from the beginning.
-    """
+    """Places in one memory from ``start`` on."""
 
     def __init__(self, start: int) -> None:
         self.start = self.end = start
-        self._taken: list[tuple[int, int, float, float]] = []
-        self._framed: dict[Any, list[tuple[int, list[tuple[int, int]]]]] = {}
-        self.frames: list[tuple[int, int]] = []
-
-    def place(self, size: int, first: int, last: int, frame: Any = None) -> int:
-        """Return where ``size`` elements lie that are used from ``first`` to ``last``.
-
-        frame: sizes of a block with zeros around it, which are written once and for all: its place is shared by blocks
-        with the same frame alone.
-        """
-        if frame is None:
-            return self._free(size, first, last)
-        places = self._framed.setdefault(frame, [])
-        for at, uses in places:
-            if all(last < since or until < first for since, until in uses):
-                uses.append((first, last))
-                return at
-        places.append((self._free(size, -math.inf, math.inf), [(first, last)]))
-        self.frames.append((places[-1][0], size))
-        return places[-1][0]
-
-    def _free(self, size: int, first: float, last: float) -> int:
+        self._taken: list[tuple[int, int, int, int]] = []
+    def place(self, size: int, first: int, last: int) -> int:
+        """Return where ``size`` elements lie that are used from ``first`` to ``last``."""
         at = self.start
         for begin, end, since, until in sorted(self._taken):
             if since <= last and first <= until:

@@ -93,10 +93,20 @@ class _Encoder:
         self.numbers = [0.0]
         self.dropout_keys: list[tuple[int, Any]] = []
         self._lists: dict[tuple[int, ...], int] = {}
+        self._framed: set[Block] = set()
         self.work = allocation.work, -1
 
     def rows(self, node: Node) -> Iterator[list[int]]:
-        """Yield the rows of a node: one for each set of operands that it stands for."""
+        """Yield the rows of a node: one for each set of operands that it stands for.
+
+        Before the first that writes to a block with a halo its zeros are written: others had its place before it.
+        """
+        for block in node.writes:
+            if isinstance(block, Block) and self.allocation.halos[block] != (0, 0) and block not in self._framed:
+                self._framed.add(block)
+                planes, place = block.points * block.channels, self.allocation.places[block]
+                size, halo = (planes, block.height, block.width), self.allocation.halos[block]
+                yield self.row("frame", {"size": size, "halo": halo, "y": place})
         expand = _EXPANDED.get(node.kind, lambda encoder, **operands: [operands])
         for operands in expand(self, **node.operands):
             yield self.row(node.kind, operands)

@@ -23,7 +23,7 @@ class Run:
         self._inputs, self._images, self._labels = program.inputs, graph.images, graph.labels
         shapes = [None if value is None else value.shape for value in (graph.images, graph.labels)]
         self._context = code.machine.Context(memory, code.allocation.room, self._table, code.numbers, *shapes)
-        self._memory, self._frames = memory, code.allocation.frames
+        self._zeros = memory[: code.allocation.zeros]
         places, constants = code.allocation.places, code.constants.arrays
 
         def view(region: Region) -> np.ndarray:
@@ -46,9 +46,8 @@ class Run:
         self._passing = [*self._inputs, *(v for step in code.steps for v in _results(code, step))]
 
     def clean(self) -> None:
-        """Write the zeros of the halos again, after another plan used the memory."""
-        for at, size in self._frames:
-            self._memory[at : at + size] = 0
+        """Write the zeros of absent biases again, after another plan used the memory."""
+        self._zeros[...] = 0
 
     def __call__(self, arrays: Sequence[Any], outputs: Sequence[Value]) -> list[np.ndarray]:
         """Replay on arrays of the recorded shapes and dtypes; return copies of the outputs."""

@@ -125,6 +125,8 @@ def rematerialise(phases: Schedule) -> Schedule:
             place = next(i for i, n in enumerate(nodes) if again in n.reads)
             nodes[place:place] = [n.exchanged(y, again) for _, n in makers]
             result[phase] = nodes
+        if later and not any(y in n.reads for n in result[home] if (home, n) not in makers):
+            result[home] = [n for n in result[home] if (home, n) not in makers]
     return tuple(map(tuple, result))
 
 

@@ -36,6 +36,24 @@ def copy(memory, a, size, y):
                 store(memory, w + j, load(memory, u + j))
 
 
+@instruction("size:size halo:pair -> y:place")
+@helper
+def frame(memory, size, halo, y):
+    """Write the zeros around planes that lie one after the other from y; size, halo: rows and columns of both."""
+    planes, height, width = size
+    row, zero = (width + 2 * halo[1]) * LANES, fill(0.0)
+    side = halo[1] * LANES
+    for start in range(y, y + planes * (height + 2 * halo[0]) * row, (height + 2 * halo[0]) * row):
+        first, last = start + halo[0] * row, start + (halo[0] + height) * row
+        for at in range(start, first + side, LANES):
+            store(memory, at, zero)
+        for end in range(first + row, last, row):
+            for at in range(end - side, end + side, LANES):
+                store(memory, at, zero)
+        for at in range(last - side, last + halo[0] * row, LANES):
+            store(memory, at, zero)
+
+
 @instruction("a:view size:pixels -> y:view(a)")
 @helper
 def round_to_bfloat16(memory, a, size, y):
