@@ -18,6 +18,8 @@ from minicnn.compile.program import Value
 Schedule = tuple[tuple[Node, ...], ...]
 """The nodes of each phase, in order."""
 
+_CHEAP = ("affine", "round_to_bfloat16")
+"""Instructions of one pass over what they read."""
 _TRANSFORMS = ("spread_rows", "gather_rows_grad")
 """Instructions that make more than they read."""
 
@@ -104,20 +106,22 @@ def _nesterov(node: Node) -> bool:
 def rematerialise(phases: Schedule) -> Schedule:
     """Make anew, in every phase that needs it, what is cheaper to make than to keep.
 
-    Batch norm and what is added to it, if what they are made of is kept anyway; the points of a transform, which are
-    twice as many numbers as are transformed.
+    Batch norm, rounding and what is added, if what they are made of is kept anyway; the points of a transform, which
+    are twice as many numbers as are transformed.
     """
     result = [list(nodes) for nodes in phases]
-    for y in [n.operands["y"] for nodes in phases for n in nodes if n.kind in ("affine", *_TRANSFORMS)]:
+    made = [(n.kind, n.operands["y"]) for nodes in phases for n in nodes if n.kind in (*_CHEAP, *_TRANSFORMS)]
+    # what is rounded may be made anew itself, but not before
+    for _, y in sorted(dict.fromkeys(made), key=lambda pair: pair[0] != "round_to_bfloat16"):
         order = [(phase, n) for phase, nodes in enumerate(result) for n in nodes]
         (home, first), *more = makers = [(phase, n) for phase, n in order if y in n.writes]
-        added = all(n.kind == "add" and phase == home for phase, n in more)
-        if first.kind not in ("affine", *_TRANSFORMS) or not added:
+        added = all(n.kind in ("add", "round_to_bfloat16") and phase == home for phase, n in more)
+        if first.kind not in (*_CHEAP, *_TRANSFORMS) or not added:
             continue
         sources = {thing for _, n in makers for thing in n.reads if isinstance(thing, Block) and thing is not y}
         kept = min(max(phase for phase, n in order if source in n.reads) for source in sources)
         later = sorted({phase for phase, n in order if y in n.reads} - {home})
-        if _are_edited(sources, makers, order) or (first.kind == "affine" and later and later[-1] > kept):
+        if _are_edited(sources, makers, order) or (first.kind in _CHEAP and later and later[-1] > kept):
             continue
         for phase in later:
             again = replace(y)
