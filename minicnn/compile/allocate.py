@@ -109,8 +109,7 @@ def allocate(phases: Schedule, graph: Graph, machine: Any) -> tuple[Schedule, Al
     room = scratch.end + max([64 * machine.LANES, *_works(phases, machine)])
     # a tile may read some rows past the end of a weight or of a block
     margin = 16 * max([64, *(r.size // r.shape[0] for r in regions), *map(allocation.plane, blocks)])
-    threads = machine.PARTS if graph.layout.is_shared else min(graph.count, machine.PARTS)
-    length = main.end + room * threads + margin
+    length = main.end + room * machine.PARTS + margin
     work = main.end + scratch.end
     return phases, replace(
         allocation, places=places, shared=shared, work=work, room=room, length=length, zeros=start
@@ -199,6 +198,12 @@ def _works(phases: Schedule, machine: Any) -> Iterable[int]:
                 yield (edge + 2) ** 2 * (
                     lanes * tiles * (x.channels + y.channels) + 2 * machine.POINTS_APART
                 ) + edge**2 * lanes
+            elif node.kind in ("matrices", "wide_products"):  # filters at their points, of a tile of rows
+                x = node.operands["x_points" if node.kind == "matrices" else "x"]
+                rows = max(high for high, _ in machine.TILES)
+                yield machine.FILTER_WORK + x.shape[0] * (rows * x.shape[2] + machine.POINTS_APART)
+            elif node.kind == "winograd_operands":
+                yield (node.operands["edge"] + 2) ** 2 * lanes * lanes
             elif node.kind.startswith("winograd"):
                 x, y = node.operands["x"], node.operands.get("y") or node.operands["gy"]
                 edge = node.operands["edge"]

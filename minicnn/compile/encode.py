@@ -14,6 +14,7 @@ from minicnn.compile.allocate import Allocation, strip
 from minicnn.compile.constants import Constants
 from minicnn.compile.graph import Block, Graph, Node, Region
 from minicnn.compile.planes import EXPANDED, Operands
+from minicnn.compile.program import Value
 from minicnn.compile.schedule import Schedule
 
 _SMALL = 2e6
@@ -95,6 +96,7 @@ class _Encoder:
         self._lists: dict[tuple[int, ...], int] = {}
         self._framed: set[Block] = set()
         self.work = allocation.work, -1
+        self.made = allocation.work + machine.FILTER_WORK  # by the products of a program of their own
 
     def rows(self, node: Node) -> Iterator[list[int]]:
         """Yield the rows of a node: one for each set of operands that it stands for.
@@ -113,9 +115,9 @@ class _Encoder:
 
     def product(self, node: Node) -> MachineProgram:
         """Return a small program for a product of matrices, whose blocks are rows of the result."""
-        operands, rows = _PRODUCTS[node.kind](self, **node.operands)
-        lines = [self.row("products", each) for each in operands]
-        return _program(lines, rows * self.machine.LANES, [node] * len(lines))
+        instructions, blocks = _PRODUCTS[node.kind](self, **node.operands)
+        lines = [self.row(kind, operands) for kind, operands in instructions]
+        return _program(lines, blocks * self.machine.LANES, [node] * len(lines))
 
     def row(self, kind: str, operands: Operands) -> list[int]:
         """Return a row from the values of its operands."""
@@ -153,8 +155,10 @@ class _Encoder:
             return (0,)
         return tuple(int(v) for v in value) if isinstance(value, tuple) else (int(value),)
 
-    def inside(self, region: Region, offset: int) -> int:
-        """Return the address of an element of a region."""
+    def inside(self, region: Region | Value, offset: int) -> int:
+        """Return the address of an element of a region, or of a tensor that stays where it is."""
+        if isinstance(region, Value):
+            return _outside(region.array) - offset
         if region in self.graph.constants:
             return -(self.constants.address(region) + offset)
         return self.allocation.places[region].at + offset
@@ -275,12 +279,18 @@ def _with_rest(encoder: _Encoder, partial: Region, **operands: Any) -> Iterator[
     yield operands | {"partial": partial, "rest": (at + partial.parts // 2 * size, size)}
 
 
-def _matrices(encoder: _Encoder, x_points: Region, gy_points: Region, sums: Region) -> tuple[list[Operands], int]:
-    """sums[p] = gy_points[p] x_points[p] for all positions."""
+Instructions = tuple[list[tuple[str, Operands]], int]
+"""Instructions of a product of matrices, and the number of its blocks: of some rows each, of which the tiles are."""
+
+
+def _matrices(encoder: _Encoder, x_points: Region, gy_points: Region, region: Region) -> Instructions:
+    """The gradient of a filter, from those at its points: gy_points[p] x_points[p], which is in the scratch alone."""
     offsets, places = encoder.offsets, encoder.allocation.places
-    points, rows, inputs = sums.shape
-    _, outputs, length = gy_points.shape
+    points, length, inputs = x_points.shape
+    outputs = region.shape[0]
     shape, high, wide = encoder.machine.tile_for_matrix(outputs, inputs // encoder.lanes)
+    sums, plane = encoder.made, high * inputs + encoder.machine.POINTS_APART
+    matrix = encoder.machine.FILTERS[points]
     vectors = np.arange(0, inputs, encoder.lanes)
     common = {
         "shape": shape, "y_row": inputs, "weight_row": length, "y_columns": offsets(vectors, wide),
@@ -288,42 +298,73 @@ def _matrices(encoder: _Encoder, x_points: Region, gy_points: Region, sums: Regi
         "x_steps": offsets(np.arange(length) * encoder.lanes), "steps": length,
         "columns": inputs // encoder.lanes, "rows": high, "bias": None, "floor": -np.inf,
     }  # fmt: skip
-    return [
-        common
-        | {
-            "y": (places[sums].at + p * rows * inputs, high * inputs),
-            "weight": (places[gy_points].at + p * outputs * length, high * length),
-            "x": (places[x_points].at + p * length * inputs, 0),
-        }
+    instructions = [
+        (
+            "products",
+            common
+            | {
+                "y": (sums + p * plane, -1),
+                "weight": (places[gy_points].at + p * outputs * length, high * length),
+                "x": (places[x_points].at + p * length * inputs, 0),
+            },
+        )
         for p in range(points)
-    ], rows // high
+    ]
+    back = {
+        "sums": (sums, -1), "parts": 1, "part": 0, "plane": plane, "columns": inputs, "rows": outputs, "at_once": high,
+        "matrix": _outside(matrix), "points": points, "taps": matrix.shape[1], "work": encoder.work,
+        "y": (places[region].at, high * inputs * matrix.shape[1]),
+    }  # fmt: skip
+    return [*instructions, ("filter_gradient", back)], -(-outputs // high)
 
 
-def _wide_products(encoder: _Encoder, x: Region, weight: Region, y: Region) -> tuple[list[Operands], int]:
-    """y[p] = weight[p] x[p] for all positions, of the tiles of all blocks: a weight is read once."""
+def _wide_products(
+    encoder: _Encoder, x: Region, weight: Region | Value, y: Region, adjoint: bool, rounded: bool
+) -> Instructions:
+    """y[p] = weight[p] x[p] for all positions, of the tiles of all blocks: a weight is read once.
+
+    weight: of all positions, (points, outputs, inputs), or before its transform, which is then in the scratch alone.
+    """
     offsets, places, lanes = encoder.offsets, encoder.allocation.places, encoder.lanes
     points, count, rows, plane = y.shape
-    _, outputs, inputs = weight.shape
+    inputs = x.shape[2]
     tiles, blocks = np.arange(0, plane, lanes), np.arange(count)
+    outputs = weight.shape[1] if len(weight.shape) == 3 or adjoint else weight.shape[0]
     shape, high, wide = encoder.machine.tile_for_matrix(outputs, tiles.size * count)
+    instructions: list[tuple[str, Operands]] = []
+    if len(weight.shape) == 3:
+        weights, apart, step = encoder.inside(weight, 0), outputs * inputs, high * inputs
+    else:
+        weights, apart, step = encoder.made, high * inputs + encoder.machine.POINTS_APART, -1
+        matrix = encoder.machine.FILTERS[points]
+        spread = encoder.machine.filter_operands(matrix, (*weight.shape[:2], matrix.shape[1]), adjoint, rounded)
+        spread |= {
+            "weight": (encoder.inside(weight, 0), high * spread["row"]), "y": (weights, -1), "plane": apart,
+            "at_once": high, "matrix": _outside(matrix), "work": encoder.work,
+        }  # fmt: skip
+        instructions.append(("filter_points", spread))
     common = {
         "shape": shape, "y_row": plane, "weight_row": inputs, "steps": inputs, "columns": tiles.size * count,
         "y_columns": offsets(np.add.outer(blocks * rows * plane, tiles), wide), "bias": None, "rows": high,
         "x_columns": offsets(np.add.outer(blocks * inputs * plane, tiles), wide), "floor": -np.inf,
         "weight_steps": offsets(np.arange(inputs)), "x_steps": offsets(np.arange(inputs) * plane),
     }  # fmt: skip
-    return [
-        common
-        | {
+    for p in range(points):
+        operands = {
             "y": (places[y].at + p * count * rows * plane, high * plane),
-            "weight": (encoder.inside(weight, p * outputs * inputs), high * inputs),
+            "weight": (encoder.moved(weights, p * apart), step),
             "x": (places[x].at + p * count * inputs * plane, 0),
         }
-        for p in range(points)
-    ], rows // high
+        instructions.append(("products", common | operands))
+    return instructions, rows // high
 
 
-def _matrix(encoder: _Encoder, gy: Region, x: Region, region: Region) -> tuple[list[Operands], int]:
+def _outside(array: np.ndarray) -> int:
+    """Return the address of an array of float32 that stays where it is."""
+    return -(array.ctypes.data // 4)
+
+
+def _matrix(encoder: _Encoder, gy: Region, x: Region, region: Region) -> Instructions:
     """gy^T x."""
     offsets, lanes, batch = encoder.offsets, encoder.lanes, encoder.graph.program.batch
     outputs, inputs = region.shape
@@ -337,7 +378,7 @@ def _matrix(encoder: _Encoder, gy: Region, x: Region, region: Region) -> tuple[l
         "weight_steps": offsets(np.arange(batch) * outputs), "x_steps": offsets(np.arange(batch) * inputs),
         "steps": batch, "columns": len(columns), "rows": high, "bias": None, "floor": -np.inf,
     }  # fmt: skip
-    return [operands], -(-outputs // high)
+    return [("products", operands)], -(-outputs // high)
 
 
 _EXPANDED: dict[str, Callable[..., Any]] = {
@@ -353,7 +394,7 @@ _EXPANDED: dict[str, Callable[..., Any]] = {
     "norm_sums": _with_rest,
 }
 """Nodes whose operands follow from places: what gives them."""
-_PRODUCTS: dict[str, Callable[..., tuple[list[Operands], int]]] = {
+_PRODUCTS: dict[str, Callable[..., Instructions]] = {
     "matrix": _matrix,
     "matrices": _matrices,
     "wide_products": _wide_products,

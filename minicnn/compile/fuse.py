@@ -6,7 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from minicnn.compile.graph import Block, Graph, Node, Region, Thing, halos
+from minicnn.compile.program import Value
 
 
 def fuse(graph: Graph, machine: Any, constant: Collection[Node]) -> Graph:
@@ -14,9 +17,34 @@ def fuse(graph: Graph, machine: Any, constant: Collection[Node]) -> Graph:
 
     constant: the nodes whose results are the same in every replay, from which come the weights that are worth folding.
     """
-    nodes = _floors(_folded(graph.nodes, constant))
+    nodes = _floors(_transformed_there(_folded(graph.nodes, constant), constant))
     nodes = _apart(_in_place(_added(nodes), machine.INSTRUCTIONS))
     return replace(graph, nodes=without_unread(nodes, graph))
+
+
+def _transformed_there(nodes: Sequence[Node], constant: Collection[Node]) -> list[Node]:
+    """Return the nodes with the transform of a filter in the products for all blocks, unless it is constant.
+
+    They make it for some rows at a time, which stay in the cache. A weight that is rounded is rounded there too.
+    """
+    makers = {thing: node for node in nodes for thing in node.writes}
+    readers = _readers(nodes)
+    changed: dict[Node, Node] = {}
+    left = set()
+    for node in nodes:
+        filters = makers[node.operands["weight"]] if node.kind == "wide_products" else None
+        if filters is None or filters in constant or len(readers[node.operands["weight"]]) > 1:
+            continue
+        source, call = filters.operands["source"], getattr(filters.operands["source"], "call", None)
+        rounded = call is not None and call.kernel == "bfloat16"
+        source = call.arguments[0] if rounded else source
+        stays = isinstance(source, Value) and source.call is None and isinstance(source.array, np.ndarray)
+        if isinstance(source, Region) or (stays and source.array.flags.c_contiguous and source.array.flags.aligned):
+            operands = {**node.operands, "weight": source, "adjoint": filters.operands["adjoint"], "rounded": rounded}
+            sees = tuple(value for value in (*node.sees, *filters.sees))
+            changed[node] = replace(node, operands=operands, sees=sees)
+            left.add(filters)
+    return [changed.get(node, node) for node in nodes if node not in left]
 
 
 def without_unread(nodes: Sequence[Node], graph: Graph) -> tuple[Node, ...]:
@@ -24,7 +52,8 @@ def without_unread(nodes: Sequence[Node], graph: Graph) -> tuple[Node, ...]:
     kept: list[Node] = []
     wanted: set[Thing] = set(graph.program.outputs)
     for node in reversed(nodes):
-        if node.kind not in _WEIGHTS or not wanted.isdisjoint(map(graph.place_of, node.writes)):
+        is_rounded = node.kind == "call" and node.call is not None and node.call.kernel == "bfloat16"
+        if not (node.kind in _WEIGHTS or is_rounded) or not wanted.isdisjoint(map(graph.place_of, node.writes)):
             kept.append(node)
             wanted.update(map(graph.place_of, node.reads))
     return tuple(reversed(kept))

@@ -240,7 +240,7 @@ class Lowering:
         rows = self.machine.up(outputs, self.machine.tile_for_matrix(outputs, self.count * tiles)[1])
         x_points, y_points = (Region((points, self.count, n, tiles * self.layout.lanes)) for n in (inputs, rows))
         self.add_instruction("spread_tiles", halos={"x": (1, 1)}, edge=edge, x=x, y=x_points)
-        self.add_call("wide_products", "y", x=x_points, weight=weight, y=y_points)
+        self.add_call("wide_products", "y", x=x_points, weight=weight, y=y_points, adjoint=False, rounded=False)
         self.add_instruction("gather_tiles", edge=edge, x=y_points, bias=bias, added=None, floor=-np.inf, y=y)
 
     def _tiles(
@@ -314,21 +314,22 @@ class Lowering:
     def winograd_gradient(self, value: Value, gy: Block, x: Block) -> None:
         """Append the gradient for a filter, block by block where the sums stay in the cache, else as one product."""
         outputs, inputs = gy.channels, x.channels
-        rows = self.machine.up(outputs, self.machine.tile_for_matrix(outputs, inputs // self.machine.LANES)[1])
         in_cache = outputs * inputs <= _IN_CACHE
         halos, edge = {"x": (1, 1)}, _edge(gy, 3 if in_cache else 1)  # a product of all has always columns enough
         points = (edge + 2) ** 2
         if in_cache:
+            rows = self.machine.up(outputs, self.machine.tile_for_matrix(outputs, inputs // self.machine.LANES)[1])
             sums = Region((points, rows, inputs), self.parts)
             self.add_instruction("winograd_gradient", halos=halos, edge=edge, x=x, gy=gy, partial=sums)
+            self.add_call("unfilter", "region", sums=sums, region=self.new_region(value))
         else:
             length = self.count * self.machine.LANES * gy.height * gy.width // edge**2
             x_points, gy_points = Region((points, length, inputs)), Region((points, outputs, length))
             operands = {"x": x, "gy": gy, "x_points": x_points, "gy_points": gy_points}
             self.add_instruction("winograd_operands", halos=halos, edge=edge, **operands)
-            sums = Region((points, rows, inputs))
-            self.add_call("matrices", "sums", x_points=x_points, gy_points=gy_points, sums=sums)
-        self.add_call("unfilter", "region", sums=sums, region=self.new_region(value))
+            self.add_call(
+                "matrices", "region", x_points=x_points, gy_points=gy_points, region=self.new_region(value)
+            )
 
     def is_winograd(self, window: Any, x: Block, y: Block) -> bool:
         """Whether a convolution is one that F(2 x 2, 3 x 3) or F(4 x 4, 3 x 3) does faster."""

@@ -1,77 +1,110 @@
 """The transforms of filters to the points of Winograd's methods, and of their gradients back.
 
-The operands may lie anywhere: their addresses are outside of the memory. A block is a row of the result.
+A block is some rows of filters, (rows, columns, taps), and in an operand that lies outside of the memory too. Lanes are
+filters of a row.
 """
 
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
-from minicnn.backend.cpu.lanes import element, fill, load, multiply_add, put, store
+from minicnn.backend.cpu.lanes import bfloat16, element, fill, load, multiply_add, put, store
+from minicnn.backend.cpu.transforms import gather_filter, spread_filter
 
-CHUNK = 64
-"""Filters of a row at a time: at each point they lie together."""
+WORK = 2 * 36 * LANES
+"""Room that both instructions need."""
 
 
 @helper
-def _put(memory, at, step, vector, count, work):
-    """Write the first ``count`` lanes of a vector, ``step`` apart."""
-    if step == 1 and count >= LANES:
-        store(memory, at, vector)
+def _take(memory, at, column, count, taps, turned, rounded, to):
+    """Write the taps of ``count`` filters, ``column`` apart, as vectors."""
+    for t in range(taps):
+        place = to + (taps - 1 - t if turned else t) * LANES
+        for lane in range(count):
+            memory[place + lane] = element(memory, at + lane * column + t)
+        if rounded:
+            store(memory, place, bfloat16(load(memory, place)))
+
+
+@helper
+def _spread(memory, matrix, points, taps, at, to, step):
+    """Write the points of the filters whose taps are at ``at``, ``step`` apart."""
+    if points == 36:
+        spread_filter(4, memory, at, 3 * LANES, to, step)
+    elif points == 16:
+        spread_filter(2, memory, at, 3 * LANES, to, step)
     else:
-        store(memory, work, vector)
-        for lane in range(min(count, LANES)):
-            put(memory, at + lane * step, memory[work + lane])
+        for p in range(points):
+            total = fill(0.0)
+            for t in range(taps):
+                factor = fill(element(memory, matrix + p * taps + t))
+                total = multiply_add(factor, load(memory, at + t * LANES), total)
+            store(memory, to + p * step, total)
+
+
+@helper
+def _gather(memory, matrix, points, taps, at, step, to):
+    """Write the gradients for the taps, as vectors, from those for points that are ``step`` apart."""
+    if points == 36:
+        gather_filter(4, memory, at, step, to, 3 * LANES)
+    elif points == 16:
+        gather_filter(2, memory, at, step, to, 3 * LANES)
+    else:
+        for t in range(taps):
+            total = fill(0.0)
+            for p in range(points):
+                factor = fill(element(memory, matrix + p * taps + t))
+                total = multiply_add(factor, load(memory, at + p * step), total)
+            store(memory, to + t * LANES, total)
 
 
 @instruction(
-    "weight:region row:word column:word columns:word matrix:region points:word taps:word work:place plane:word "
-    "-> y:region"
+    "weight:place row:word column:word columns:word rows:word at_once:word turned:word rounded:word matrix:region "
+    "points:word taps:word work:place plane:word -> y:place"
 )
 @helper
-def filter_points(memory, block, weight, row, column, columns, matrix, points, taps, work, plane, y):
-    """y[p, i, j] = sum_t matrix[p, t] weight[i, j, t] for row i = ``block``.
+def filter_points(
+    memory, block, weight, row, column, columns, rows, at_once, turned, rounded, matrix, points, taps, work, plane, y
+):
+    """y[p, i, j] = sum_t matrix[p, t] weight[i, j, t] for ``at_once`` rows i of ``rows``.
 
-    row, column: how far filters are apart in the weight; plane: how far points are in y. work: room for
-    taps CHUNK + LANES numbers.
+    row, column: how far filters are apart in the weight; turned: whether by 180 degrees; rounded: whether to bfloat16;
+    plane: how far points are in y. For 16 and 36 points the matrix is G x G, which is applied row by row.
     """
-    source, result = weight + block * row, y + block * columns
-    for start in range(0, columns, CHUNK):
-        count = min(CHUNK, columns - start)
-        for j in range(count):
-            for t in range(taps):
-                memory[work + t * CHUNK + j] = element(memory, source + (start + j) * column + t)
-        for p in range(points):
-            for j in range(0, count, LANES):
-                total = fill(0.0)
-                for t in range(taps):
-                    factor = fill(element(memory, matrix + p * taps + t))
-                    total = multiply_add(factor, load(memory, work + t * CHUNK + j), total)
-                _put(memory, result + p * plane + start + j, 1, total, count - j, work + taps * CHUNK)
-
-
-@instruction(
-    "sums:region parts:word part:word plane:word columns:word matrix:region points:word taps:word work:place "
-    "-> y:region"
-)
-@helper
-def filter_gradient(memory, block, sums, parts, part, plane, columns, matrix, points, taps, work, y):
-    """y[i, j, t] = sum_p matrix[p, t] (the sum of sums[p, i, j] over ``parts``) for row i = ``block``.
-
-    part, plane: how far parts and points are apart in the sums. work: room for points CHUNK + LANES numbers.
-    """
-    for start in range(0, columns, CHUNK):
-        count = min(CHUNK, columns - start)
-        for p in range(points):
-            at = sums + p * plane + block * columns + start
-            for j in range(0, count, LANES):
-                total = load(memory, at + j)
-                for k in range(1, parts):
-                    total = total + load(memory, at + j + k * part)
-                store(memory, work + p * CHUNK + j, total)
-        for j in range(0, count, LANES):
-            for t in range(taps):
-                total = fill(0.0)
+    spread = work + taps * LANES
+    for j in range(0, columns, LANES):
+        count = min(LANES, columns - j)
+        for i in range(min(at_once, rows - block * at_once)):
+            _take(memory, weight + i * row + j * column, column, count, taps, turned, rounded, work)
+            to = y + i * columns + j
+            if count == LANES:
+                _spread(memory, matrix, points, taps, work, to, plane)
+            else:
+                _spread(memory, matrix, points, taps, work, spread, LANES)
                 for p in range(points):
-                    factor = fill(element(memory, matrix + p * taps + t))
-                    total = multiply_add(factor, load(memory, work + p * CHUNK + j), total)
-                to = y + (block * columns + start + j) * taps + t
-                _put(memory, to, taps, total, count - j, work + points * CHUNK)
+                    for lane in range(count):
+                        put(memory, to + p * plane + lane, memory[spread + p * LANES + lane])
+
+
+@instruction(
+    "sums:place parts:word part:word plane:word columns:word rows:word at_once:word matrix:region points:word "
+    "taps:word work:place -> y:place"
+)
+@helper
+def filter_gradient(memory, block, sums, parts, part, plane, columns, rows, at_once, matrix, points, taps, work, y):
+    """y[i, j, t] = sum_p matrix[p, t] (the sum of sums[p, i, j] over ``parts``) for ``at_once`` rows i of ``rows``.
+
+    part, plane: how far parts and points are apart in the sums.
+    """
+    made = work + points * LANES
+    for i in range(min(at_once, rows - block * at_once)):
+        for j in range(0, columns, LANES):
+            for p in range(points):
+                at = sums + p * plane + i * columns + j
+                total = load(memory, at)
+                for k in range(1, parts):
+                    total = total + load(memory, at + k * part)
+                store(memory, work + p * LANES, total)
+            _gather(memory, matrix, points, taps, work, LANES, made)
+            to = y + (i * columns + j) * taps
+            for lane in range(min(LANES, columns - j)):
+                for t in range(taps):
+                    put(memory, to + lane * taps + t, memory[made + t * LANES + lane])

@@ -59,16 +59,19 @@ if HAS_BFLOAT16:
     from minicnn.backend.cpu import pairs  # noqa: F401  # which declares some more
 
 __all__ = [
-    "CHANNEL_TILES", "DEPTHWISE", "FILTERS", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "POINTS_APART", "ROW_OUTPUTS",
+    "CHANNEL_TILES", "DEPTHWISE", "FILTERS", "FILTER_WORK", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "POINTS_APART", "ROW_OUTPUTS",
     "ROW_POINTS", "TILES", "WIDTH", "Context", "Window", "after", "blocks", "channels", "disassembled",
-    "filter_gradient", "filter_points", "filters", "is_depthwise", "pack", "packed_size", "pointwise", "reach",
+    "filter_gradient", "filter_operands", "filter_points", "filters", "is_depthwise", "pack", "packed_size", "pointwise", "reach",
     "require_bfloat16", "row", "runs", "sgd_steps", "steps", "sums", "sweeps", "tile_for", "tile_for_matrix",
     "tiles_for_channels", "up",
 ]  # fmt: skip
 
 PARTS = 8
 """Into how many parts a batch is divided, where there are as many blocks."""
-FILTERS = {len(matrix): matrix for matrix in (*winograd.FILTERS, winograd_rows.FILTER)}
+ROWS = 4
+"""Of filters, which a thread transforms at a time."""
+FILTER_WORK = filters.WORK
+FILTERS = {len(matrix): np.ascontiguousarray(matrix) for matrix in (*winograd.FILTERS, winograd_rows.FILTER)}
 """The transforms of filters, (points, taps), by the number of points."""
 
 
@@ -162,13 +165,22 @@ def filter_points(matrix, weight, out, adjoint):
     matrix: float32 (points, taps); weight: contiguous, (O, C, taps); out: contiguous, (points, O, C), or, ``adjoint``,
     (points, C, O) of the filters turned by 180 degrees.
     """
+    operands = filter_operands(matrix, weight.shape, adjoint)
+    operands |= {"plane": out[0].size, "weight": weight, "y": out}
+    return _rows_of(filter_points.__name__, operands, {"weight": operands["row"], "y": operands["columns"]})
+
+
+def filter_operands(matrix, shape, adjoint, rounded=False):
+    """Return operands of :func:`minicnn.backend.cpu.filters.filter_points`, for a weight (O, C, taps) of ``shape``."""
     points, taps = matrix.shape
-    outputs, inputs, _ = weight.shape
+    outputs, inputs, _ = shape
     rows, columns, row, column = outputs, inputs, inputs * taps, taps
     if adjoint:
-        matrix, rows, columns, row, column = matrix[:, ::-1], inputs, outputs, taps, inputs * taps
-    operands = {"row": row, "column": column, "columns": columns, "plane": rows * columns}
-    return _rows_of(filter_points.__name__, rows, matrix, taps, weight=weight, y=out, **operands)
+        rows, columns, row, column = inputs, outputs, taps, inputs * taps
+    return {
+        "row": row, "column": column, "columns": columns, "rows": rows, "turned": int(adjoint),
+        "rounded": int(rounded), "matrix": matrix, "points": points, "taps": taps,
+    }  # fmt: skip
 
 
 def filter_gradient(matrix, sums, outputs, out):
@@ -177,20 +189,24 @@ def filter_gradient(matrix, sums, outputs, out):
     sums: contiguous, (parts, points, rows, C) with at least ``outputs`` rows; out: contiguous, (O, C, taps).
     """
     parts, points, rows, columns = sums.shape
-    operands = {"parts": parts, "part": points * rows * columns, "plane": rows * columns, "columns": columns}
-    return _rows_of(filter_gradient.__name__, outputs, matrix, points, sums=sums, y=out, **operands)
+    operands = {
+        "parts": parts, "part": points * rows * columns, "plane": rows * columns, "columns": columns, "rows": outputs,
+        "matrix": matrix, "points": points, "taps": matrix.shape[1], "sums": sums, "y": out,
+    }  # fmt: skip
+    return _rows_of(filter_gradient.__name__, operands, {"sums": columns, "y": columns * matrix.shape[1]})
 
 
-def _rows_of(name, rows, matrix, chunks, **operands):
-    """Return a program of one instruction for each row of a result; arrays are outside of its memory."""
-    matrix = np.ascontiguousarray(matrix)
-    room = chunks * filters.CHUNK + 16
-    memory = np.zeros(PARTS * room, dtype=np.float32)
-    operands |= {"matrix": matrix, "points": matrix.shape[0], "taps": matrix.shape[1]}
+def _rows_of(name, operands, distances):
+    """Return a program of one instruction, for some rows of filters at a time; arrays are outside of its memory.
+
+    distances: of the operands that move with the rows, how far a row is from the next.
+    """
     words = {n: (-(v.ctypes.data // 4) if isinstance(v, np.ndarray) else v,) for n, v in operands.items()}
-    program = np.array([row(name, work=(0, -1), **words)], dtype=np.int64)
-    context = Context(memory, room, np.zeros(1, np.int64), np.zeros(1, np.float32), None, None)
-    run = context.runner(program, rows * LANES)
+    words |= {name: (*words[name], ROWS * distance) for name, distance in distances.items()}
+    program = np.array([row(name, work=(0, -1), at_once=(ROWS,), **words)], dtype=np.int64)
+    memory = np.zeros(PARTS * filters.WORK, dtype=np.float32)
+    context = Context(memory, filters.WORK, np.zeros(1, np.int64), np.zeros(1, np.float32), None, None)
+    run = context.runner(program, up(operands["rows"], ROWS) // ROWS * LANES)
     return lambda kept=(context, operands): run()
 
 

@@ -64,22 +64,24 @@ def spread_gradient(typing, outputs, memory, at, row, to, step):
 
 
 @intrinsic(prefer_literal=True)
+def spread_filter(typing, outputs, memory, at, row, to, step):
+    """The same with G g G^T of the filter at ``at``."""
+    signature = types.void(outputs, memory, at, row, to, step)
+    return signature, _to_points(_MATRICES[outputs.literal_value][2])
+
+
+@intrinsic(prefer_literal=True)
+def gather_filter(typing, outputs, memory, at, step, to, row):
+    """Write G^T M G, of positions ``step`` apart from ``at``, to the filter at ``to``."""
+    signature = types.void(outputs, memory, at, step, to, row)
+    return signature, _from_points(_MATRICES[outputs.literal_value][2].T)
+
+
+@intrinsic(prefer_literal=True)
 def gather_tile(typing, outputs, memory, at, step, to, row, offset, floors):
     """Write max(A^T M A + offset, floors) to the outputs at ``to``, of positions ``step`` apart from ``at``."""
     signature = types.void(outputs, memory, at, step, to, row, offset, floors)
-    matrix = _MATRICES[outputs.literal_value][0].T
-
-    def codegen(context, builder, signature, arguments):
-        _, memory, at, step, to, row, offset, floors = arguments
-        pointer = _pointers(context, builder, signature.args[1], memory)
-        pixels = _both_ways(builder, matrix, lambda i, j: pointer(at, (matrix.shape[1] * i + j, step)))
-        for i, line in enumerate(pixels):
-            for j, value in enumerate(line):
-                value = call(builder, "maximum", builder.fadd(value, offset), floors)
-                builder.store(value, pointer(to, (i, row), (j, LANES)), align=4)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return signature, _from_points(_MATRICES[outputs.literal_value][0].T)
 
 
 def _to_points(matrix):
@@ -89,6 +91,22 @@ def _to_points(matrix):
         points = _both_ways(builder, matrix, lambda i, j: pointer(at, (i, row), (j, LANES)))
         for k, value in enumerate(value for line in points for value in line):
             builder.store(value, pointer(to, (k, step)), align=4)
+        return context.get_dummy_value()
+
+    return codegen
+
+
+def _from_points(matrix):
+    def codegen(context, builder, signature, arguments):
+        _, memory, at, step, to, row, *ends = arguments
+        pointer = _pointers(context, builder, signature.args[1], memory)
+        pixels = _both_ways(builder, matrix, lambda i, j: pointer(at, (matrix.shape[1] * i + j, step)))
+        for i, line in enumerate(pixels):
+            for j, value in enumerate(line):
+                if ends:
+                    offset, floors = ends
+                    value = call(builder, "maximum", builder.fadd(value, offset), floors)
+                builder.store(value, pointer(to, (i, row), (j, LANES)), align=4)
         return context.get_dummy_value()
 
     return codegen
