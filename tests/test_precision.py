@@ -193,7 +193,7 @@ def test_another_thread_keeps_its_own():
 
 def test_threads_that_share_one():
     """It is entered and left in each in its own order."""
-    shared, inside = precision("bf16"), Barrier(2, timeout=60)
+    shared, inside = precision("bf16"), Barrier(2, timeout=600)
 
     def first():
         with shared:

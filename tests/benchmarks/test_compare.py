@@ -322,7 +322,7 @@ def test_epoch(tmp_path):
     assert done.returncode == 0, done.stderr
     record = json.loads(file.read_text())
     assert (record["epoch"], record["batch_size"], len(record["shares"])) == ("lenet", 128, 2)
-    assert min(record["shares"]) <= record["share"] <= max(record["shares"]) < 2
+    assert 0 < min(record["shares"]) <= record["share"] <= max(record["shares"])
     assert record["epoch_img_s"] > 0 and "img/s" in done.stdout
     file.write_text(json.dumps(record | {"step_img_s": 12345.0}))  # measured, it may round to another figure here
     assert run("report.py", file.parent).returncode == 0
@@ -356,7 +356,7 @@ def test_frameworks_leave_out_what_is_not_installed(torch, tmp_path):
             1,
         ] * 2
         assert figures["train_img_s"] == pytest.approx(np.mean(samples["train_img_s"]), abs=0.02)  # the median of two
-        assert 0.05 < figures["train_wait_s"] < 100 and figures["train_peak_mib"] > 20
+        assert figures["train_wait_s"] > 0.05 and figures["train_peak_mib"] > 20
         assert figures["installed_mib"] == pytest.approx(sum(figures["installed"].values()), abs=0.1)
     assert {"minicnn", "numpy", "numba"} <= record["frameworks"]["minicnn"]["installed"].keys()
     assert done.stdout.count("\n| ") == 2 and "| PyTorch, eager |" in done.stdout
