@@ -111,9 +111,7 @@ def allocate(phases: Schedule, graph: Graph, machine: Any) -> tuple[Schedule, Al
     margin = 16 * max([64, *(r.size // r.shape[0] for r in regions), *map(allocation.plane, blocks)])
     length = main.end + room * machine.PARTS + margin
     work = main.end + scratch.end
-    return phases, replace(
-        allocation, places=places, shared=shared, work=work, room=room, length=length, zeros=start
-    )
+    return phases, replace(allocation, places=places, shared=shared, work=work, room=room, length=length, zeros=start)
 
 
 class _Packing:
@@ -122,6 +120,7 @@ class _Packing:
     def __init__(self, start: int) -> None:
         self.start = self.end = start
         self._taken: list[tuple[int, int, int, int]] = []
+
     def place(self, size: int, first: int, last: int) -> int:
         """Return where ``size`` elements lie that are used from ``first`` to ``last``."""
         at = self.start

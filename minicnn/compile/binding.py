@@ -1,6 +1,8 @@
 """Binding: what Python does for a node, as a call on arrays that stay where they are."""
 
+import mmap
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,27 @@ Environment = dict[Any, Any]
 """What Values (their arrays) and PerReplays (their numbers) are in this replay; of states it is their own array."""
 
 
+_LARGE = 1 << 21
+"""Bytes of a huge page of memory."""
+
+
 def aligned_zeros(length: int) -> np.ndarray:
-    """Return float32 (length,), zeros, from an address that 64 divides."""
+    """Return float32 (length,), zeros, from an address that 64 divides.
+
+    Large ones are pages of their own, huge ones where the system has them: they go back to it as soon as nobody has
+    the array, which the C library would keep for others, and a child process gets a copy.
+
+    Raises:
+        MemoryError: there is not so much.
+    """
+    if 4 * length >= _LARGE and hasattr(mmap, "MAP_ANONYMOUS"):
+        try:
+            pages = mmap.mmap(-1, 4 * length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise MemoryError(f"Unable to allocate {4 * length / 2**20:,.0f} MiB for a compiled function") from error
+        with suppress(AttributeError, OSError):
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        return np.frombuffer(pages, dtype=np.float32)
     array = np.zeros(length + 16, dtype=np.float32)
     return array[-array.ctypes.data % 64 // 4 :][:length]
 

@@ -35,14 +35,15 @@ def _transformed_there(nodes: Sequence[Node], constant: Collection[Node]) -> lis
         filters = makers[node.operands["weight"]] if node.kind == "wide_products" else None
         if filters is None or filters in constant or len(readers[node.operands["weight"]]) > 1:
             continue
-        source, call = filters.operands["source"], getattr(filters.operands["source"], "call", None)
+        source = filters.operands["source"]
+        call = source.call if isinstance(source, Value) else None
         rounded = call is not None and call.kernel == "bfloat16"
-        source = call.arguments[0] if rounded else source
+        if call is not None and rounded:
+            source = call.arguments[0]
         stays = isinstance(source, Value) and source.call is None and isinstance(source.array, np.ndarray)
         if isinstance(source, Region) or (stays and source.array.flags.c_contiguous and source.array.flags.aligned):
             operands = {**node.operands, "weight": source, "adjoint": filters.operands["adjoint"], "rounded": rounded}
-            sees = tuple(value for value in (*node.sees, *filters.sees))
-            changed[node] = replace(node, operands=operands, sees=sees)
+            changed[node] = replace(node, operands=operands, sees=(*node.sees, *filters.sees))
             left.add(filters)
     return [changed.get(node, node) for node in nodes if node not in left]
 

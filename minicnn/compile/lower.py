@@ -327,9 +327,7 @@ class Lowering:
             x_points, gy_points = Region((points, length, inputs)), Region((points, outputs, length))
             operands = {"x": x, "gy": gy, "x_points": x_points, "gy_points": gy_points}
             self.add_instruction("winograd_operands", halos=halos, edge=edge, **operands)
-            self.add_call(
-                "matrices", "region", x_points=x_points, gy_points=gy_points, region=self.new_region(value)
-            )
+            self.add_call("matrices", "region", x_points=x_points, gy_points=gy_points, region=self.new_region(value))
 
     def is_winograd(self, window: Any, x: Block, y: Block) -> bool:
         """Whether a convolution is one that F(2 x 2, 3 x 3) or F(4 x 4, 3 x 3) does faster."""

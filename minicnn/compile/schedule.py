@@ -18,7 +18,7 @@ from minicnn.compile.program import Value
 Schedule = tuple[tuple[Node, ...], ...]
 """The nodes of each phase, in order."""
 
-_CHEAP = ("affine", "round_to_bfloat16")
+_CHEAP = ("affine", "dropout", "round_to_bfloat16")
 """Instructions of one pass over what they read."""
 _TRANSFORMS = ("spread_rows", "gather_rows_grad")
 """Instructions that make more than they read."""
@@ -106,8 +106,8 @@ def _nesterov(node: Node) -> bool:
 def rematerialise(phases: Schedule) -> Schedule:
     """Make anew, in every phase that needs it, what is cheaper to make than to keep.
 
-    Batch norm, rounding and what is added, if what they are made of is kept anyway; the points of a transform, which
-    are twice as many numbers as are transformed.
+    Batch norm, dropout, rounding and what is added, if what they are made of is kept anyway; the points of a
+    transform, which are twice as many numbers as are transformed.
     """
     result = [list(nodes) for nodes in phases]
     made = [(n.kind, n.operands["y"]) for nodes in phases for n in nodes if n.kind in (*_CHEAP, *_TRANSFORMS)]

@@ -1,10 +1,13 @@
 """Memory: a compiled function frees what it took, and takes little."""
 
 import gc
+import mmap
+import os
 import re
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ import pytest
 import minicnn
 import minicnn.functional as F
 from minicnn import models, nn, optim
+from minicnn.compile.binding import aligned_zeros
 
 
 @pytest.fixture
@@ -152,3 +156,43 @@ def test_of_weights_a_prediction_keeps_the_last_form_alone(count):
     graph = plan.code.graph
     read = {graph.place_of(thing) for node in graph.nodes for thing in node.reads}
     assert graph.constants and graph.constants <= read
+
+
+# The arrays themselves
+
+LARGE = 1 << 24
+
+
+def test_large_arrays_are_zeros_and_aligned():
+    for length in (0, 1, 1000, (1 << 19) - 1, 1 << 19, LARGE + 1):
+        array = aligned_zeros(length)
+        assert array.shape == (length,) and array.dtype == np.float32 and not array.any()
+        assert array.ctypes.data % 64 == 0
+        array[...] = 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="it reads /proc")
+def test_large_arrays_go_back_to_the_system_at_once():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    array = aligned_zeros(LARGE)
+    array[...] = 1
+    held = resident()
+    del array
+    assert held - resident() > 0.9 * 4 * LARGE
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")
+def test_a_child_writes_to_a_copy():
+    code = (
+        "import os; from minicnn.compile.binding import aligned_zeros; a = aligned_zeros(1 << 20); pid = os.fork()\n"
+        "if not pid:\n    a[...] = 1; os._exit(0)\n"
+        "assert os.waitpid(pid, 0)[1] == 0 and not a.any()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
+
+
+def test_more_than_there_is():
+    with pytest.raises(MemoryError, match="Unable to allocate"):
+        aligned_zeros(1 << 60)

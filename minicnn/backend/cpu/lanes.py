@@ -198,6 +198,35 @@ def fill(typing, value):
 
 
 @intrinsic
+def random_bits(typing, key, position, step):
+    """24 bits in each lane, as a whole number in float32: SplitMix64 at ``position`` + lane ``step`` of a stream.
+
+    See :func:`minicnn.backend.reference.normalization.dropout`.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        integer = ir.IntType(64)
+        kind = ir.VectorType(integer, LANES)
+
+        def every(value):
+            return ir.Constant(kind, [value] * LANES)
+
+        def mixed(z, bits, factor):
+            return builder.mul(builder.xor(z, builder.lshr(z, every(bits))), every(factor))
+
+        key, position, step = (spread(builder, argument) for argument in arguments)
+        counter = builder.add(position, builder.mul(ir.Constant(kind, list(range(LANES))), step))
+        counter = builder.add(counter, every(1))
+        z = builder.add(key, builder.mul(counter, every(0x9E3779B97F4A7C15)))
+        z = mixed(mixed(z, 30, 0xBF58476D1CE4E5B9), 27, 0x94D049BB133111EB)
+        z = builder.lshr(builder.xor(z, builder.lshr(z, every(31))), every(40))
+        bits = builder.trunc(z, ir.VectorType(ir.IntType(32), LANES))
+        return builder.sitofp(bits, ir.VectorType(ir.FloatType(), LANES))
+
+    return Lanes(types.float32)(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
 def reversed_lanes(typing, vector):
     """The lanes from last to first."""
 

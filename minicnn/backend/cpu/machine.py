@@ -59,11 +59,11 @@ if HAS_BFLOAT16:
     from minicnn.backend.cpu import pairs  # noqa: F401  # which declares some more
 
 __all__ = [
-    "CHANNEL_TILES", "DEPTHWISE", "FILTERS", "FILTER_WORK", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "POINTS_APART", "ROW_OUTPUTS",
-    "ROW_POINTS", "TILES", "WIDTH", "Context", "Window", "after", "blocks", "channels", "disassembled",
-    "filter_gradient", "filter_operands", "filter_points", "filters", "is_depthwise", "pack", "packed_size", "pointwise", "reach",
-    "require_bfloat16", "row", "runs", "sgd_steps", "steps", "sums", "sweeps", "tile_for", "tile_for_matrix",
-    "tiles_for_channels", "up",
+    "CHANNEL_TILES", "DEPTHWISE", "FILTERS", "FILTER_WORK", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "POINTS_APART",
+    "ROW_OUTPUTS", "ROW_POINTS", "TILES", "WIDTH", "Context", "Window", "after", "blocks", "channels",
+    "disassembled", "filter_gradient", "filter_operands", "filter_points", "filters", "is_depthwise", "pack",
+    "packed_size", "pointwise", "reach", "require_bfloat16", "row", "runs", "sgd_steps", "steps", "sums", "sweeps",
+    "tile_for", "tile_for_matrix", "tiles_for_channels", "up",
 ]  # fmt: skip
 
 PARTS = 8

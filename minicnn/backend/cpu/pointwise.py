@@ -16,6 +16,7 @@ from minicnn.backend.cpu.lanes import (
     maximum,
     multiply_add,
     power_of_two,
+    random_bits,
     round_even,
     store,
     total,
@@ -44,13 +45,13 @@ def frame(memory, size, halo, y):
     row, zero = (width + 2 * halo[1]) * LANES, fill(0.0)
     side = halo[1] * LANES
     for start in range(y, y + planes * (height + 2 * halo[0]) * row, (height + 2 * halo[0]) * row):
-        first, last = start + halo[0] * row, start + (halo[0] + height) * row
-        for at in range(start, first + side, LANES):
+        top, bottom = start + halo[0] * row, start + (halo[0] + height) * row
+        for at in range(start, top + side, LANES):
             store(memory, at, zero)
-        for end in range(first + row, last, row):
+        for end in range(top + row, bottom, row):
             for at in range(end - side, end + side, LANES):
                 store(memory, at, zero)
-        for at in range(last - side, last + halo[0] * row, LANES):
+        for at in range(bottom - side, bottom + halo[0] * row, LANES):
             store(memory, at, zero)
 
 
@@ -269,14 +270,11 @@ def _add(memory, place, rest, value, accumulate):
 def dropout(memory, first, x, size, key, threshold, scale, y):
     """y = scale x where the random bits of the element are at least ``threshold``; see the reference's dropout."""
     channels, height, width = size
+    below, factor, zero = fill(threshold - 1), fill(scale), fill(0.0)
     for c in range(channels):
         for i in range(height):
+            u, v = x.at + c * x.plane + i * x.row, y.at + c * y.plane + i * y.row
             for j in range(width):
-                u, v = x.at + c * x.plane + i * x.row + j * LANES, y.at + c * y.plane + i * y.row + j * LANES
-                for lane in range(LANES):
-                    element = (((first + lane) * channels + c) * height + i) * width + j
-                    z = np.uint64(key) + np.uint64(element + 1) * np.uint64(0x9E3779B97F4A7C15)
-                    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-                    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-                    z = (z ^ (z >> np.uint64(31))) >> np.uint64(40)
-                    memory[v + lane] = memory[u + lane] * scale if z >= np.uint64(threshold) else np.float32(0)
+                position = ((first * channels + c) * height + i) * width + j
+                bits = random_bits(key, position, channels * height * width)
+                store(memory, v + j * LANES, where_greater(bits, below, load(memory, u + j * LANES) * factor, zero))
