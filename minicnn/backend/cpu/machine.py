@@ -253,6 +253,10 @@ def _launch(interpreter, program, length, context, count, parts, ticks, tickets)
         counters = carray(_integers(tickets), 2 * APART)
         counters[0] = counters[APART] = 0
         parts = threads
+    if threads == 1:  # the team is not woken, and nobody waits for it
+        for part in range(parts):
+            _invoke(interpreter, program, length, context, count, part, parts, 0, ticks, tickets)
+        return
     for thread in numba.prange(threads):
         for part in range(thread, parts, threads):
             _invoke(interpreter, program, length, context, count, part, parts, thread, ticks, tickets)
