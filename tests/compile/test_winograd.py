@@ -1,14 +1,19 @@
 """3 x 3 convolutions by Winograd's transform, and their gradients: exact on small integers, close to float64."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 import minicnn
 import minicnn.functional as F
-from minicnn import Tensor, backend
+from minicnn import Tensor, backend, optim
+from minicnn.backend.cpu.jit import HAS_BFLOAT16
 from minicnn.backend.cpu.transforms import FILTERS, POINTS, matrices
 from minicnn.models.vgg import VGG
 from shared.runs import kinds, nodes_of
+
+BFLOAT16 = pytest.mark.skipif(not HAS_BFLOAT16, reason="no AVX512_BF16")
 
 
 @pytest.mark.parametrize("edge", [2, 4])
@@ -108,6 +113,42 @@ def test_a_network_rounds_little_more_than_direct_sums():
         expected = model(Tensor(x.astype(np.float64))).numpy()
     winograd, direct = (np.sqrt(np.mean((y - expected) ** 2)) for y in found)
     assert edges == {4} and winograd < 3 * direct and winograd < 5e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=BFLOAT16)])
+@pytest.mark.parametrize(
+    "count, inputs, outputs, height, width", [(17, 136, 129, 4, 12), (70, 144, 121, 6, 4), (9, 24, 1000, 4, 4)]
+)
+def test_a_weight_that_is_trained_is_transformed_in_the_products(count, inputs, outputs, height, width, precision):
+    """And rounded there; of what the transforms make nothing is kept. Sizes are no multiples of vectors and tiles."""
+    rng = np.random.default_rng(0)
+    states = [0.1 * rng.standard_normal(shape) for shape in ((inputs, 3, 1, 1), (outputs, inputs, 3, 3))]
+    x = rng.standard_normal((count, 3, height, width))
+
+    def trained(compiled, dtype):
+        first, weight = parameters = [Tensor(a.astype(dtype), requires_grad=True) for a in states]
+        optimizer = optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+        def step(x):
+            loss = (F.conv2d(F.conv2d(x, first), weight, padding=1) ** 2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step = minicnn.compile(step) if compiled else step
+        with minicnn.precision(precision):
+            losses = [step(Tensor(x.astype(dtype))).item() for _ in range(3)]
+        return step, [np.array(losses), *(t.numpy() for t in parameters)]
+
+    step, found = trained(True, np.float32)
+    with backend.use("reference") if precision == "float32" else contextlib.nullcontext():
+        _, expected = trained(False, np.float64 if precision == "float32" else np.float32)
+    for a, e in zip(found, expected, strict=True):
+        assert np.abs(a - e).max() < (1e-5 if precision == "float32" else 1e-3) * np.abs(e).max()
+    nodes = kinds(step)
+    assert nodes["wide_products"] == 2 and nodes["matrices"] == 1 and not {"filters", "unfilter"} & nodes.keys()
+    assert nodes.get("bfloat16()", 0) == (precision == "bf16")  # of the first weight
 
 
 @pytest.mark.parametrize(
