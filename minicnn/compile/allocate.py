@@ -15,6 +15,9 @@ from minicnn.compile.graph import Block, Graph, Node, Region, Thing, halos
 from minicnn.compile.planes import rows_of_tiles
 from minicnn.compile.schedule import Schedule
 
+_WHOLE = ("matrices", "wide_products")
+"""Products that are made for all blocks at once, by any number of threads, and use their scratch."""
+
 
 class Place(NamedTuple):
     """Where a thing begins, and how far the next block of it is; step -1: in the scratch of each thread."""
@@ -109,7 +112,9 @@ def allocate(phases: Schedule, graph: Graph, machine: Any) -> tuple[Schedule, Al
     room = scratch.end + max([64 * machine.LANES, *_works(phases, machine)])
     # a tile may read some rows past the end of a weight or of a block
     margin = 16 * max([64, *(r.size // r.shape[0] for r in regions), *map(allocation.plane, blocks)])
-    length = main.end + room * machine.PARTS + margin
+    whole = any(node.kind in _WHOLE for nodes in phases for node in nodes)
+    threads = machine.PARTS if graph.layout.is_shared or whole else min(graph.count, machine.PARTS)
+    length = main.end + room * threads + margin
     work = main.end + scratch.end
     return phases, replace(allocation, places=places, shared=shared, work=work, room=room, length=length, zeros=start)
 
@@ -197,9 +202,9 @@ def _works(phases: Schedule, machine: Any) -> Iterable[int]:
                 yield (edge + 2) ** 2 * (
                     lanes * tiles * (x.channels + y.channels) + 2 * machine.POINTS_APART
                 ) + edge**2 * lanes
-            elif node.kind in ("matrices", "wide_products"):  # filters at their points, of a tile of rows
+            elif node.kind in _WHOLE:  # filters at their points, of a tile of rows
                 x = node.operands["x_points" if node.kind == "matrices" else "x"]
-                rows = max(high for high, _ in machine.TILES)
+                rows = max(high for high, _ in machine.TILES[:2])
                 yield machine.FILTER_WORK + x.shape[0] * (rows * x.shape[2] + machine.POINTS_APART)
             elif node.kind == "winograd_operands":
                 yield (node.operands["edge"] + 2) ** 2 * lanes * lanes

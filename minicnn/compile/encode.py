@@ -101,7 +101,7 @@ class _Encoder:
     def rows(self, node: Node) -> Iterator[list[int]]:
         """Yield the rows of a node: one for each set of operands that it stands for.
 
-        Before the first that writes to a block with a halo its zeros are written: others had its place before it.
+        Before the first that writes to a block with a halo its zeros are written: others may have had its place.
         """
         for block in node.writes:
             if isinstance(block, Block) and self.allocation.halos[block] != (0, 0) and block not in self._framed:
@@ -329,10 +329,11 @@ def _wide_products(
     points, count, rows, plane = y.shape
     inputs = x.shape[2]
     tiles, blocks = np.arange(0, plane, lanes), np.arange(count)
-    outputs = weight.shape[1] if len(weight.shape) == 3 or adjoint else weight.shape[0]
+    is_transformed = len(weight.shape) == 3
+    outputs = weight.shape[1] if is_transformed or adjoint else weight.shape[0]
     shape, high, wide = encoder.machine.tile_for_matrix(outputs, tiles.size * count)
     instructions: list[tuple[str, Operands]] = []
-    if len(weight.shape) == 3:
+    if is_transformed:
         weights, apart, step = encoder.inside(weight, 0), outputs * inputs, high * inputs
     else:
         weights, apart, step = encoder.made, high * inputs + encoder.machine.POINTS_APART, -1

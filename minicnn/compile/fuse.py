@@ -12,40 +12,55 @@ from minicnn.compile.graph import Block, Graph, Node, Region, Thing, halos
 from minicnn.compile.program import Value
 
 
-def fuse(graph: Graph, machine: Any, constant: Collection[Node]) -> Graph:
-    """Fold batch norm into weights, make a ReLU the floor and a sum the start of what is before it, work in place.
+def fold(graph: Graph, constant: Collection[Node]) -> Graph:
+    """Fold batch norm into weights.
 
     constant: the nodes whose results are the same in every replay, from which come the weights that are worth folding.
     """
-    nodes = _floors(_transformed_there(_folded(graph.nodes, constant), constant))
+    return replace(graph, nodes=tuple(_folded(graph.nodes, constant)))
+
+
+def fuse(graph: Graph, machine: Any, constant: Collection[Node]) -> Graph:
+    """Make a ReLU the floor and a sum the start of what is before it, transform filters in products, work in place.
+
+    constant: the nodes whose results are the same in every replay.
+    """
+    nodes = _floors(_transformed_there(graph, constant))
     nodes = _apart(_in_place(_added(nodes), machine.INSTRUCTIONS))
     return replace(graph, nodes=without_unread(nodes, graph))
 
 
-def _transformed_there(nodes: Sequence[Node], constant: Collection[Node]) -> list[Node]:
+def _transformed_there(graph: Graph, constant: Collection[Node]) -> list[Node]:
     """Return the nodes with the transform of a filter in the products for all blocks, unless it is constant.
 
-    They make it for some rows at a time, which stay in the cache. A weight that is rounded is rounded there too.
+    They make it for some rows at a time, which stay in the cache. A weight that is rounded is rounded there too: an
+    edit between the rounding and the products would have raised while the function was recorded.
     """
-    makers = {thing: node for node in nodes for thing in node.writes}
-    readers = _readers(nodes)
+    makers = {thing: node for node in graph.nodes for thing in node.writes}
+    readers = _readers(graph.nodes)
     changed: dict[Node, Node] = {}
-    left = set()
-    for node in nodes:
+    gone = set()
+    for node in graph.nodes:
         filters = makers[node.operands["weight"]] if node.kind == "wide_products" else None
         if filters is None or filters in constant or len(readers[node.operands["weight"]]) > 1:
             continue
         source = filters.operands["source"]
         call = source.call if isinstance(source, Value) else None
-        rounded = call is not None and call.kernel == "bfloat16"
-        if call is not None and rounded:
-            source = call.arguments[0]
-        stays = isinstance(source, Value) and source.call is None and isinstance(source.array, np.ndarray)
-        if isinstance(source, Region) or (stays and source.array.flags.c_contiguous and source.array.flags.aligned):
+        rounded = False
+        if call is not None and call.kernel == "bfloat16":
+            source, rounded = call.arguments[0], True
+        if isinstance(source, Region) or _stays(source, graph):
             operands = {**node.operands, "weight": source, "adjoint": filters.operands["adjoint"], "rounded": rounded}
             changed[node] = replace(node, operands=operands, sees=(*node.sees, *filters.sees))
-            left.add(filters)
-    return [changed.get(node, node) for node in nodes if node not in left]
+            gone.add(filters)
+    return [changed.get(node, node) for node in graph.nodes if node not in gone]
+
+
+def _stays(value: Value, graph: Graph) -> bool:
+    """Whether a value is an array that is the same in every replay, where machine code may read it."""
+    if value.call is not None or value in graph.program.inputs or not isinstance(value.array, np.ndarray):
+        return False
+    return value.array.flags.c_contiguous and value.array.flags.aligned
 
 
 def without_unread(nodes: Sequence[Node], graph: Graph) -> tuple[Node, ...]:

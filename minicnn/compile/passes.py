@@ -7,7 +7,7 @@ from minicnn.compile.allocate import allocate
 from minicnn.compile.channels import channels
 from minicnn.compile.constants import Store, constant_nodes
 from minicnn.compile.encode import encode
-from minicnn.compile.fuse import fuse
+from minicnn.compile.fuse import fold, fuse
 from minicnn.compile.graph import Block, Graph, Region
 from minicnn.compile.lower import lower
 from minicnn.compile.plan import Plan
@@ -25,6 +25,7 @@ def compiled(program: Program, store: Store) -> Plan:
     """Return the plan that replays a program; ``machine`` is :mod:`minicnn.backend.cpu.machine`."""
     machine = package("numpy").machine
     graph = lowered(program, machine)
+    graph = fold(graph, constant_nodes(graph, machine))
     graph = fuse(graph, machine, constant_nodes(graph, machine))
     graph, constants = store.take_out(graph, constant_nodes(graph, machine), machine)
     phases = rematerialise(schedule(graph, machine))

@@ -6,7 +6,7 @@ images through all its nodes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -107,38 +107,61 @@ def rematerialise(phases: Schedule) -> Schedule:
     """Make anew, in every phase that needs it, what is cheaper to make than to keep.
 
     Batch norm, dropout, rounding and what is added, if what they are made of is kept anyway; the points of a
-    transform, which are twice as many numbers as are transformed.
+    transform, which are twice as many numbers as are transformed. Where it is not needed at first, it is not made then.
     """
     result = [list(nodes) for nodes in phases]
-    made = [(n.kind, n.operands["y"]) for nodes in phases for n in nodes if n.kind in (*_CHEAP, *_TRANSFORMS)]
-    # what is rounded may be made anew itself, but not before
-    for _, y in sorted(dict.fromkeys(made), key=lambda pair: pair[0] != "round_to_bfloat16"):
+    kinds: dict[Block, str] = {}  # of what makes each block first
+    for node in (node for nodes in phases for node in nodes):
+        if "y" in node.results and isinstance(node.operands["y"], Block):
+            kinds.setdefault(node.operands["y"], node.kind)
+    place = _places(phases)
+    found = [y for y, kind in kinds.items() if kind in (*_CHEAP, *_TRANSFORMS)]
+    # first what rounding makes of a block: while that is not made anew itself, it is seen to be there in later phases
+    for y in sorted(found, key=lambda y: kinds[y] != "round_to_bfloat16"):
         order = [(phase, n) for phase, nodes in enumerate(result) for n in nodes]
-        (home, first), *more = makers = [(phase, n) for phase, n in order if y in n.writes]
-        added = all(n.kind in ("add", "round_to_bfloat16") and phase == home for phase, n in more)
-        if first.kind not in (*_CHEAP, *_TRANSFORMS) or not added:
+        makers = [(phase, n) for phase, n in order if y in n.writes]
+        home = makers[0][0]
+        if any(phase != home or n.kind not in ("add", "round_to_bfloat16") for phase, n in makers[1:]):
             continue
-        sources = {thing for _, n in makers for thing in n.reads if isinstance(thing, Block) and thing is not y}
-        kept = min(max(phase for phase, n in order if source in n.reads) for source in sources)
+        sources = {place(t) for _, n in makers for t in n.reads if isinstance(t, Block) and t is not y}
+        kept = min(max(phase for phase, n in order if source in map(place, n.reads)) for source in sources)
         later = sorted({phase for phase, n in order if y in n.reads} - {home})
-        if _are_edited(sources, makers, order) or (first.kind in _CHEAP and later and later[-1] > kept):
+        if _are_edited(sources, makers, order, place) or (kinds[y] in _CHEAP and later and later[-1] > kept):
             continue
         for phase in later:
             again = replace(y)
             nodes = [n.exchanged(y, again) for n in result[phase]]
-            place = next(i for i, n in enumerate(nodes) if again in n.reads)
-            nodes[place:place] = [n.exchanged(y, again) for _, n in makers]
+            first = next(i for i, n in enumerate(nodes) if again in n.reads)
+            nodes[first:first] = [n.exchanged(y, again) for _, n in makers]
             result[phase] = nodes
         if later and not any(y in n.reads for n in result[home] if (home, n) not in makers):
             result[home] = [n for n in result[home] if (home, n) not in makers]
     return tuple(map(tuple, result))
 
 
-def _are_edited(sources: set[Block], makers: Sequence[tuple[int, Node]], order: Sequence[tuple[int, Node]]) -> bool:
-    """Whether a node behind the first that reads them writes to sources of the makers."""
+def _places(phases: Schedule) -> Callable[[Thing], Thing]:
+    """Return a function from a thing to the one that lies in its place: of a reshape's result, what it reshapes."""
+    origins = {n.operands["y"]: n.operands["x"] for nodes in phases for n in nodes if n.kind == "reshape"}
+
+    def place(thing: Thing) -> Thing:
+        while isinstance(thing, Block) and thing in origins:
+            thing = origins[thing]
+        return thing
+
+    return place
+
+
+def _are_edited(
+    sources: set[Thing],
+    makers: Sequence[tuple[int, Node]],
+    order: Sequence[tuple[int, Node]],
+    place: Callable[[Thing], Thing],
+) -> bool:
+    """Whether a node behind the first that reads them writes to the places of sources of the makers."""
     return any(
-        source in n.writes
+        source in map(place, n.writes)
         for maker in makers
-        for source in sources.intersection(maker[1].reads)
+        for source in sources.intersection(map(place, maker[1].reads))
         for _, n in order[order.index(maker) + 1 :]
+        if n.kind != "reshape"
     )

@@ -27,6 +27,7 @@ def verified(monkeypatch):
         monkeypatch.setattr(passes, name, checked)
 
     watch("lower", lambda graph, program, machine, layout: verify.graph(graph, machine))
+    watch("fold", lambda graph, _, constant: verify.graph(graph, machine))
     watch("fuse", lambda graph, _, machine, constant: verify.graph(graph, machine, unique=False))
     watch("schedule", scheduled)
     machine = backend.package("numpy").machine

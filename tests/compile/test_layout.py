@@ -7,7 +7,8 @@ import pytest
 
 import minicnn
 import minicnn.functional as F
-from minicnn import nn
+from minicnn import nn, optim
+from minicnn.backend.cpu.jit import HAS_BFLOAT16
 from minicnn.compile.allocate import _Packing
 from minicnn.compile.graph import Block, Region
 from minicnn.models import LeNet
@@ -20,6 +21,8 @@ MODELS = {
     "vgg": (lambda: VGG(widths=(16, 24), dropout=(0.2, 0.3)), 32),
     "resnet": (lambda: ResNet(10, BasicBlock, (1, 1), (16, 24), Projection), 16),
 }
+
+BFLOAT16 = pytest.mark.skipif(not HAS_BFLOAT16, reason="no AVX512_BF16")
 
 
 def meet(a, b):
@@ -236,3 +239,64 @@ def test_how_often_batch_norm_is_applied(layers, left, count):
 def test_a_prediction_applies_each_batch_norm_once():
     plan = plan_of("vgg", "predict")
     assert sum(node.kind == "affine" for node in nodes_of(plan)) == 4
+
+
+def test_what_is_made_anew_is_made_of_what_was_read_before():
+    """The sum is in the place of x, which is also that of its reshape: dropout is not made of that again."""
+    convolutions = [nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)]
+    norm, dropout, one, two = nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def function(images):
+        x = convolutions[0](images)
+        flat = x.reshape(24, 64)
+        dropped = dropout(flat)
+        h = norm(convolutions[1](x))
+        first, total = flat + one(h.reshape(24, 64)), x + h
+        return first, total, two(total.reshape(24, 64)) + dropped
+
+    images = minicnn.tensor(np.random.default_rng(0).standard_normal((24, 3, 4, 4)).astype(np.float32))
+    found = []
+    with minicnn.no_grad():
+        for run in (function, minicnn.compile(function)):
+            minicnn.manual_seed(3)
+            found.append(run(images))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=BFLOAT16)])
+@pytest.mark.parametrize("layer", [lambda: nn.Dropout(0.3), lambda: nn.BatchNorm2d(32)])
+def test_two_steps_in_one_function(layer, precision):
+    """What is rounded in its place is one block that two instructions write."""
+
+    def losses(compiled):
+        minicnn.manual_seed(0)
+        first, middle, last = nn.Conv2d(16, 32, 3, padding=1), layer(), nn.Conv2d(32, 32, 3, padding=1)
+        optimizers = [optim.SGD([*module.parameters()], lr=0.01) for module in (last, nn.Sequential(first, last))]
+
+        def step(x):
+            for optimizer in optimizers:
+                y = last(middle(F.relu(first(x))))
+                optimizer.zero_grad()
+                loss = (y * y).mean()
+                loss.backward()
+                optimizer.step()
+            return loss
+
+        step = minicnn.compile(step) if compiled else step
+        x = np.random.default_rng(0).standard_normal((24, 16, 8, 8)).astype(np.float32)
+        with minicnn.precision(precision):
+            return [step(minicnn.tensor(x)).item() for _ in range(3)]
+
+    np.testing.assert_allclose(losses(True), losses(False), rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_filters_of_a_prediction_are_transformed_once(norm):
+    layers = [conv(3, 144, 3, padding=1), conv(144, 136, 3, padding=1), *[lambda: nn.BatchNorm2d(136)] * norm]
+    model = chain(*layers)().eval()
+    compiled = minicnn.compile(model)
+    compiled(np.ones((17, 3, 8, 8), np.float32))
+    (plan,) = compiled.plans.values()
+    (products,) = (node for node in nodes_of(plan) if node.kind == "wide_products")
+    assert products.operands["weight"] in plan.code.graph.constants

@@ -67,7 +67,7 @@ def filter_points(
     """y[p, i, j] = sum_t matrix[p, t] weight[i, j, t] for ``at_once`` rows i of ``rows``.
 
     row, column: how far filters are apart in the weight; turned: whether by 180 degrees; rounded: whether to bfloat16;
-    plane: how far points are in y. For 16 and 36 points the matrix is G x G, which is applied row by row.
+    plane: how far points are in y. The matrices of 16 and 36 points are those of F(2 x 2) and F(4 x 4) and not read.
     """
     spread = work + taps * LANES
     for j in range(0, columns, LANES):
@@ -92,7 +92,7 @@ def filter_points(
 def filter_gradient(memory, block, sums, parts, part, plane, columns, rows, at_once, matrix, points, taps, work, y):
     """y[i, j, t] = sum_p matrix[p, t] (the sum of sums[p, i, j] over ``parts``) for ``at_once`` rows i of ``rows``.
 
-    part, plane: how far parts and points are apart in the sums.
+    part, plane: how far parts and points are apart in the sums; matrix: as of :func:`filter_points`.
     """
     made = work + points * LANES
     for i in range(min(at_once, rows - block * at_once)):

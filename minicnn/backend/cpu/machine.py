@@ -166,7 +166,7 @@ def filter_points(matrix, weight, out, adjoint):
     (points, C, O) of the filters turned by 180 degrees.
     """
     operands = filter_operands(matrix, weight.shape, adjoint)
-    operands |= {"plane": out[0].size, "weight": weight, "y": out}
+    operands |= {"plane": out[0].size, "matrix": matrix, "weight": weight, "y": out}
     return _rows_of(filter_points.__name__, operands, {"weight": operands["row"], "y": operands["columns"]})
 
 
@@ -179,7 +179,7 @@ def filter_operands(matrix, shape, adjoint, rounded=False):
         rows, columns, row, column = inputs, outputs, taps, inputs * taps
     return {
         "row": row, "column": column, "columns": columns, "rows": rows, "turned": int(adjoint),
-        "rounded": int(rounded), "matrix": matrix, "points": points, "taps": taps,
+        "rounded": int(rounded), "points": points, "taps": taps,
     }  # fmt: skip
 
 
