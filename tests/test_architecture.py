@@ -156,7 +156,19 @@ def test_files_stay_short(path):
 
 
 PASSES = ["program", "graph", "record", "lower", "rules", "channels", "binding", "constants", "fuse", "schedule"]
-PASSES += ["planes", "allocate", "encode", "profile", "run", "report", "plan", "memory", "passes", "__init__"]
+PASSES += [
+    "planes",
+    "matrices",
+    "allocate",
+    "encode",
+    "profile",
+    "run",
+    "report",
+    "plan",
+    "memory",
+    "passes",
+    "__init__",
+]
 
 
 def test_passes_import_earlier_ones_alone():

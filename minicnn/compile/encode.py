@@ -13,6 +13,7 @@ import numpy as np
 from minicnn.compile.allocate import Allocation, strip
 from minicnn.compile.constants import Constants
 from minicnn.compile.graph import Block, Graph, Node, Region
+from minicnn.compile.matrices import PRODUCTS, outside
 from minicnn.compile.planes import EXPANDED, Operands
 from minicnn.compile.program import Value
 from minicnn.compile.schedule import Schedule
@@ -73,7 +74,7 @@ def encode(phases: Schedule, allocation: Allocation, graph: Graph, constants: Co
                 parts += [node] * len(pieces)
             steps.append(_program(rows, graph.program.batch, parts, graph.layout.is_shared))
         else:
-            steps += [encoder.product(node) if node.kind in _PRODUCTS else node for node in nodes]
+            steps += [encoder.product(node) if node.kind in PRODUCTS else node for node in nodes]
     table, numbers = np.array(encoder.table, dtype=np.int64), np.array(encoder.numbers, dtype=np.float32)
     keys = tuple(encoder.dropout_keys)
     return Code(graph, phases, allocation, machine, constants, tuple(steps), table, numbers, keys)
@@ -115,7 +116,7 @@ class _Encoder:
 
     def product(self, node: Node) -> MachineProgram:
         """Return a small program for a product of matrices, whose blocks are rows of the result."""
-        instructions, blocks = _PRODUCTS[node.kind](self, **node.operands)
+        instructions, blocks = PRODUCTS[node.kind](self, **node.operands)
         lines = [self.row(kind, operands) for kind, operands in instructions]
         return _program(lines, blocks * self.machine.LANES, [node] * len(lines))
 
@@ -158,7 +159,7 @@ class _Encoder:
     def inside(self, region: Region | Value, offset: int) -> int:
         """Return the address of an element of a region, or of a tensor that stays where it is."""
         if isinstance(region, Value):
-            return _outside(region.array) - offset
+            return outside(region.array) - offset
         if region in self.graph.constants:
             return -(self.constants.address(region) + offset)
         return self.allocation.places[region].at + offset
@@ -279,109 +280,6 @@ def _with_rest(encoder: _Encoder, partial: Region, **operands: Any) -> Iterator[
     yield operands | {"partial": partial, "rest": (at + partial.parts // 2 * size, size)}
 
 
-Instructions = tuple[list[tuple[str, Operands]], int]
-"""Instructions of a product of matrices, and the number of its blocks: of some rows each, of which the tiles are."""
-
-
-def _matrices(encoder: _Encoder, x_points: Region, gy_points: Region, region: Region) -> Instructions:
-    """The gradient of a filter, from those at its points: gy_points[p] x_points[p], which is in the scratch alone."""
-    offsets, places = encoder.offsets, encoder.allocation.places
-    points, length, inputs = x_points.shape
-    outputs = region.shape[0]
-    shape, high, wide = encoder.machine.tile_for_matrix(outputs, inputs // encoder.lanes)
-    sums, plane = encoder.made, high * inputs + encoder.machine.POINTS_APART
-    matrix = encoder.machine.FILTERS[points]
-    vectors = np.arange(0, inputs, encoder.lanes)
-    common = {
-        "shape": shape, "y_row": inputs, "weight_row": length, "y_columns": offsets(vectors, wide),
-        "x_columns": offsets(vectors * length, wide), "weight_steps": offsets(np.arange(length)),
-        "x_steps": offsets(np.arange(length) * encoder.lanes), "steps": length,
-        "columns": inputs // encoder.lanes, "rows": high, "bias": None, "floor": -np.inf,
-    }  # fmt: skip
-    instructions = [
-        (
-            "products",
-            common
-            | {
-                "y": (sums + p * plane, -1),
-                "weight": (places[gy_points].at + p * outputs * length, high * length),
-                "x": (places[x_points].at + p * length * inputs, 0),
-            },
-        )
-        for p in range(points)
-    ]
-    back = {
-        "sums": (sums, -1), "parts": 1, "part": 0, "plane": plane, "columns": inputs, "rows": outputs, "at_once": high,
-        "matrix": _outside(matrix), "points": points, "taps": matrix.shape[1], "work": encoder.work,
-        "y": (places[region].at, high * inputs * matrix.shape[1]),
-    }  # fmt: skip
-    return [*instructions, ("filter_gradient", back)], -(-outputs // high)
-
-
-def _wide_products(
-    encoder: _Encoder, x: Region, weight: Region | Value, y: Region, adjoint: bool, rounded: bool
-) -> Instructions:
-    """y[p] = weight[p] x[p] for all positions, of the tiles of all blocks: a weight is read once.
-
-    weight: of all positions, (points, outputs, inputs), or before its transform, which is then in the scratch alone.
-    """
-    offsets, places, lanes = encoder.offsets, encoder.allocation.places, encoder.lanes
-    points, count, rows, plane = y.shape
-    inputs = x.shape[2]
-    tiles, blocks = np.arange(0, plane, lanes), np.arange(count)
-    is_transformed = len(weight.shape) == 3
-    outputs = weight.shape[1] if is_transformed or adjoint else weight.shape[0]
-    shape, high, wide = encoder.machine.tile_for_matrix(outputs, tiles.size * count)
-    instructions: list[tuple[str, Operands]] = []
-    if is_transformed:
-        weights, apart, step = encoder.inside(weight, 0), outputs * inputs, high * inputs
-    else:
-        weights, apart, step = encoder.made, high * inputs + encoder.machine.POINTS_APART, -1
-        matrix = encoder.machine.FILTERS[points]
-        spread = encoder.machine.filter_operands(matrix, (*weight.shape[:2], matrix.shape[1]), adjoint, rounded)
-        spread |= {
-            "weight": (encoder.inside(weight, 0), high * spread["row"]), "y": (weights, -1), "plane": apart,
-            "at_once": high, "matrix": _outside(matrix), "work": encoder.work,
-        }  # fmt: skip
-        instructions.append(("filter_points", spread))
-    common = {
-        "shape": shape, "y_row": plane, "weight_row": inputs, "steps": inputs, "columns": tiles.size * count,
-        "y_columns": offsets(np.add.outer(blocks * rows * plane, tiles), wide), "bias": None, "rows": high,
-        "x_columns": offsets(np.add.outer(blocks * inputs * plane, tiles), wide), "floor": -np.inf,
-        "weight_steps": offsets(np.arange(inputs)), "x_steps": offsets(np.arange(inputs) * plane),
-    }  # fmt: skip
-    for p in range(points):
-        operands = {
-            "y": (places[y].at + p * count * rows * plane, high * plane),
-            "weight": (encoder.moved(weights, p * apart), step),
-            "x": (places[x].at + p * count * inputs * plane, 0),
-        }
-        instructions.append(("products", common | operands))
-    return instructions, rows // high
-
-
-def _outside(array: np.ndarray) -> int:
-    """Return the address of an array of float32 that stays where it is."""
-    return -(array.ctypes.data // 4)
-
-
-def _matrix(encoder: _Encoder, gy: Region, x: Region, region: Region) -> Instructions:
-    """gy^T x."""
-    offsets, lanes, batch = encoder.offsets, encoder.lanes, encoder.graph.program.batch
-    outputs, inputs = region.shape
-    at = {name: encoder.allocation.places[thing].at for name, thing in (("y", region), ("weight", gy), ("x", x))}
-    high, wide = encoder.machine.TILES[0]
-    columns = [*range(0, inputs - lanes + 1, lanes), *([inputs - lanes] if inputs % lanes else [])]
-    vectors = offsets(columns, wide)
-    operands = {
-        "shape": 0, "y": (at["y"], high * inputs), "weight": (at["weight"], high), "x": (at["x"], 0), "y_row": inputs,
-        "weight_row": 1, "y_columns": vectors, "x_columns": vectors,
-        "weight_steps": offsets(np.arange(batch) * outputs), "x_steps": offsets(np.arange(batch) * inputs),
-        "steps": batch, "columns": len(columns), "rows": high, "bias": None, "floor": -np.inf,
-    }  # fmt: skip
-    return [("products", operands)], -(-outputs // high)
-
-
 _EXPANDED: dict[str, Callable[..., Any]] = {
     **EXPANDED,
     "copy": _copy,
@@ -395,9 +293,3 @@ _EXPANDED: dict[str, Callable[..., Any]] = {
     "norm_sums": _with_rest,
 }
 """Nodes whose operands follow from places: what gives them."""
-_PRODUCTS: dict[str, Callable[..., Instructions]] = {
-    "matrix": _matrix,
-    "matrices": _matrices,
-    "wide_products": _wide_products,
-}
-"""Nodes that are programs of their own."""

@@ -1,10 +1,14 @@
 """One pass over memory where array code would make several, and temporaries with them."""
 
 import numpy as np
+from numba import carray, types
 
 from minicnn.backend.cpu.jit import contiguous, jit, require_bfloat16
+from minicnn.backend.cpu.objects import c_function, pointer_to
 from minicnn.backend.reference import arithmetic as reference_arithmetic
 from minicnn.backend.reference import optimizer as reference
+
+_words = pointer_to(types.uint32)
 
 
 def relu_grad(gy, y):
@@ -28,8 +32,8 @@ def bfloat16(a):
     require_bfloat16()
     if a.dtype != np.float32:
         return reference_arithmetic.bfloat16(a)
-    y = np.empty(a.shape, dtype=a.dtype)
-    _bfloat16(contiguous(a).reshape(-1), y.reshape(-1))
+    y, source = np.empty(a.shape, dtype=a.dtype), contiguous(a)
+    c_function(_bfloat16)(source.ctypes.data, y.ctypes.data, y.size)
     return y
 
 
@@ -89,16 +93,15 @@ def _relu_grad(gy, y, gx):
         gx[i] = gy[i] if y[i] > 0 else zero
 
 
-@jit()
-def _bfloat16(x, y):
-    source, target = x.view(np.uint32), y.view(np.uint32)
-    for i in range(x.size):
-        bits = source[i]
-        if x[i] != x[i]:
+def _bfloat16(source, target, count):
+    x, y = carray(_words(source), count), carray(_words(target), count)
+    for i in range(count):
+        bits = x[i]
+        if bits & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000):
             bits |= np.uint32(0x400000)  # a quiet NaN: it is one also without its lower half
         else:
             bits = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
-        target[i] = bits
+        y[i] = bits
 
 
 @jit()

@@ -45,7 +45,7 @@ from minicnn.backend.cpu.geometry import (
 )
 from minicnn.backend.cpu.instruction import INSTRUCTIONS, WIDTH, View, after, calls, disassembled, row
 from minicnn.backend.cpu.jit import HAS_BFLOAT16, LANES, helper, require_bfloat16
-from minicnn.backend.cpu.objects import c_function
+from minicnn.backend.cpu.objects import c_function, pointer_to
 from minicnn.backend.cpu.packing import is_depthwise, pack, packed_size, runs, steps
 from minicnn.backend.cpu.threads import NUMBER
 from minicnn.backend.cpu.tickets import APART, done, next_ticket, wait  # noqa: F401  # _SOURCE calls them
@@ -75,19 +75,8 @@ FILTERS = {len(matrix): np.ascontiguousarray(matrix) for matrix in (*winograd.FI
 """The transforms of filters, (points, taps), by the number of points."""
 
 
-def _pointer_to(kind):
-    @intrinsic
-    def pointer(typing, address):
-        def codegen(context, builder, signature, arguments):
-            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-        return types.CPointer(kind)(address), codegen
-
-    return pointer
-
-
 _number_of_threads = types.ExternalFunction(NUMBER, types.intp())
-_floats, _integers = _pointer_to(types.float32), _pointer_to(types.int64)
+_floats, _integers = pointer_to(types.float32), pointer_to(types.int64)
 
 
 @intrinsic

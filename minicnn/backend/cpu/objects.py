@@ -15,11 +15,13 @@ from typing import Any
 
 import numba
 from llvmlite import binding as llvm
+from numba import types
 from numba.core.base import _load_global_helpers
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import _nrt_python
 from numba.core.typing import signature
+from numba.extending import intrinsic
 
 from minicnn.backend.cpu import threads
 from minicnn.backend.cpu.cache import place, read, write
@@ -83,6 +85,19 @@ def _engine() -> Any:
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+
+
+def pointer_to(kind: Any) -> Any:
+    """Return what makes a pointer to numbers of a kind of an address, in the code of a function."""
+
+    @intrinsic
+    def pointer(typing: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(kind)(address), codegen
+
+    return pointer
 
 
 def _wait_for_the_compiler() -> None:
