@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import accuracy
+import bfloat16
 import contest
 import frameworks
 from compare import headlines
@@ -37,6 +38,7 @@ machine:
         --json benchmarks/results/${case%:*}-${case#*:}.json
     done
     python benchmarks/accuracy.py --json benchmarks/results/accuracy.json
+    python benchmarks/bfloat16.py --dataset cifar10 --json benchmarks/results/bfloat16.json
     python benchmarks/startup.py --json benchmarks/results/startup.json
     for recipe in lenet stage-augment; do
       python benchmarks/epoch.py --recipe $recipe --json benchmarks/results/epoch-$recipe.json
@@ -73,7 +75,7 @@ def main() -> None:
         print(message, file=sys.stderr)
         sys.exit(2)
     cases = sorted((r for r in records if "best" in r), key=lambda r: (r["case"], r["batch_size"]))
-    kinds = ("accuracy", "frameworks", "startup", "epoch", "callers", "kernels")
+    kinds = ("accuracy", "bfloat16", "frameworks", "startup", "epoch", "callers", "kernels")
     others = ([r for r in records if kind in r] for kind in kinds)
     text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
     text.write_text(markdown(cases, picture.name, *others), encoding="utf-8")
@@ -87,13 +89,14 @@ def markdown(
     cases: list[Record],
     picture: str,
     precise: list[Record],
+    followed: list[Record],
     beside: list[Record],
     startups: list[Record],
     epochs: list[Record],
     callers: list[Record],
     kernels: list[Record],
 ) -> str:
-    """The cases by machine, accuracy, frameworks, the first step, the epochs, calls from threads, the kernels."""
+    """The cases by machine, accuracy, bfloat16, frameworks, the first step, the epochs, calls from threads, the kernels."""
     parts = [_REPRODUCE]
     if cases:
         parts.append(f"![Speed relative to {_peers(cases)}]({picture})\n")
@@ -120,6 +123,13 @@ def markdown(
             f"logit, and the root of the mean square. {r['hardware']}; {_versions(r)}; {r['date']}."
         )
         parts.append(f"## Accuracy\n\n{note}\n\n{accuracy.table(r)}\n")
+    for r in followed:
+        note = (
+            f"How far the losses of {r['steps']} steps in bfloat16 are from those in float32, as a mean of absolute "
+            f"differences, in minicnn and in PyTorch, and the losses at the end. {r['dataset']}, {r['batch_size']} pictures a "
+            f"step. {r['hardware']}; {_versions(r)}; {r['date']}."
+        )
+        parts.append(f"## bfloat16\n\n{note}\n\n{bfloat16.table(r)}\n")
     parts += [f"## Frameworks\n\n{frameworks.table(r)}\n" for r in beside]
     for r in startups:
         rows = ["| process start to first step | seconds |", "|---|---:|"]
