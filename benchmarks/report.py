@@ -96,7 +96,7 @@ def markdown(
     callers: list[Record],
     kernels: list[Record],
 ) -> str:
-    """The cases by machine, accuracy, bfloat16, frameworks, the first step, the epochs, calls from threads, the kernels."""
+    """The cases by machine, accuracy, bfloat16, frameworks, first step, epochs, calls from threads, the kernels."""
     parts = [_REPRODUCE]
     if cases:
         parts.append(f"![Speed relative to {_peers(cases)}]({picture})\n")
@@ -126,8 +126,8 @@ def markdown(
     for r in followed:
         note = (
             f"How far the losses of {r['steps']} steps in bfloat16 are from those in float32, as a mean of absolute "
-            f"differences, in minicnn and in PyTorch, and the losses at the end. {r['dataset']}, {r['batch_size']} pictures a "
-            f"step. {r['hardware']}; {_versions(r)}; {r['date']}."
+            f"differences, in minicnn and in PyTorch, and the losses at the end. {r['dataset']}, {r['batch_size']} "
+            f"pictures a step. {r['hardware']}; {_versions(r)}; {r['date']}."
         )
         parts.append(f"## bfloat16\n\n{note}\n\n{bfloat16.table(r)}\n")
     parts += [f"## Frameworks\n\n{frameworks.table(r)}\n" for r in beside]

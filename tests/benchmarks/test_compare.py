@@ -283,6 +283,19 @@ def test_accuracy(torch, tmp_path):
     assert done.stdout.strip() in file.parent.with_suffix(".md").read_text()
 
 
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="no AVX512_BF16")
+def test_bfloat16(torch, tmp_path):
+    file = tmp_path / "results" / "bfloat16.json"
+    small = ("--model", "lenet", "--steps", 3, "--batch-size", 8, "--seeds", 1, "--dataset", "digits", "--json", file)
+    done = run("bfloat16.py", *small)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(file.read_text())["bfloat16"]
+    assert row["ratio"] == pytest.approx(row["minicnn_apart"] / row["torch_apart"])
+    assert 0 < row["minicnn_apart"] < 0.1 and row["minicnn_loss"] == pytest.approx(row["torch_loss"], rel=1e-3)
+    assert run("report.py", file.parent).returncode == 0
+    assert done.stdout.strip() in file.parent.with_suffix(".md").read_text()
+
+
 def test_a_worker_that_cannot_start_ends_the_run_with_its_words(monkeypatch, capfd):
     monkeypatch.syspath_prepend(BENCHMARKS)
     contest = importlib.import_module("contest")
