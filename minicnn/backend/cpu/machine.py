@@ -69,8 +69,9 @@ __all__ = [
 PARTS = 8
 """Into how many parts a batch is divided, where there are as many blocks."""
 ROWS = 4
-"""Of filters, which a thread transforms at a time."""
+"""How many rows of filters a thread transforms at a time."""
 FILTER_WORK = filters.WORK
+"""Floats of scratch that a transform of filters needs."""
 FILTERS = {len(matrix): np.ascontiguousarray(matrix) for matrix in (*winograd.FILTERS, winograd_rows.FILTER)}
 """The transforms of filters, (points, taps), by the number of points."""
 
