@@ -196,7 +196,9 @@ def _works(phases: Schedule, machine: Any) -> Iterable[int]:
     lanes = machine.LANES
     for nodes in phases:
         for node in nodes:
-            if node.kind == "channel_winograd":
+            if node.kind.startswith("amx"):
+                yield 4 * machine.REGISTER
+            elif node.kind == "channel_winograd":
                 x, y, edge = node.operands["x"], node.operands["y"], node.operands["edge"]
                 tiles = rows_of_tiles(y, edge) * y.width // edge
                 yield (edge + 2) ** 2 * (

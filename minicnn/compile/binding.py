@@ -184,6 +184,22 @@ class Binding:
 
         return run
 
+    def in_registers(self, source: Value | Region, region: Region, adjoint: bool) -> Callable[[], None]:
+        """A weight in matrix registers, rounded to bfloat16; ``adjoint``: input channels first."""
+        out, (weight, refresh) = self.view(region), self._contiguous(source)
+        write = self.machine.amx_weight(weight.reshape(*weight.shape[:2], -1), out, adjoint)
+
+        def run() -> None:
+            refresh()
+            write()
+
+        return run
+
+    def from_registers(self, sums: Region, region: Region) -> Callable[[], None]:
+        """The gradient of a weight from that in matrix registers, summed over the parts."""
+        parts, out = self.view(sums), self.view(region)
+        return self.machine.amx_gathered(parts, out.reshape(*out.shape[:2], -1))
+
     def scaled(self, source: Value, terms: Region, region: Region) -> Callable[[], None]:
         """A weight (O, ...) times p of a batch norm behind it."""
         (scale, _), array, out = self.view(terms), self.array(source), self.view(region)

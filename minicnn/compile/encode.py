@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.compile import amx
 from minicnn.compile.allocate import Allocation, strip
 from minicnn.compile.constants import Constants
 from minicnn.compile.graph import Block, Graph, Node, Region
@@ -281,6 +282,7 @@ def _with_rest(encoder: _Encoder, partial: Region, **operands: Any) -> Iterator[
 
 
 _EXPANDED: dict[str, Callable[..., Any]] = {
+    **amx.EXPANDED,
     **EXPANDED,
     "copy": _copy,
     "pair_products": _products,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.compile import amx
 from minicnn.compile.graph import Block, Graph, Layout, Node, Region
 from minicnn.compile.program import Call, Program, Value
 
@@ -82,7 +83,7 @@ class Lowering:
         self.labels = next((v for v in program.inputs if v.array.dtype == np.int64 and v.shape == (self.batch,)), None)
         self._copies: dict[Value, Region] = {}
         self._narrow: dict[Value, Block] = {}  # by what was rounded, the result
-        self._pairs: dict[Value, Block] = {}  # by what was rounded, the result with two channels in each element
+        self._pairs: dict[tuple[Value, int], Block] = {}  # of what was rounded, to a multiple of channels: two in each element
         self._filters: dict[Value, Region] = {}  # those transformed for the rows
         self._transforms: dict[tuple[Any, ...], Block] = {}  # by kind, value and padding, which settle the width
         self._results_of_calls: set[Value] = set()
@@ -205,9 +206,15 @@ class Lowering:
         """Append y = weight x + bias, over a window or (None) on single pixels, or the adjoint of that map."""
         offset, weight = None if bias is None else self.copy(bias), self.contiguous(weight)
         size = self.layout.block_of(x)
+        is_rounded = x in self.rounded and weight.call is not None
+        if is_rounded and amx.pays(self.machine, y.channels, size.channels):
+            w = amx.weight_of(self, weight, adjoint)
+            source = self._paired(x, self.machine.STEPS)
+            self._tiles(source, y, w, offset, window, adjoint, rows_first=True, kind="amx_products")
+            return
         is_winograd = window is not None and self.is_winograd(window, size, y)
         is_of_rows = window is not None and self.is_of_rows(window, (size if adjoint else y).width)
-        if x in self.rounded and weight.call and not is_winograd and not is_of_rows:
+        if is_rounded and not is_winograd and not is_of_rows:
             outputs, inputs = weight.shape[:2][::-1] if adjoint else weight.shape[:2]
             w = Region((outputs, -(-inputs // 2), *weight.shape[2:]))
             self.add_call("paired", "region", source=weight, region=w, adjoint=adjoint)
@@ -262,14 +269,15 @@ class Lowering:
         operands["adjoint"] = adjoint and not rows_first
         self.add_instruction(kind, halos={"x": (0, reach)}, floor=-np.inf, **operands)
 
-    def _paired(self, value: Value) -> Block:
-        """Return what was rounded to bfloat16 with two channels in each element."""
+    def _paired(self, value: Value, multiple: int = 2) -> Block:
+        """Return what was rounded to bfloat16 with two channels in each element, up to a ``multiple`` of channels."""
         source = self.rounded[value]
-        if source not in self._pairs:
+        if (source, multiple) not in self._pairs:
             x = self.block(source)
-            y = self._pairs[source] = Block(-(-x.channels // 2), x.height, x.width)
+            y = Block(self.machine.up(x.channels, multiple) // 2, x.height, x.width)
+            self._pairs[source, multiple] = y
             self.add_instruction("pair", x=x, channels=x.channels, size=y.size, y=y)
-        return self._pairs[source]
+        return self._pairs[source, multiple]
 
     def _products_of_rows(
         self, x: Value, y: Block, weight: Value, bias: Region | None, window: Any, adjoint: bool

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.compile import amx
 from minicnn.compile.graph import Block, Layout, Region
 from minicnn.compile.lower import Lowering, is_weight
 from minicnn.compile.program import Call, Value
@@ -31,8 +32,11 @@ def _conv2d_grad_weight(low: Lowering, call: Call) -> bool:
     gy, x, shape, stride, padding, dilation, groups = call.arguments
     if not low.is_batch(gy) or not low.is_batch(x) or groups != 1:
         return False
-    g, source = low.block(gy), low.block(x)
     window = (shape[2:], stride, padding, dilation)
+    if gy in low.rounded and x in low.rounded and amx.pays(low.machine, *shape[:2]):
+        amx.weight_gradient(low, call.outputs[0], low.block(low.rounded[gy]), low.block(low.rounded[x]), window)
+        return True
+    g, source = low.block(gy), low.block(x)
     if low.is_of_rows(window, g.width):
         low.gradient_of_rows(call.outputs[0], gy, x, window)
     elif low.is_winograd(window, source, g) and source.channels % low.machine.LANES == 0:

@@ -45,7 +45,7 @@ def schedule(graph: Graph, machine: Any) -> Schedule:
 def _postponed(nodes: Sequence[Node], phases: dict[Node, int]) -> list[Node]:
     """Make what a convolution needs of its weight just before it: together these are larger than all weights."""
     order = list(nodes)
-    for node in [n for n in nodes if n.kind in ("filters", "paired", "swapped")]:
+    for node in [n for n in nodes if n.kind in ("filters", "in_registers", "paired", "swapped")]:
         (filters,), index = node.writes, order.index(node)
         later = [n for n in order[index + 1 :] if filters in n.reads or any(w in n.writes for w in node.reads)]
         phases[node] = min(phases[n] - phases[n] % 2 for n in later)  # the calls before a program, or among calls

@@ -6,6 +6,7 @@ import pytest
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, nn
+from minicnn.backend.cpu import machine
 from minicnn.backend.cpu.jit import HAS_BFLOAT16
 from shared.runs import kinds
 
@@ -19,11 +20,29 @@ LAYERS = {  # name: inputs without images, weight, options of the convolution or
     "strided": ((16, 8, 8), (18, 16, 3, 3), {"stride": 2, "padding": 1}, "pair_products"),
     "two strides": ((7, 9, 8), (4, 7, 3, 2), {"stride": (3, 1), "padding": (0, 2)}, "pair_products"),
     "dilated": ((7, 9, 8), (4, 7, 3, 2), {"dilation": (1, 2)}, "pair_products"),
+    "strided 1 x 1": ((20, 9, 9), (33, 20, 1, 1), {"stride": 2}, "pair_products"),
+    "strided, dilated": ((17, 11, 13), (40, 17, 3, 3), {"stride": 2, "padding": 2, "dilation": (3, 3)}, "pair_products"),
+    "by threes": ((17, 11, 13), (40, 17, 3, 5), {"stride": 3, "padding": (1, 2), "dilation": (1, 2)}, "pair_products"),
+    "no picture seen": ((16, 2, 2), (16, 16, 1, 1), {"stride": 3, "padding": 3}, "pair_products"),
     "wide": ((130, 4, 4), (150, 130, 3, 3), {"stride": 2, "padding": 1}, "pair_products"),
     "by Winograd's method": ((16, 8, 8), (24, 16, 3, 3), {"padding": 1}, "winograd"),
     "by rows": ((3, 9, 12), (5, 3, 5, 5), {}, "products"),
+    "wide rows": ((33, 7, 33), (35, 33, 3, 3), {"padding": 1}, "pair_products"),
     "groups": ((6, 5, 5), (4, 3, 3, 3), {"groups": 2}, "conv2d()"),
 }
+
+FEW = ("linear, one input", "1 x 1", "two strides", "dilated", "by rows", "groups")
+"""Layers with too few channels to fill matrix registers."""
+AMX = dict.fromkeys(LAYERS.keys() - FEW, "amx_products")
+
+
+@pytest.fixture(autouse=True, params=["AMX", "AVX512_BF16"])
+def registers(request, monkeypatch):
+    """Which instructions multiply: those of matrix registers, where the processor has them, or of vectors alone."""
+    if request.param == "AMX" and not machine.has_amx():
+        pytest.skip("no AMX")
+    monkeypatch.setattr(machine, "has_amx", lambda: request.param == "AMX")
+    return request.param
 
 
 def bfloat16(array):
@@ -45,7 +64,7 @@ def parts(name, count):
 
 @pytest.mark.parametrize("count", [5, 8, 20])
 @pytest.mark.parametrize("name", LAYERS)
-def test_products_of_rounded_operands(name, count):
+def test_products_of_rounded_operands(name, count, registers):
     """Result and gradients are those in float64 of operands rounded to bfloat16."""
     (x, weight, bias), gradient, layer, kind = parts(name, count)
     states = [Tensor(a, requires_grad=True) for a in (weight, bias)]
@@ -71,7 +90,7 @@ def test_products_of_rounded_operands(name, count):
         assert np.abs(found - expected).max() < 4e-6 * np.abs(expected).max()
     axes = (0, *range(2, gradient.ndim))
     np.testing.assert_allclose(gb, gradient.sum(axes, dtype=np.float64), rtol=1e-5, atol=1e-5)  # is not rounded
-    assert kind in kinds(compiled)
+    assert (AMX.get(name, kind) if registers == "AMX" else kind) in kinds(compiled)
 
 
 @pytest.mark.parametrize("count", [1, 3, 20])

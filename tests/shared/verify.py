@@ -4,7 +4,7 @@ import numpy as np
 
 from minicnn.compile.graph import Block, Region
 
-DERIVED = {"added", "adjoint", "framed", "groups", "inputs", "size", "sweeps", "weight_shape", "window"}
+DERIVED = {"added", "adjoint", "framed", "groups", "high", "inputs", "phase", "size", "sweeps", "weight_shape", "window"}
 """What the encoder makes operands of."""
 
 

@@ -22,14 +22,14 @@ LANES = 8
 """Images in a block of the batch-interleaved layout: one 256-bit vector of float32."""
 
 
-def _has(feature: str) -> bool:
+def has_feature(feature: str) -> bool:
     """Whether the processor that Numba compiles for has a feature, by LLVM's name."""
     if numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None:
         return bool(llvm.get_host_cpu_features().get(feature, False))
     return f"+{feature}" in (numba.config.CPU_FEATURES or "").split(",")
 
 
-HAS_BFLOAT16 = _has("avx512bf16") and _has("avx512vl")
+HAS_BFLOAT16 = has_feature("avx512bf16") and has_feature("avx512vl")
 
 
 def require_bfloat16() -> None:

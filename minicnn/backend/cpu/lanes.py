@@ -96,6 +96,21 @@ def paired(typing, low, high):
 
 
 @intrinsic
+def narrow(typing, low, high):
+    """Both rounded to bfloat16, one after the other in half the bytes."""
+
+    def codegen(context, builder, signature, arguments):
+        halves = ir.VectorType(ir.IntType(16), LANES)
+        rounded = (_bfloat16(builder, argument) for argument in arguments)
+        upper = (builder.lshr(bits, ir.Constant(bits.type, [16] * LANES)) for bits in rounded)
+        below, above = (builder.trunc(bits, halves) for bits in upper)
+        order = ir.Constant(ir.VectorType(ir.IntType(32), 2 * LANES), list(range(2 * LANES)))
+        return builder.bitcast(builder.shuffle_vector(below, above, order), arguments[0].type)
+
+    return low(low, high), codegen
+
+
+@intrinsic
 def element(typing, memory, at):
     """memory[at], also where ``at`` lies outside of the array: Python's negative indices do not count from its end."""
 

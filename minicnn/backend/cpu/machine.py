@@ -32,6 +32,7 @@ from minicnn.backend.cpu import (  # which declare the instructions
     winograd,
     winograd_rows,
 )
+from minicnn.backend.cpu.amx import REGISTER, SIDE, STEPS, has_amx
 from minicnn.backend.cpu.elementwise import sgd_step_flat
 from minicnn.backend.cpu.geometry import (
     ONE,
@@ -56,12 +57,13 @@ from minicnn.backend.cpu.winograd_rows import POINTS as ROW_POINTS
 
 _PLAIN = tuple(INSTRUCTIONS)
 if HAS_BFLOAT16:
-    from minicnn.backend.cpu import pairs  # noqa: F401  # which declares some more
+    from minicnn.backend.cpu import pairs, registers  # noqa: F401  # which declare some more
 
 __all__ = [
     "CHANNEL_TILES", "DEPTHWISE", "FILTERS", "FILTER_WORK", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "POINTS_APART",
-    "ROW_OUTPUTS", "ROW_POINTS", "TILES", "WIDTH", "Context", "Window", "after", "blocks", "channels",
-    "disassembled", "filter_gradient", "filter_operands", "filter_points", "filters", "is_depthwise", "pack",
+    "REGISTER", "ROW_OUTPUTS", "ROW_POINTS", "SIDE", "STEPS", "TILES", "WIDTH", "Context", "Window", "after",
+    "amx_gathered", "amx_weight", "blocks", "channels", "disassembled", "filter_gradient", "filter_operands",
+    "filter_points", "filters", "has_amx", "is_depthwise", "pack",
     "packed_size", "pointwise", "reach", "require_bfloat16", "row", "runs", "sgd_steps", "steps", "sums", "sweeps",
     "tile_for", "tile_for_matrix", "tiles_for_channels", "up",
 ]  # fmt: skip
@@ -157,7 +159,8 @@ def filter_points(matrix, weight, out, adjoint):
     """
     operands = filter_operands(matrix, weight.shape, adjoint)
     operands |= {"plane": out[0].size, "matrix": matrix, "weight": weight, "y": out}
-    return _rows_of(filter_points.__name__, operands, {"weight": operands["row"], "y": operands["columns"]})
+    operands["at_once"] = ROWS
+    return _rows_of(filter_points.__name__, ROWS, operands, {"weight": operands["row"], "y": operands["columns"]})
 
 
 def filter_operands(matrix, shape, adjoint, rounded=False):
@@ -181,22 +184,51 @@ def filter_gradient(matrix, sums, outputs, out):
     parts, points, rows, columns = sums.shape
     operands = {
         "parts": parts, "part": points * rows * columns, "plane": rows * columns, "columns": columns, "rows": outputs,
-        "matrix": matrix, "points": points, "taps": matrix.shape[1], "sums": sums, "y": out,
+        "matrix": matrix, "points": points, "taps": matrix.shape[1], "sums": sums, "y": out, "at_once": ROWS,
     }  # fmt: skip
-    return _rows_of(filter_gradient.__name__, operands, {"sums": columns, "y": columns * matrix.shape[1]})
+    return _rows_of(filter_gradient.__name__, ROWS, operands, {"sums": columns, "y": columns * matrix.shape[1]})
 
 
-def _rows_of(name, operands, distances):
-    """Return a program of one instruction, for some rows of filters at a time; arrays are outside of its memory.
+def amx_weight(weight, out, adjoint):
+    """Return what writes a weight (O, C, taps), contiguous, as :func:`minicnn.backend.cpu.registers.amx_weight`.
+
+    out: contiguous, (rows / SIDE, columns / STEPS, taps, REGISTER), both rounded up; rows and columns of the weight are
+    its first and second axis, or, ``adjoint``, the second and first.
+    """
+    outputs, inputs, taps = weight.shape
+    (rows, row), (columns, column) = (outputs, inputs * taps), (inputs, taps)
+    if adjoint:
+        rows, row, columns, column = columns, column, rows, row
+    operands = {
+        "row": row, "column": column, "columns": columns, "rows": rows, "taps": taps, "weight": weight, "y": out,
+    }  # fmt: skip
+    return _rows_of("amx_weight", SIDE, operands, {"weight": row, "y": out[0].size // SIDE})
+
+
+def amx_gathered(sums, out):
+    """Return what adds up the gradients for a weight (O, C, taps) in parts: out, contiguous.
+
+    sums: contiguous, (parts, O rounded up to SIDE, columns) as :func:`minicnn.backend.cpu.registers.amx_gradient`.
+    """
+    rows, columns, taps = out.shape
+    operands = {
+        "parts": sums.shape[0], "part": sums[0].size, "row": sums.shape[2], "columns": columns, "rows": rows,
+        "taps": taps, "sums": sums, "y": out,
+    }  # fmt: skip
+    return _rows_of("amx_gathered", SIDE, operands, {"sums": sums.shape[2], "y": columns * taps})
+
+
+def _rows_of(name, at_once, operands, distances):
+    """Return a program of one instruction, for ``at_once`` rows of filters; arrays are outside of its memory.
 
     distances: of the operands that move with the rows, how far a row is from the next.
     """
     words = {n: (-(v.ctypes.data // 4) if isinstance(v, np.ndarray) else v,) for n, v in operands.items()}
-    words |= {name: (*words[name], ROWS * distance) for name, distance in distances.items()}
-    program = np.array([row(name, work=(0, -1), at_once=(ROWS,), **words)], dtype=np.int64)
+    words |= {name: (*words[name], at_once * distance) for name, distance in distances.items()}
+    program = np.array([row(name, work=(0, -1), **words)], dtype=np.int64)
     memory = np.zeros(PARTS * filters.WORK, dtype=np.float32)
     context = Context(memory, filters.WORK, np.zeros(1, np.int64), np.zeros(1, np.float32), None, None)
-    run = context.runner(program, up(operands["rows"], ROWS) // ROWS * LANES)
+    run = context.runner(program, up(operands["rows"], at_once) // at_once * LANES)
     return lambda kept=(context, operands): run()
 
 

@@ -13,13 +13,15 @@ from minicnn.backend.cpu.tile import TILES, tile
 @instruction("x:view channels:word size:size -> y:view")
 @helper
 def pair(memory, x, channels, size, y):
-    """y = the ``channels`` of x, rounded to bfloat16, in pairs; the last may be alone. size: of y."""
+    """y = the ``channels`` of x, rounded to bfloat16, in pairs; 0 behind the last. size: of y."""
+    zero = fill(0.0)
     for c in range(size[0]):
         for i in range(size[1]):
             low, w = x.at + 2 * c * x.plane + i * x.row, y.at + c * y.plane + i * y.row
             for j in range(0, size[2] * LANES, LANES):
-                high = load(memory, low + x.plane + j) if 2 * c + 1 < channels else fill(0.0)
-                store(memory, w + j, paired(load(memory, low + j), high))
+                first = load(memory, low + j) if 2 * c < channels else zero
+                second = load(memory, low + x.plane + j) if 2 * c + 1 < channels else zero
+                store(memory, w + j, paired(first, second))
 
 
 @instruction(

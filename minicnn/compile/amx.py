@@ -1,0 +1,136 @@
+"""AMX: products in matrix registers, where operands are rounded to bfloat16: how they are lowered, and encoded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from minicnn.compile.graph import Block, Region
+from minicnn.compile.program import Value
+
+
+def pays(machine: Any, outputs: int, inputs: int) -> bool:
+    """Whether matrix registers are there, and full enough with channels to be faster than vectors of bfloat16."""
+    side, steps = machine.SIDE, machine.STEPS
+    return machine.has_amx() and -(-outputs // side) * -(-inputs // steps) * side <= outputs * inputs / 4
+
+
+def weight_of(low: Any, weight: Value, adjoint: bool) -> Region:
+    """Append what writes a weight (O, C, ...), which is read rounded to bfloat16, in registers; return where it is."""
+    rows, columns = weight.shape[:2][::-1] if adjoint else weight.shape[:2]
+    kernel = weight.shape[2:] or (1, 1)
+    groups, steps = -(-rows // low.machine.SIDE), -(-columns // low.machine.STEPS)
+    region = Region((groups, steps, *kernel, low.machine.REGISTER))
+    # not the rounded weight: an edit in between would have raised while the function was recorded
+    low.add_call("in_registers", "region", source=weight.call.arguments[0], region=region, adjoint=adjoint)
+    return region
+
+
+def weight_gradient(low: Any, value: Value, gy: Block, x: Block, window: Any) -> None:
+    """Append the gradient for a weight from gy and x, which it rounds to bfloat16."""
+    machine = low.machine
+    kernel, stride, padding, dilation = window
+    rows, columns = -(-gy.channels // machine.SIDE), -(-x.channels // machine.SIDE)
+    across = -(-gy.width // _PIXELS)
+    high = (gy.height - 1) * stride[0] + (kernel[0] - 1) * dilation[0] + 1
+    phase = across * _PIXELS + max(v * dilation[1] // stride[1] for v in range(kernel[1]))
+    line = stride[1] * phase * machine.LANES // 2 * machine.SIDE
+    left, right = (
+        _opaque(words, low.layout.lanes)
+        for words in (rows * gy.height * across * machine.REGISTER, columns * high * line)
+    )
+    low.add_instruction("amx_rows", gy=gy, size=gy.size, y=left)
+    low.add_instruction(
+        "amx_columns", x=x, size=x.size, rows=(high, padding[0]), columns=(stride[1], padding[1]), phase=phase, y=right
+    )
+    taps = math.prod(kernel)
+    sums = Region((rows * machine.SIDE, columns * taps * machine.SIDE), low.parts)
+    low.add_instruction(
+        "amx_gradient", gy=left, x=right, size=(rows, gy.height, across), window=window, phase=phase, high=high,
+        partial=sums,
+    )  # fmt: skip
+    low.add_call("from_registers", "region", sums=sums, region=low.new_region(value))
+
+
+_PIXELS = 4
+"""Pixels of a row whose images are the steps of a register."""
+
+
+def _opaque(words: int, lanes: int) -> Block:
+    """Return a block for so many words, whose order only the instructions know that write and read it."""
+    return Block(16, 1, -(-words // (16 * lanes)))
+
+
+def _products(
+    encoder: Any, x: Block, y: Block, weight: Region, bias: Region | None, sweeps: Any, adjoint: bool, floor: float
+) -> Iterator[dict[str, Any]]:
+    """One instruction for each group of pixels that see the same taps: pairs of pixels where two follow each other."""
+    places, lanes, offsets, register = encoder.allocation, encoder.lanes, encoder.offsets, encoder.machine.REGISTER
+    _, groups, _, kernel_width, _ = weight.shape
+    taps = math.prod(weight.shape[2:4])
+    _, _, plane, row = places.view(x)
+    half = encoder.machine.STEPS // 2  # planes of a register
+    for down, right in product(*sweeps):
+        starts, results = [], []
+        for (to, start), (first, one, other) in product(zip(down.places, down.starts, strict=True), _pairs(right)):
+            starts.append(start * row + first * lanes)
+            results += [to * places.row(y) + j * lanes if j is not None else -1 for j in (one, other)]
+        seen = [(u * kernel_width + v, i * row + j * lanes) for u, i in down.taps for v, j in right.taps]
+        factors, distances = np.array(seen).reshape(-1, 2).T
+        number = np.arange(groups)[:, None]
+        steps = (number * taps + factors) * register, number * half * plane + distances
+        yield {
+            "weight": (encoder.inside(weight, 0), 0), "weight_row": groups * taps * register, "x": x, "x_plane": plane,
+            "x_columns": offsets(starts, 2), "y_columns": offsets(results),
+            "weight_steps": offsets(steps[0]) if seen else 0, "x_steps": offsets(steps[1]) if seen else 0,
+            "steps": steps[0].size, "columns": len(starts), "rows": y.channels, "bias": bias, "floor": floor,
+            "work": encoder.work, "y": y, "y_row": places.plane(y),
+        }  # fmt: skip
+
+
+def _pairs(sweep: Any) -> Iterator[tuple[int, int, int | None]]:
+    """Yield where pairs of places begin in the source, and both; or one, where the next begins elsewhere."""
+    i = 0
+    while i < len(sweep.places):
+        follows = i + 1 < len(sweep.places) and sweep.starts[i + 1] == sweep.starts[i] + 1
+        yield sweep.starts[i], sweep.places[i], sweep.places[i + 1] if follows else None
+        i += 1 + follows
+
+
+def _gradient(
+    encoder: Any, gy: Block, x: Block, size: tuple[int, int, int], window: Any, phase: int, high: int, partial: Region
+) -> Iterator[dict[str, Any]]:
+    kernel, stride, _, dilation = window
+    machine, offsets = encoder.machine, encoder.offsets
+    rows, height, across = size
+    pixel = encoder.lanes // 2 * machine.SIDE
+    line = stride[1] * phase * pixel
+    columns = partial.shape[1] // machine.SIDE // math.prod(kernel)
+    taps = [
+        u * dilation[0] * line + (v * dilation[1] % stride[1] * phase + v * dilation[1] // stride[1]) * pixel
+        for u in range(kernel[0]) for v in range(kernel[1])
+    ]  # fmt: skip
+    pixels = np.add.outer(np.arange(height) * stride[0] * line, np.arange(across) * _PIXELS * pixel)
+    yield {
+        "gy": gy, "gy_row": height * across * machine.REGISTER, "x": x,
+        "x_columns": offsets(np.add.outer(np.arange(columns) * high * line, taps), 2),
+        "gy_steps": offsets(np.arange(height * across) * machine.REGISTER), "x_steps": offsets(pixels),
+        "steps": height * across, "columns": partial.shape[1] // machine.SIDE, "groups": rows,
+        "row": partial.shape[1], "partial": partial,
+    }  # fmt: skip
+
+
+def _columns(encoder: Any, **operands: Any) -> Iterator[dict[str, Any]]:
+    yield operands | {"work": encoder.work}
+
+
+EXPANDED: dict[str, Callable[..., Any]] = {
+    "amx_columns": _columns,
+    "amx_gradient": _gradient,
+    "amx_products": _products,
+}
+"""Nodes whose operands follow from places: what gives them."""
