@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from minicnn.compile import amx
 from minicnn.compile.graph import Block, Graph, Node, Region, Thing, halos
 from minicnn.compile.planes import rows_of_tiles
 from minicnn.compile.schedule import Schedule
 
-_WHOLE = ("matrices", "wide_products")
+_WHOLE = ("amx_sums", "matrices", "wide_products")
 """Products that are made for all blocks at once, by any number of threads, and use their scratch."""
 
 
@@ -196,7 +197,9 @@ def _works(phases: Schedule, machine: Any) -> Iterable[int]:
     lanes = machine.LANES
     for nodes in phases:
         for node in nodes:
-            if node.kind.startswith("amx"):
+            if node.kind == "amx_sums":
+                yield amx.work(machine, node.operands["region"])
+            elif node.kind.startswith("amx"):
                 yield 4 * machine.REGISTER
             elif node.kind == "channel_winograd":
                 x, y, edge = node.operands["x"], node.operands["y"], node.operands["edge"]

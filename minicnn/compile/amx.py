@@ -47,15 +47,19 @@ def weight_gradient(low: Any, value: Value, gy: Block, x: Block, window: Any) ->
     low.add_instruction(
         "amx_columns", x=x, size=x.size, rows=(high, padding[0]), columns=(stride[1], padding[1]), phase=phase, y=right
     )
-    taps = math.prod(kernel)
-    sums = Region((rows * machine.SIDE, columns * taps * machine.SIDE), low.parts)
-    low.add_instruction(
-        "amx_gradient", gy=left, x=right, size=(rows, gy.height, across), window=window, phase=phase, high=high,
-        partial=sums,
-    )  # fmt: skip
-    low.add_call("from_registers", "region", sums=sums, region=low.new_region(value))
+    geometry = {"size": (rows, gy.height, across), "window": window, "phase": phase, "high": high}
+    if gy.channels * x.channels > _IN_CACHE and low.count > 1:
+        low.add_call("amx_sums", "region", gy=left, x=right, **geometry, region=low.new_region(value))
+    else:
+        sums = Region((rows * machine.SIDE, columns * math.prod(kernel) * machine.SIDE), low.parts)
+        low.add_instruction("amx_gradient", gy=left, x=right, **geometry, partial=sums)
+        low.add_call("from_registers", "region", sums=sums, region=low.new_region(value))
 
 
+_IN_CACHE = 128 * 128
+"""Filters up to which the sums of their gradient are kept part by part."""
+_FIRST_CACHE = 10_000
+"""Words of a weight that stay in a core's first cache, with room for the pixels that they are multiplied with."""
 _PIXELS = 4
 """Pixels of a row whose images are the steps of a register."""
 
@@ -74,6 +78,10 @@ def _products(
     taps = math.prod(weight.shape[2:4])
     _, _, plane, row = places.view(x)
     half = encoder.machine.STEPS // 2  # planes of a register
+    whole = bias is None and floor == -math.inf and y.channels % encoder.machine.SIDE == 0
+    row_size = groups * taps * register
+    # two rows of registers that stay in the first cache; or a weight that is in no cache, and is read once
+    by_rows = 2 * row_size <= _FIRST_CACHE or weight.size > x.channels * plane
     for down, right in product(*sweeps):
         starts, results = [], []
         for (to, start), (first, one, other) in product(zip(down.places, down.starts, strict=True), _pairs(right)):
@@ -82,13 +90,14 @@ def _products(
         seen = [(u * kernel_width + v, i * row + j * lanes) for u, i in down.taps for v, j in right.taps]
         factors, distances = np.array(seen).reshape(-1, 2).T
         number = np.arange(groups)[:, None]
+        direct = whole and all(j == i + lanes for i, j in zip(results[::2], results[1::2], strict=True))
         steps = (number * taps + factors) * register, number * half * plane + distances
         yield {
-            "weight": (encoder.inside(weight, 0), 0), "weight_row": groups * taps * register, "x": x, "x_plane": plane,
+            "weight": (encoder.inside(weight, 0), 0), "weight_row": row_size, "x": x, "x_plane": plane,
             "x_columns": offsets(starts, 2), "y_columns": offsets(results),
             "weight_steps": offsets(steps[0]) if seen else 0, "x_steps": offsets(steps[1]) if seen else 0,
             "steps": steps[0].size, "columns": len(starts), "rows": y.channels, "bias": bias, "floor": floor,
-            "work": encoder.work, "y": y, "y_row": places.plane(y),
+            "direct": int(direct), "by_rows": int(by_rows), "work": encoder.work, "y": y, "y_row": places.plane(y),
         }  # fmt: skip
 
 
@@ -101,26 +110,64 @@ def _pairs(sweep: Any) -> Iterator[tuple[int, int, int | None]]:
         i += 1 + follows
 
 
-def _gradient(
-    encoder: Any, gy: Block, x: Block, size: tuple[int, int, int], window: Any, phase: int, high: int, partial: Region
-) -> Iterator[dict[str, Any]]:
+def _gradient(encoder: Any, partial: Region, **operands: Any) -> Iterator[dict[str, Any]]:
+    yield _of_gradient(encoder, partial.shape[1], 1, **operands) | {"partial": partial}
+
+
+def _matrix(encoder: Any, region: Region, **operands: Any) -> tuple[list[tuple[str, dict[str, Any]]], int]:
+    """The gradient of a weight for all blocks at once: two registers of rows at a time, whose sums are scratch."""
+    machine = encoder.machine
+    outputs, inputs, *kernel = region.shape
+    taps, columns = math.prod(kernel), -(-inputs // machine.SIDE)
+    row, made = columns * taps * machine.SIDE, (encoder.made, -1)
+    rows = _of_gradient(encoder, row, encoder.graph.count, **operands)
+    places = encoder.allocation.places
+    rows |= {
+        "gy": (places[rows["gy"]].at, _AT_ONCE * rows["gy_row"]), "x": (places[rows["x"]].at, 0), "y": made,
+        "at_once": _AT_ONCE,
+    }  # fmt: skip
+    at_once = _AT_ONCE * machine.SIDE
+    gathered = {
+        "sums": made, "parts": 1, "part": 0, "row": row, "columns": inputs, "rows": outputs, "at_once": at_once,
+        "taps": taps, "work": encoder.work, "y": (places[region].at, at_once * inputs * taps),
+    }  # fmt: skip
+    return [("amx_matrix", rows), ("amx_gathered", gathered)], -(-outputs // at_once)
+
+
+_AT_ONCE = 2
+"""Registers of rows of a gradient that a thread makes at a time."""
+
+
+def work(machine: Any, region: Region) -> int:
+    """Return the scratch that the gradient for all blocks needs."""
+    _, inputs, *kernel = region.shape
+    return machine.FILTER_WORK + _AT_ONCE * machine.SIDE * machine.up(inputs, machine.SIDE) * math.prod(kernel)
+
+
+def _of_gradient(
+    encoder: Any, row: int, blocks: int, gy: Block, x: Block, size: tuple[int, int, int], window: Any, phase: int,
+    high: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Operands of a gradient whose rows of sums are ``row`` words long, over so many ``blocks`` of images."""
     kernel, stride, _, dilation = window
     machine, offsets = encoder.machine, encoder.offsets
     rows, height, across = size
     pixel = encoder.lanes // 2 * machine.SIDE
     line = stride[1] * phase * pixel
-    columns = partial.shape[1] // machine.SIDE // math.prod(kernel)
+    columns = row // machine.SIDE // math.prod(kernel)
     taps = [
         u * dilation[0] * line + (v * dilation[1] % stride[1] * phase + v * dilation[1] // stride[1]) * pixel
         for u in range(kernel[0]) for v in range(kernel[1])
     ]  # fmt: skip
     pixels = np.add.outer(np.arange(height) * stride[0] * line, np.arange(across) * _PIXELS * pixel)
-    yield {
+    numbers = np.arange(blocks)[:, None] * machine.LANES
+    gy_size, x_size = (math.prod(block.size) for block in (gy, x))
+    return {
         "gy": gy, "gy_row": height * across * machine.REGISTER, "x": x,
         "x_columns": offsets(np.add.outer(np.arange(columns) * high * line, taps), 2),
-        "gy_steps": offsets(np.arange(height * across) * machine.REGISTER), "x_steps": offsets(pixels),
-        "steps": height * across, "columns": partial.shape[1] // machine.SIDE, "groups": rows,
-        "row": partial.shape[1], "partial": partial,
+        "gy_steps": offsets(numbers * gy_size + np.arange(height * across) * machine.REGISTER),
+        "x_steps": offsets(numbers * x_size + pixels.ravel()), "steps": blocks * height * across,
+        "columns": row // machine.SIDE, "groups": rows, "row": row,
     }  # fmt: skip
 
 
@@ -134,3 +181,5 @@ EXPANDED: dict[str, Callable[..., Any]] = {
     "amx_products": _products,
 }
 """Nodes whose operands follow from places: what gives them."""
+PRODUCTS = {"amx_sums": _matrix}
+"""Nodes that are programs of their own."""

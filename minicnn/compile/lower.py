@@ -41,6 +41,11 @@ def is_weight(value: Value) -> bool:
     return call is None or (call.kernel == "bfloat16" and call.arguments[0].call is None)
 
 
+def _reach(sweeps: Any, length: int) -> int:
+    """How far outside of an axis of this length is seen."""
+    return max(0, *(max(-s.reach[0], s.reach[1] - length + 1) for s in sweeps))
+
+
 def _one_column(window: Any) -> Any:
     """The window that is left of one where a transform takes the columns."""
     return tuple((n, one) for (n, _), one in zip(window, (1, 1, 0, 1), strict=True))
@@ -83,7 +88,9 @@ class Lowering:
         self.labels = next((v for v in program.inputs if v.array.dtype == np.int64 and v.shape == (self.batch,)), None)
         self._copies: dict[Value, Region] = {}
         self._narrow: dict[Value, Block] = {}  # by what was rounded, the result
-        self._pairs: dict[tuple[Value, int], Block] = {}  # of what was rounded, to a multiple of channels: two in each element
+        self._pairs: dict[
+            tuple[Value, int], Block
+        ] = {}  # of what was rounded, to a multiple of channels: two in each element
         self._filters: dict[Value, Region] = {}  # those transformed for the rows
         self._transforms: dict[tuple[Any, ...], Block] = {}  # by kind, value and padding, which settle the width
         self._results_of_calls: set[Value] = set()
@@ -210,7 +217,7 @@ class Lowering:
         if is_rounded and amx.pays(self.machine, y.channels, size.channels):
             w = amx.weight_of(self, weight, adjoint)
             source = self._paired(x, self.machine.STEPS)
-            self._tiles(source, y, w, offset, window, adjoint, rows_first=True, kind="amx_products")
+            self._tiles(source, y, w, offset, window, adjoint, rows_first=True, kind="amx_products", framed=True)
             return
         is_winograd = window is not None and self.is_winograd(window, size, y)
         is_of_rows = window is not None and self.is_of_rows(window, (size if adjoint else y).width)
@@ -252,22 +259,23 @@ class Lowering:
 
     def _tiles(
         self, x: Block, y: Block, weight: Region, bias: Region | None, window: Any, adjoint: bool,
-        rows_first: bool = False, kind: str = "products",
+        rows_first: bool = False, kind: str = "products", framed: bool = False,
     ) -> None:  # fmt: skip
         """Append products by tiles: rows and columns of y by what they see of x.
 
-        rows_first: whether the first axis of the weight is that of y, also in the adjoint.
+        rows_first: whether the first axis of the weight is that of y, also in the adjoint; framed: whether zeros above
+        and below the picture are read too, and not only those beside it.
         """
         if window is None:
-            rows, columns, reach = (self.machine.ONE,), (self.machine.ONE,), 0
+            rows, columns, halo = (self.machine.ONE,), (self.machine.ONE,), (0, 0)
         else:
             vertical, horizontal = zip(*window, strict=True)
-            rows = self.machine.sweeps(*vertical, x.height, y.height, adjoint, halo=False)
+            rows = self.machine.sweeps(*vertical, x.height, y.height, adjoint, halo=framed)
             columns = self.machine.sweeps(*horizontal, x.width, y.width, adjoint, halo=True)
-            reach = max(0, *(max(-s.reach[0], s.reach[1] - x.width + 1) for s in columns))
+            halo = _reach(rows, x.height) if framed else 0, _reach(columns, x.width)
         operands: dict[str, Any] = {"x": x, "y": y, "weight": weight, "bias": bias, "sweeps": (rows, columns)}
         operands["adjoint"] = adjoint and not rows_first
-        self.add_instruction(kind, halos={"x": (0, reach)}, floor=-np.inf, **operands)
+        self.add_instruction(kind, halos={"x": halo}, floor=-np.inf, **operands)
 
     def _paired(self, value: Value, multiple: int = 2) -> Block:
         """Return what was rounded to bfloat16 with two channels in each element, up to a ``multiple`` of channels."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.compile import amx
 from minicnn.compile.graph import Region
 from minicnn.compile.planes import Operands
 from minicnn.compile.program import Value
@@ -109,6 +110,7 @@ def _matrix(encoder: Any, gy: Region, x: Region, region: Region) -> Instructions
 
 
 PRODUCTS: dict[str, Callable[..., Instructions]] = {
+    **amx.PRODUCTS,
     "matrix": _matrix,
     "matrices": _matrices,
     "wide_products": _wide_products,

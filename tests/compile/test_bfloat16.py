@@ -21,7 +21,12 @@ LAYERS = {  # name: inputs without images, weight, options of the convolution or
     "two strides": ((7, 9, 8), (4, 7, 3, 2), {"stride": (3, 1), "padding": (0, 2)}, "pair_products"),
     "dilated": ((7, 9, 8), (4, 7, 3, 2), {"dilation": (1, 2)}, "pair_products"),
     "strided 1 x 1": ((20, 9, 9), (33, 20, 1, 1), {"stride": 2}, "pair_products"),
-    "strided, dilated": ((17, 11, 13), (40, 17, 3, 3), {"stride": 2, "padding": 2, "dilation": (3, 3)}, "pair_products"),
+    "strided, dilated": (
+        (17, 11, 13),
+        (40, 17, 3, 3),
+        {"stride": 2, "padding": 2, "dilation": (3, 3)},
+        "pair_products",
+    ),
     "by threes": ((17, 11, 13), (40, 17, 3, 5), {"stride": 3, "padding": (1, 2), "dilation": (1, 2)}, "pair_products"),
     "no picture seen": ((16, 2, 2), (16, 16, 1, 1), {"stride": 3, "padding": 3}, "pair_products"),
     "wide": ((130, 4, 4), (150, 130, 3, 3), {"stride": 2, "padding": 1}, "pair_products"),

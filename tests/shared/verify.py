@@ -4,7 +4,19 @@ import numpy as np
 
 from minicnn.compile.graph import Block, Region
 
-DERIVED = {"added", "adjoint", "framed", "groups", "high", "inputs", "phase", "size", "sweeps", "weight_shape", "window"}
+DERIVED = {
+    "added",
+    "adjoint",
+    "framed",
+    "groups",
+    "high",
+    "inputs",
+    "phase",
+    "size",
+    "sweeps",
+    "weight_shape",
+    "window",
+}
 """What the encoder makes operands of."""
 
 
@@ -62,7 +74,7 @@ def code(code):
         assert len(step.rows) == len(step.nodes) and step.rows.dtype == np.int64
         for row, node in zip(step.rows, step.nodes, strict=True):
             name, declared = next((n, d) for n, d in code.machine.INSTRUCTIONS.items() if d.code == row[0])
-            assert name in (node.kind, "frame") or node.kind in ("matrix", "matrices", "wide_products")
+            assert name in (node.kind, "frame") or node.kind in ("amx_sums", "matrix", "matrices", "wide_products")
             for operand, words in declared.words(row):
                 if declared.operands[operand] in ("view", "place"):
                     outside = operand == "weight"  # a constant

@@ -213,7 +213,7 @@ def amx_gathered(sums, out):
     rows, columns, taps = out.shape
     operands = {
         "parts": sums.shape[0], "part": sums[0].size, "row": sums.shape[2], "columns": columns, "rows": rows,
-        "taps": taps, "sums": sums, "y": out,
+        "taps": taps, "sums": sums, "y": out, "at_once": SIDE,
     }  # fmt: skip
     return _rows_of("amx_gathered", SIDE, operands, {"sums": sums.shape[2], "y": columns * taps})
 

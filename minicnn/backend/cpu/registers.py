@@ -13,37 +13,52 @@ from minicnn.backend.cpu.lanes import element, fill, load, maximum, narrow, pair
 
 @instruction(
     "weight:place weight_row:word x:place x_plane:word x_columns:word y_columns:word weight_steps:word x_steps:word "
-    "steps:word columns:word rows:word bias:region floor:number work:place y_row:word -> y:place"
+    "steps:word columns:word rows:word bias:region floor:number direct:word by_rows:word work:place y_row:word "
+    "-> y:place"
 )
 @helper
 def amx_products(
     memory, table, weight, weight_row, x, x_plane, x_columns, y_columns, weight_steps, x_steps, steps, columns, rows,
-    bias, floor, work, y, y_row,
+    bias, floor, direct, by_rows, work, y, y_row,
 ):  # fmt: skip
     """y = max(weight x + bias, floor): ``rows`` x pairs of pixels, of which there are ``columns``.
 
     weight_row: from 16 rows to the next; x_plane: from a pair of channels to the next; y_columns: where the two pixels
-    of each pair are in y, -1 for none; work: room for four registers.
+    of each pair are in y, -1 for none; direct: whether sums are results, and both pixels of each pair follow each other
+    in y; by_rows: whether all pairs are taken for two registers of rows before the next; work: room for four registers.
     """
-    least, groups = fill(floor), (rows + SIDE - 1) // SIDE
+    groups = (rows + SIDE - 1) // SIDE
+    down, right = (groups + 1) // 2, (columns + 1) // 2
     begin()
-    for j in range(0, columns, 2):
-        wide = min(2, columns - j)
-        for i in range(0, groups, 2):
-            high = min(2, groups - i)
-            matrix_products(
-                memory, table, high, wide, False, work, 2 * REGISTER, REGISTER, SIDE, weight + i * weight_row,
-                weight_row, weight_steps, x, x_plane, x_columns + j, x_steps, steps,
-            )  # fmt: skip
-            for r in range(min(high * SIDE, rows - i * SIDE)):
-                o = i * SIDE + r
-                offset, source = fill(element(memory, bias + o)), work + r // SIDE * 2 * REGISTER + r % SIDE * SIDE
-                for c in range(2 * wide):
-                    place = table[y_columns + 2 * j + c]
-                    if place >= 0:
-                        value = load(memory, source + c // 2 * REGISTER + c % 2 * LANES)
-                        store(memory, y + o * y_row + place, maximum(value + offset, least))
+    for number in range(down * right):
+        i = 2 * (number // right if by_rows else number % down)
+        j = 2 * (number % right if by_rows else number // down)
+        high, wide = min(2, groups - i), min(2, columns - j)
+        out, out_i, out_j, out_row = work, 2 * REGISTER, REGISTER, SIDE
+        if direct:
+            out, out_row = y + i * SIDE * y_row + table[y_columns + 2 * j], y_row
+            out_i, out_j = SIDE * y_row, table[y_columns + 2 * (j + wide - 1)] - table[y_columns + 2 * j]
+        matrix_products(
+            memory, table, high, wide, False, out, out_i, out_j, out_row, weight + i * weight_row, weight_row,
+            weight_steps, x, x_plane, x_columns + j, x_steps, steps,
+        )  # fmt: skip
+        if not direct:
+            _finish(memory, table, work, y, y_row, y_columns + 2 * j, 2 * wide, bias, floor, i * SIDE, rows)
     end()
+
+
+@helper
+def _finish(memory, table, work, y, y_row, y_columns, columns, bias, floor, first, rows):
+    """Write the results of two registers of rows, from row ``first`` on, for ``columns`` pixels."""
+    least = fill(floor)
+    for r in range(min(2 * SIDE, rows - first)):
+        offset = fill(element(memory, bias + first + r))
+        source = work + r // SIDE * 2 * REGISTER + r % SIDE * SIDE
+        for c in range(columns):
+            place = table[y_columns + c]
+            if place >= 0:
+                value = load(memory, source + c // 2 * REGISTER + c % 2 * LANES)
+                store(memory, y + (first + r) * y_row + place, maximum(value + offset, least))
 
 
 @helper
@@ -142,21 +157,43 @@ def amx_gradient(
     memory, table, gy, gy_row, x, x_columns, gy_steps, x_steps, steps, columns, groups, partial, row, accumulate
 ):
     """partial = gy x^T for ``groups`` of SIDE rows and ``columns`` of SIDE channels at a tap each, all side by side."""
+    _gradient(
+        memory, table, gy, gy_row, x, x_columns, gy_steps, x_steps, steps, columns, groups, partial, row, accumulate
+    )
+
+
+@instruction(
+    "gy:place gy_row:word x:place x_columns:word gy_steps:word x_steps:word steps:word columns:word groups:word "
+    "at_once:word row:word -> y:place"
+)
+@helper
+def amx_matrix(
+    memory, table, block, gy, gy_row, x, x_columns, gy_steps, x_steps, steps, columns, groups, at_once, y, row
+):
+    """The same for all blocks of images at once, and ``at_once`` of the ``groups``."""
+    high = min(at_once, groups - block * at_once)
+    _gradient(memory, table, gy, gy_row, x, x_columns, gy_steps, x_steps, steps, columns, high, y, row, False)
+
+
+@helper
+def _gradient(memory, table, gy, gy_row, x, x_columns, gy_steps, x_steps, steps, columns, groups, out, row, is_added):
     begin()
     for j in range(0, columns, 2):
         for i in range(0, groups, 2):
             matrix_products(
-                memory, table, min(2, groups - i), min(2, columns - j), accumulate, partial + i * SIDE * row + j * SIDE,
+                memory, table, min(2, groups - i), min(2, columns - j), is_added, out + i * SIDE * row + j * SIDE,
                 SIDE * row, SIDE, row, gy + i * gy_row, gy_row, gy_steps, x, SIDE, x_columns + j, x_steps, steps,
             )  # fmt: skip
     end()
 
 
-@instruction("sums:place parts:word part:word row:word columns:word rows:word taps:word work:place -> y:place")
+@instruction(
+    "sums:place parts:word part:word row:word columns:word rows:word at_once:word taps:word work:place -> y:place"
+)
 @helper
-def amx_gathered(memory, block, sums, parts, part, row, columns, rows, taps, work, y):
-    """y = the sum over ``parts`` of SIDE rows of :func:`amx_gradient`, as filters: columns, and of each its taps."""
-    for i in range(min(SIDE, rows - block * SIDE)):
+def amx_gathered(memory, block, sums, parts, part, row, columns, rows, at_once, taps, work, y):
+    """y = the sum over ``parts`` of what those made, as filters of ``at_once`` rows: columns, and of each its taps."""
+    for i in range(min(at_once, rows - block * at_once)):
         for c in range(0, columns, LANES):
             for t in range(taps):
                 at = sums + i * row + (c // SIDE * taps + t) * SIDE + c % SIDE
