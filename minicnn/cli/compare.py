@@ -47,8 +47,8 @@ _METRICS = _MAYBE | {"test": Maybe(_TEST)}
 _CONFIG = {"recipe": Maybe(str), "config": Maybe({"model": Maybe(str)})}
 _LOSS = Number(-1e30, 1e30)
 _HISTORY = {
-    "validation_accuracy": [_SHARE],
-    "validation_loss": [_LOSS],
+    "validation_accuracy": Maybe([_SHARE]),
+    "validation_loss": Maybe([_LOSS]),
     "train_accuracy": Maybe([_SHARE]),
     "train_loss": Maybe([_LOSS]),
     "learning_rate": Maybe([Number(most=1e30)]),

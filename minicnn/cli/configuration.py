@@ -118,6 +118,8 @@ def _parsed(given: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in given.items() if value is not None and value != []}
     if "milestones" in given:
         given["milestones"] = _whole_numbers("milestones", given["milestones"])
+    if "knots" in given:
+        given["knots"] = _knots(given["knots"])
     if "model_options" in given:
         given["model_options"] = dict(map(_named_value, given["model_options"]))
     return given
@@ -127,6 +129,13 @@ def _whole_numbers(name: str, words: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\d+(,\d+)*", words):
         raise UsageError(f"{name}: expected whole numbers as 30,45, received {words!r}")
     return tuple(int(word) for word in words.split(","))
+
+
+def _knots(words: str) -> tuple[tuple[float, ...], ...]:
+    number = r"\d+(?:\.\d*)?|\.\d+"
+    if not re.fullmatch(rf"({number}):({number})(,({number}):({number}))*", words):
+        raise UsageError(f"knots: expected pairs of numbers as 0:0.2,0.25:1,1:0, received {words!r}")
+    return tuple(tuple(map(float, pair.split(":"))) for pair in words.split(","))
 
 
 def _named_value(words: str) -> tuple[str, Any]:

@@ -29,7 +29,7 @@ def evaluate(
     skip_damaged: options.SkipDamaged = False,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 500,
-    tta: options.Tta = False,
+    tta: options.Tta = None,
     backend: options.BackendName = "auto",
     threads: options.Threads = 0,
     precision: options.Precision = "float32",
@@ -51,17 +51,21 @@ def evaluate(
         )
     _check_identity(splits, split, named=bool(dataset), metadata=trained.metadata)
     part = getattr(splits, split)
+    if part is None:
+        raise options.UsageError("--split validation: the weights were trained without validation images")
     loader = data.Loader(part, batch_size, mean=trained.mean, std=trained.std, backend=chosen)
     folder = nullcontext() if out is None else held(out)
     with folder, options.naming_memory(chosen, batch_size), within(precision):
-        report = test_reports(out, trained.model, loader, tta)
+        report = test_reports(out, trained.model, loader, *trained.views(tta))
         if out is not None:
             write_json(out / METRICS, report | {"compute_precision": precision})
     if as_json:
         print(json.dumps(report, allow_nan=False))
     else:
         print(f"data: {shown(splits.note)}")
-        _print(report, f"{weights} on {splits.name}, {split}: {report['accuracy']:.2%} of {report['images']:,} images")
+        plain = f" ({report['plain_accuracy']:.2%} by one view)" if "plain_accuracy" in report else ""
+        title = f"{weights} on {splits.name}, {split}: {report['accuracy']:.2%}{plain} of {report['images']:,} images"
+        _print(report, title)
     return 0
 
 

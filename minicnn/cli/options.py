@@ -25,7 +25,14 @@ Paths = Annotated[list[Path] | None, typer.Argument(metavar="PATH...", help="Pic
 Images = Annotated[list[Path] | None, typer.Option("-image", "--image", help="The same, by option.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the results (default: a new one in runs/).")]
 Weights = Annotated[str, typer.Option("--weights", help="A .safetensors or .h5 file, or the name of shipped weights.")]
-Tta = Annotated[bool, typer.Option("--tta", help="Answer with the mean for a picture and its mirror image.")]
+Tta = Annotated[
+    bool | None,
+    typer.Option(
+        "--tta/--no-tta",
+        help="Answer with the mean for a picture and its mirror image, or for one view (default: as the weights say).",
+        show_default=False,
+    ),
+]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads (0: all). Results do not depend on it.")]
 Precision = Annotated[
     str,

@@ -28,7 +28,7 @@ def predict(
     weights: options.Weights = "lenet-cifar10",
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
-    tta: options.Tta = False,
+    tta: options.Tta = None,
     backend: options.BackendName = "auto",
     threads: options.Threads = 0,
     precision: options.Precision = "float32",
@@ -56,7 +56,7 @@ def predict(
     for start in range(0, len(readable), _BATCH):
         batch = pictures[start : start + _BATCH]
         with options.naming_memory(chosen, len(batch)), within(precision):
-            rows = probabilities_of(trained.model, trained.normalize(np.stack(batch), chosen), tta)
+            rows = probabilities_of(trained.model, trained.normalize(np.stack(batch), chosen), *trained.views(tta))
         for answer, row in zip(readable[start:], rows, strict=False):
             if not np.isfinite(row).all():
                 answer["error"] = f"the answer to {answer['path']!r} is not finite; train {weights} anew"

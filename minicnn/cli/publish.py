@@ -11,14 +11,19 @@ import typer
 from minicnn import backend, data
 from minicnn.cli.folders import METRICS, WEIGHTS, held_for
 from minicnn.cli.options import Debug, UsageError
-from minicnn.expected import Number, check
+from minicnn.expected import Maybe, Number, check
 from minicnn.training import checkpoint, pretrained
 from minicnn.training.stored import read_json, write_json
 
 _SHARE, _COUNT = Number(most=1), Number(1, 10**13, whole=True)
 _METRICS = {
-    **{"parameters": _COUNT, "best_epoch": _COUNT, "validation_accuracy": _SHARE, "train_seconds": Number()},
-    "test": {"images": _COUNT, "accuracy": _SHARE, "macro": dict.fromkeys(("precision", "recall", "f1"), _SHARE)},
+    **{"parameters": _COUNT, "best_epoch": _COUNT, "validation_accuracy": Maybe(_SHARE), "train_seconds": Number()},
+    "test": {
+        "images": _COUNT,
+        "accuracy": _SHARE,
+        "plain_accuracy": Maybe(_SHARE),
+        "macro": dict.fromkeys(("precision", "recall", "f1"), _SHARE),
+    },
 }
 _CONFIG = {"recipe": str, "config": dict, "versions": dict}
 
@@ -53,11 +58,12 @@ def publish(
         "classes": trained.classes,
         "recipe": config["recipe"],
         "config": config["config"],
-        "chosen_by": "validation accuracy",
+        "chosen_by": "last epoch" if metrics.get("validation_accuracy") is None else "validation accuracy",
         "epoch": metrics["best_epoch"],
-        "validation_accuracy": metrics["validation_accuracy"],
+        "validation_accuracy": metrics.get("validation_accuracy"),
         "test_images": test["images"],
         "test_accuracy": test["accuracy"],
+        "test_accuracy_of_one_view": test.get("plain_accuracy", test["accuracy"]),
         "test_macro": test["macro"],
         "train_seconds": round(metrics["train_seconds"], 1),
         "date": time.strftime("%Y-%m-%d"),

@@ -20,16 +20,23 @@ from minicnn.training.metrics import classification_report
 _EXPLAINED = 12  # pictures under a heat map
 
 
-def test_reports(folder: Path | None, model: Module, loader: Loader, tta: bool = False) -> dict[str, Any]:
+def test_reports(
+    folder: Path | None, model: Module, loader: Loader, tta: bool = False, shift: int = 0
+) -> dict[str, Any]:
     """Evaluate ``model`` and return the figures; with ``folder``, draw its pictures there.
+
+    tta, shift: the views of :func:`minicnn.training.evaluate`; the accuracy for one view is then "plain_accuracy".
 
     These are the confusion matrix, samples, worst mistakes and, of a model with convolutions, the filters of the first,
     what it makes of a picture, and Grad-CAM overlays of right and wrong answers in the first batch of ``loader``.
     """
-    result = evaluate(model, loader, compile(model), tta)
+    forward = compile(model)
+    result = evaluate(model, loader, forward, tta, shift)
     dataset = loader.dataset
     check_finite(result.probabilities)
     report = classification_report(result.labels, result.predictions, dataset.classes, result.probabilities)
+    if tta:
+        report["plain_accuracy"] = evaluate(model, loader, forward).accuracy
     if folder is not None:
         answers = (dataset.images, result.labels, result.predictions, dataset.classes, result.probabilities)
         pictures = {

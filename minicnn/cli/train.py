@@ -191,7 +191,7 @@ def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) ->
     model, loader, history = trainer.averaged, trainer.loader("test"), trainer.history
     model.load_state_dict(best.arrays)
     with precision(trainer.config.precision):
-        report = test_reports(folder, model, loader, trainer.config.tta)
+        report = test_reports(folder, model, loader, trainer.config.tta, trainer.config.tta_shift)
     seconds = sum(row["seconds"] for row in history)
     summary = {
         "recipe": recipe_name,
@@ -207,9 +207,11 @@ def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) ->
         "test": report,
     }
     write_json(folder / METRICS, summary)
+    plain = f", {report['plain_accuracy']:.2%} by one view" if "plain_accuracy" in report else ""
+    chosen = "the last" if trainer.splits.validation is None else f"best of {len(history)} on validation data"
     output.say(
-        f"test: {report['accuracy']:.2%} of {report['images']:,} images right (epoch {summary['best_epoch']}, best of "
-        f"{len(history)} on validation data), macro F1 {report['macro']['f1']:.4f}"
+        f"test: {report['accuracy']:.2%} of {report['images']:,} images right{plain} (epoch {summary['best_epoch']}, "
+        f"{chosen}), macro F1 {report['macro']['f1']:.4f}"
     )
     output.say(f"wrote {folder}")
 

@@ -151,6 +151,6 @@ _RULES = {
     "reshape": _reshape,
     **{
         name: rules.MANY[name]
-        for name in ("relu", "elu", "add", "sum_to", "batch_norm", "bfloat16", "max_pool2d", "avg_pool2d")
+        for name in ("relu", "elu", "gelu", "add", "sum_to", "batch_norm", "bfloat16", "max_pool2d", "avg_pool2d")
     },
 }

@@ -144,6 +144,22 @@ def _elu_grad(low: Lowering, call: Call) -> bool:
     return True
 
 
+def _gelu(low: Lowering, call: Call) -> bool:
+    x, approximate = call.arguments
+    if x not in low.blocks or approximate != "none":
+        return False
+    low.add_instruction("gelu", a=low.blocks[x], y=low.new_block(call.outputs[0]))
+    return True
+
+
+def _gelu_grad(low: Lowering, call: Call) -> bool:
+    gy, x, approximate = call.arguments
+    if x not in low.blocks or approximate != "none":
+        return False
+    low.add_instruction("gelu_grad", a=low.block(gy), b=low.blocks[x], y=low.new_block(call.outputs[0]))
+    return True
+
+
 def _add(low: Lowering, call: Call) -> bool:
     a, b = call.arguments
     if not (low.is_batch(a) and low.is_batch(b) and a.shape == b.shape) or not (a in low.blocks or b in low.blocks):
@@ -287,6 +303,8 @@ MANY = {
     "relu_grad": _relu_grad,
     "elu": _elu,
     "elu_grad": _elu_grad,
+    "gelu": _gelu,
+    "gelu_grad": _gelu_grad,
     "add": _add,
     "sum_to": _sum_to,
     "dropout": _dropout,

@@ -31,6 +31,10 @@ class Augment:
     """
 
     flip: float = option(0.0, "Probability of a mirrored picture.", _SHARE)
+    alternate: bool = option(
+        False, "Mirror each picture in every second epoch: those of the first are drawn with the probability of flip.",
+        bool,
+    )  # fmt: skip
     shift: int = option(0, "Largest random shift, pixels.", Number(whole=True))
     padding_mode: str = option(
         "reflect",

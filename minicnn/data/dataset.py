@@ -67,7 +67,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts of a data set, with what normalises them.
+    """The three parts of a data set, with what normalises them; there may be none to validate on.
 
     mean, std: per channel, of the training images scaled to [0, 1].
     note: one line for the user that says where the pictures come from.
@@ -76,7 +76,7 @@ class Splits:
     """
 
     train: Dataset
-    validation: Dataset
+    validation: Dataset | None
     test: Dataset
     name: str
     mean: tuple[float, float, float]
@@ -90,7 +90,7 @@ class Splits:
 
         Where a data set lies is no part of it.
         """
-        parts = {name: getattr(self, name) for name in _PARTS}
+        parts = {name: part for name in _PARTS if (part := getattr(self, name)) is not None}
         return {
             "dataset": self.name,
             "records": {name: len(part) for name, part in parts.items()},
@@ -105,7 +105,7 @@ def identity_differences(stored: Mapping[str, Any], now: Mapping[str, Any], part
     What is not stored, as minicnn once kept names and numbers only, is not compared.
     """
     before, after = stored.get("fingerprints") or {}, now["fingerprints"]
-    other = [part for part in parts if before.get(part) != after[part]]
+    other = [part for part in parts if before.get(part) != after.get(part)]
     if not other:
         return []
     found = [

@@ -10,6 +10,8 @@ from minicnn.data.augment import Augment
 from minicnn.data.dataset import Dataset
 
 _NONE = Augment(flip=0.0)
+_FLIPS = 2**32 - 1
+"""Number of the stream of those that alternate; the others are numbered by epochs."""
 _AHEAD = 64
 """Batches for which the moves are drawn at a time: between the steps of a small network, with the caches full of its
 numbers, a draw takes five times as long."""
@@ -48,6 +50,9 @@ class Loader:
                 f"received {self._augment.shift}"
             )
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
+        self._first_flips = np.zeros(0, bool)
+        if self._augment.alternate:
+            self._first_flips = self._rng(_FLIPS).random(len(dataset)) < self._augment.flip
         self._backend = backend
         self._images, self._labels = backend.asarray(dataset.images), backend.asarray(dataset.labels)
         self._mean = backend.asarray(np.asarray(mean, np.float32))
@@ -71,6 +76,10 @@ class Loader:
             indices = [order[batch * self.batch_size : (batch + 1) * self.batch_size] for batch in batches]
             streams = [self._rng(epoch, 1 + batch) for batch in batches]
             moves = [changes.draw(rng, len(index)) for rng, index in zip(streams, indices, strict=True)]
+            if changes.alternate:
+                moves = [
+                    (self._first_flips[i] ^ bool(epoch % 2), *move[1:]) for i, move in zip(indices, moves, strict=True)
+                ]
             for drawn in zip(indices, moves, streams, strict=True):
                 yield self._batch(changes, *drawn)
 
@@ -104,5 +113,8 @@ class Loader:
         return x, move((share * one_hot + (1 - share) * one_hot[partners]).astype(np.float32))
 
     def _rng(self, *stream: int) -> np.random.Generator:
-        """A generator of its own for each stream: 0 is the order of an epoch, 1 + i the augmentation of its batch i."""
+        """A generator of its own for each stream.
+
+        (epoch, 0) is the order of an epoch, (epoch, 1 + i) the augmentation of its batch i.
+        """
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=stream)))

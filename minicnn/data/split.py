@@ -39,13 +39,17 @@ def split(
 ) -> Splits:
     """Take out of `train` what is not given: a fifth to test on, whatever the seed, and `validation` of the rest.
 
+    validation: 0 for none, whatever is given.
+
     train_size: how many records to keep then, None for all; seed: of the validation set and of these. scaling, note,
     origin: of the Splits (default: mean and std of what is kept).
     """
     if test is None:
         train, test = stratified_split(train, 0.2, seed=0)
-    if held_out is None:
+    if held_out is None and validation:
         train, held_out = stratified_split(train, validation, seed)
+    if not validation:
+        held_out = None
     if train_size is not None:
         train = stratified_subset(train, train_size, seed)
     return Splits(train, held_out, test, train.name, *(scaling or channel_statistics(train.images)), note, origin)

@@ -6,6 +6,7 @@ from typing import Any
 
 from minicnn.models.lenet import LeNet
 from minicnn.models.resnet import resnet18, resnet20, resnet32, resnet34, resnet50, resnet56
+from minicnn.models.speednet import SpeedNet
 from minicnn.models.vgg import VGG
 from minicnn.models.vit import ViT
 from minicnn.nn import Module
@@ -14,6 +15,7 @@ from minicnn.text import brief
 __all__ = [
     "VGG",
     "LeNet",
+    "SpeedNet",
     "ViT",
     "create",
     "names",
@@ -34,6 +36,7 @@ _MODELS: dict[str, Callable[..., Module]] = {
     "resnet34": resnet34,
     "resnet50": resnet50,
     "resnet56": resnet56,
+    "speednet": SpeedNet,
     "vit": ViT,
 }
 

@@ -143,6 +143,51 @@ def dirac_(tensor: T) -> T:
     return _fill(tensor, values)
 
 
+def whitening_(tensor: T, images: Any, eps: float = 5e-4) -> T:
+    """Fill the weight (O, C, KH, KW) of a convolution with what whitens the patches of images.
+
+    With the eigenvalues l of the covariance of all patches (C, KH, KW), the largest first, and their vectors v, the
+    filters are v / sqrt(l + eps), and behind them their negatives: what they make of the images has the variance 1 in
+    each direction, and no correlation (Coates and Ng, 2012). Where O is less than 2 C KH KW, the last are left out; where
+    it is more, the others stay as they are.
+
+    Args:
+        tensor: the weight.
+        images: float32 (N, C, H, W), an array or a tensor.
+        eps: added to the eigenvalues, so that directions without variance do not become noise.
+
+    Raises:
+        ValueError: images without a patch, or with other channels than the weight.
+
+    Example:
+        >>> images = np.array([[[[1.0, -1.0, 1.0]]]], dtype=np.float32)
+        >>> nn.init.whitening_(nn.init.empty(2, 1, 1, 1), images, eps=0.0).reshape(2).abs()
+        tensor([1., 1.], dtype=float32)
+    """
+    host = backend.get("numpy").xp  # the same filters on every backend
+    pictures = images.numpy() if isinstance(images, Tensor) else backend.to_numpy(images)
+    if tensor.ndim != 4 or pictures.ndim != 4 or not _have_patches(pictures.shape, tensor.shape):
+        raise ValueError(
+            f"whitening_: expected images (N, C, H, W) with patches for a weight of shape {tensor.shape}, "
+            f"received shape {pictures.shape}"
+        )
+    down, right = (n - k + 1 for n, k in zip(pictures.shape[2:], tensor.shape[2:], strict=True))
+    height, width = tensor.shape[2:]
+    shifted = [pictures[:, :, i : i + down, j : j + right] for i in range(height) for j in range(width)]
+    patches = host.stack(shifted, axis=-1).transpose(1, 4, 0, 2, 3).reshape(math.prod(tensor.shape[1:]), -1)
+    patches = patches.astype("float64")
+    values, vectors = host.linalg.eigh(patches @ patches.T / patches.shape[1])
+    filters = (vectors / host.sqrt(host.maximum(values, 0) + eps)).T[::-1].reshape(-1, *tensor.shape[1:])
+    filters = host.concatenate([filters, -filters])[: tensor.shape[0]].astype("float32")
+    _fill(tensor[: len(filters)], filters)
+    return tensor
+
+
+def _have_patches(images: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+    fits = all(n >= k for n, k in zip(images[2:], weight[2:], strict=True))
+    return fits and images[0] > 0 and images[1] == weight[1]
+
+
 def xavier_uniform_(tensor: T, gain: float = 1.0) -> T:
     """Uniform in +-gain sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010).
 

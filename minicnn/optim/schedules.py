@@ -5,6 +5,7 @@ The caller decides what a step is: training counts optimizer steps. ``optimizer.
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 Schedule = Callable[[int], float]
 
@@ -76,6 +77,31 @@ def one_cycle(
         return between(max_lr, end, (step - peak) / (last - peak) if last > peak else 1)
 
     return lr
+
+
+def piecewise_linear(lr: float, total_steps: int, knots: Sequence[tuple[float, float]]) -> Schedule:
+    """lr times a factor that is linear between knots: pairs of the share of the steps that is done, and a factor.
+
+    Before the first knot and after the last the factor is theirs.
+
+    Example:
+        >>> lr = optim.schedules.piecewise_linear(1.0, 8, [(0, 0.5), (0.25, 1.0), (1, 0.25)])
+        >>> [lr(step) for step in (0, 1, 2, 8, 9)]
+        [0.5, 0.75, 1.0, 0.25, 0.25]
+    """
+    _check_steps("piecewise_linear", total_steps=total_steps)
+    shares = [share for share, _ in knots]
+    if not knots or shares != sorted(set(shares)):
+        raise ValueError(f"piecewise_linear: expected knots with rising shares, received {list(knots)}")
+
+    def schedule(step: int) -> float:
+        done = step / total_steps
+        for (start, before), (end, after) in pairwise(knots):
+            if start <= done < end:
+                return lr * (before + (after - before) * (done - start) / (end - start))
+        return lr * knots[0 if done < shares[0] else -1][1]
+
+    return schedule
 
 
 def linear_warmup(after: Schedule, warmup_steps: int) -> Schedule:

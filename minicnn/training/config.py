@@ -24,8 +24,9 @@ from minicnn.text import brief
 
 _RECIPES = Path(__file__).parent / "recipes"
 _OPTIMIZERS = OneOf(("sgd", "adam", "adamw"))
-_SCHEDULES = OneOf(("constant", "step", "multi-step", "cosine", "one-cycle", "plateau"))
+_SCHEDULES = OneOf(("constant", "step", "multi-step", "cosine", "one-cycle", "linear", "plateau"))
 _COUNT, _FROM_0, _AMOUNT, _SHARE = Number(1, whole=True), Number(whole=True), Number(), Number(most=1)
+_FROM_OWN = Number(-1, whole=True)
 _optimisation = partial(option, panel="Optimisation")
 
 
@@ -52,11 +53,19 @@ class Config(Augment):
     nesterov: bool = _optimisation(False, "Nesterov's momentum.", bool)
     weight_decay: float = _optimisation(0.0, "Pull of the weights towards 0 (0: off).", _AMOUNT)
     decay_bias_and_norm: bool = _optimisation(True, "Weight decay of tensors with one axis too.", bool)
+    bias_lr: float = _optimisation(
+        1.0, "Factor of lr for tensors with one axis; their weight decay is divided by it.", Number(above=True)
+    )
     schedule: str = _optimisation("constant", f"{', '.join(_SCHEDULES)}.", _SCHEDULES)
     warmup: int = _optimisation(0, "Epochs of linear warm-up (0: none).", _FROM_0)
     step_size: int = _optimisation(10, "Epochs between the steps of 'step'.", _COUNT)
     gamma: float = _optimisation(0.1, "Factor of 'step', 'multi-step' and 'plateau'.", _SHARE)
     milestones: tuple[int, ...] = _optimisation((), "Epochs of 'multi-step', as 30,45.", [_COUNT])
+    knots: tuple[tuple[float, float], ...] = _optimisation(
+        ((0.0, 0.0), (0.2, 1.0), (1.0, 0.0)),
+        "Share of the run and factor of lr at the bends of 'linear', as 0:0.2,0.25:1,1:0.",
+        [(_SHARE, _AMOUNT)],
+    )
     patience: int = _optimisation(10, "Epochs that 'plateau' waits.", _FROM_0)
     label_smoothing: float = _optimisation(0.0, "Share of the target spread over all classes (0: off).", _SHARE)
     clip_norm: float = _optimisation(0.0, "Largest norm of the gradient (0: off).", _AMOUNT)
@@ -64,13 +73,29 @@ class Config(Augment):
     ema: float = _optimisation(
         0.0, "Decay a step of the averaged weights, which are then used (0: off).", Number(most=1, below=True)
     )
+    lookahead: int = _optimisation(
+        0, "Steps after which weights go back to their average, which is then used (0: off).", _FROM_0
+    )
+    lookahead_decay: float = _optimisation(
+        0.95, "Decay a step of that average at the end of the run; it rises with the cube of the share done.", _SHARE
+    )
     early_stop: int = _optimisation(0, "Stop after so many epochs without a best (0: off).", _FROM_0)
     augment_from: int = option(0, "First epoch, counted from 1, with augmentation (0: all).", _FROM_0)
+    whiten: int = option(
+        0, "Training images whose patches fill the first convolution, which is then fixed (0: off).", _FROM_0, "Model"
+    )
+    whiten_bias: int = option(0, "Epochs after which its bias is fixed too (0: never).", _FROM_0, "Model")
     normalize: str = option("mean-std", "mean-std, or unit for [0, 1].", OneOf(("mean-std", "unit")), "Data")
-    validation: int = option(0, "Images to validate on (0: the data set's own).", _FROM_0, "Data")
+    validation: int = option(
+        -1, "Images to validate on (-1: the data set's own; 0: none, and the last epoch is kept).", _FROM_OWN, "Data"
+    )
     train_size: int = option(0, "Images to train on (0: all others).", _FROM_0, "Data")
     skip_damaged: bool = option(False, "Go on without the pictures of a folder that cannot be read.", bool, "Data")
     tta: bool = option(False, "Validate and test on the mean answer to a picture and its mirror image.", bool, "Run")
+    tta_shift: int = option(
+        0, "With --tta, pixels by which further views are shifted both ways; they count for a half (0: none).",
+        Number(most=31, whole=True), "Run",
+    )  # fmt: skip
     precision: str = option(
         "float32",
         "What convolutions and linear layers multiply: float32, or bf16, on a GPU or a CPU with AVX512_BF16.",
@@ -96,6 +121,11 @@ class Config(Augment):
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in self.model_options.items()}
         object.__setattr__(self, "model_options", plain)  # as TOML and JSON have them
         object.__setattr__(self, "milestones", tuple(self.milestones))  # these have lists
+        object.__setattr__(self, "knots", tuple(map(tuple, self.knots)))
+        if self.ema and self.lookahead:
+            raise ValueError("ema, lookahead: expected one of them, received both")
+        if self.tta_shift and not self.tta:
+            raise ValueError("tta_shift: expected tta with it")
         self.make_optimizer([Tensor(np.zeros(1, np.float32))])  # these know their other limits
         self.make_schedule(1)
         if self.model_options:
@@ -111,11 +141,12 @@ class Config(Augment):
     def make_optimizer(self, parameters: Iterable[Tensor]) -> optim.Optimizer:
         """Return the optimizer of this configuration for ``parameters``."""
         groups: Any = list(parameters)
-        if not self.decay_bias_and_norm:
-            groups = [
-                {"params": [p for p in groups if p.ndim > 1]},
-                {"params": [p for p in groups if p.ndim < 2], "weight_decay": 0.0},
-            ]
+        if not self.decay_bias_and_norm or self.bias_lr != 1:
+            decay = self.weight_decay / self.bias_lr if self.decay_bias_and_norm else 0.0
+            one_axis = {"params": [p for p in groups if p.ndim < 2], "weight_decay": decay}
+            if self.bias_lr != 1:
+                one_axis["lr"] = self.lr * self.bias_lr
+            groups = [{"params": [p for p in groups if p.ndim > 1]}, one_axis]
         if self.optimizer == "sgd":
             return optim.SGD(groups, self.lr, self.momentum, 0.0, self.weight_decay, self.nesterov)
         kind = optim.Adam if self.optimizer == "adam" else optim.AdamW
@@ -135,14 +166,16 @@ class Config(Augment):
             after = schedules.cosine(self.lr, length)
         elif self.schedule == "one-cycle":
             after = schedules.one_cycle(self.lr, length)
+        elif self.schedule == "linear":
+            after = schedules.piecewise_linear(self.lr, length, self.knots)
         else:
             after = schedules.constant(self.lr)
         return schedules.linear_warmup(after, self.warmup * steps)
 
     @property
     def shaped_by_epochs(self) -> bool:
-        """Whether the learning rate of a step depends on the number of epochs, which is then not to be changed."""
-        return self.schedule in ("cosine", "one-cycle")
+        """Whether what a step does depends on the number of epochs, which is then not to be changed."""
+        return self.schedule in ("cosine", "one-cycle", "linear") or self.lookahead > 0
 
     def scaling(self, splits: Splits) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and deviation of the channels, with which pictures are normalised."""
@@ -150,7 +183,8 @@ class Config(Augment):
 
     def split_options(self) -> dict[str, Any]:
         """Return the options with which :func:`minicnn.data.load` splits the data."""
-        options = {"seed": self.seed, "validation": self.validation or None, "train_size": self.train_size or None}
+        validation = None if self.validation < 0 else self.validation
+        options = {"seed": self.seed, "validation": validation, "train_size": self.train_size or None}
         return options | ({"skip_damaged": True} if self.skip_damaged else {})
 
     def override(self, **overrides: Any) -> "Config":

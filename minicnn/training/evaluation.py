@@ -42,15 +42,18 @@ def evaluate(
     loader: Loader,
     forward: Callable[[Tensor], Tensor] | None = None,
     tta: bool = False,
+    shift: int = 0,
+    *,
     batches: int = 0,
 ) -> Evaluation:
     """Run ``model`` in evaluation mode over one epoch of ``loader``, without a change to its modules.
 
     ``forward`` computes the logits instead of the model itself, as ``minicnn.compile(model)`` does. ``tta``: the
-    probabilities are the mean of those for a picture and for its mirror image, and the loss is theirs. ``batches``: how
-    many to look at, 0 for all.
+    probabilities are the mean of those for a picture and for its mirror image, and the loss is theirs. ``shift``: half
+    of the mean is of such pairs for the picture shifted by so many pixels up and to the left, and down and to the
+    right, with reflected edges. ``batches``: how many to look at, 0 for all.
     """
-    answer = _answer(forward or model, tta)
+    answer = _answer(forward or model, tta, shift)
     loss, labels, probabilities = 0.0, [], []
     with evaluating():
         for images, target in islice(loader.epoch(0), batches or None):
@@ -63,20 +66,40 @@ def evaluate(
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is in the answers
-def predict(model: Module, images: Any, tta: bool = False) -> np.ndarray:
+def predict(model: Module, images: Any, tta: bool = False, shift: int = 0) -> np.ndarray:
     """Return the class probabilities, float32 (N, K), of normalised images (N, 3, H, W) on the model's backend.
 
-    ``tta``: the mean of those for a picture and for its mirror image.
+    ``tta``, ``shift``: which views they are the mean of, as of :func:`evaluate`.
     """
     with evaluating():
-        return F.softmax(_answer(model, tta)(Tensor(images)), 1).numpy()
+        return F.softmax(_answer(model, tta, shift)(Tensor(images)), 1).numpy()
 
 
-def _answer(forward: Callable[[Tensor], Tensor], tta: bool) -> Callable[[Tensor], Tensor]:
-    """``forward``, or what has the mean of its probabilities for both images as softmax: their logarithm."""
+def _answer(forward: Callable[[Tensor], Tensor], tta: bool, shift: int) -> Callable[[Tensor], Tensor]:
+    """``forward``, or what has the mean of its probabilities for all views as softmax: their logarithm."""
+
+    def both(images: Tensor) -> Tensor:
+        plain, mirrored = (F.softmax(forward(x), 1) for x in (images, images[..., ::-1]))
+        return (plain + mirrored) / 2
 
     def mean(images: Tensor) -> Tensor:
-        plain, mirrored = (F.softmax(forward(x), 1) for x in (images, images[..., ::-1]))
-        return ((plain + mirrored) / 2 + _TINY).log()
+        found = both(images)
+        if shift:
+            found = found / 2 + (both(_shifted(images, shift)) + both(_shifted(images, -shift))) / 4
+        return (found + _TINY).log()
 
     return mean if tta else forward
+
+
+def _shifted(images: Tensor, distance: int) -> Tensor:
+    """Move pictures down and to the right; edges are reflected."""
+    moved = images._operand
+    for axis in (2, 3):
+        size = moved.shape[axis]
+        if abs(distance) >= size:
+            raise ValueError(
+                f"tta: expected a shift smaller than the pictures, {images.shape[2:]}, received {distance}"
+            )
+        seen = np.abs(np.arange(size) - distance)
+        moved = moved.take(images.backend.asarray(np.minimum(seen, 2 * (size - 1) - seen)), axis=axis)
+    return Tensor(moved)

@@ -27,6 +27,7 @@ _METADATA = {
     **{"model": str, "options": dict, "classes": [str], "dataset": Maybe(str), "origin": Maybe(str)},
     **{"mean": (Number(-1e30, 1e30),) * 3, "std": (Number(1e-30, 1e30),) * 3},  # in float32 too
     **{"data": Maybe({"fingerprints": Maybe(dict)}), "split": Maybe(_SPLIT)},
+    **{"tta": Maybe(bool), "tta_shift": Maybe(Number(most=31, whole=True))},
 }
 
 
@@ -44,6 +45,14 @@ class Pretrained:
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the weights by name."""
         return {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+
+    def views(self, tta: bool | None = None) -> tuple[bool, int]:
+        """Return the ``tta`` and ``shift`` of :func:`minicnn.training.predict` that the weights are to be asked with.
+
+        tta: whether by the mean of several views; None as the weights say.
+        """
+        tta = bool(self.metadata.get("tta")) if tta is None else tta
+        return tta, (self.metadata.get("tta_shift") or 0) if tta else 0
 
     def normalize(self, images: np.ndarray, backend: Backend) -> Any:
         """Return uint8 images (N, 3, H, W) as the float32 input of the model, on ``backend``."""

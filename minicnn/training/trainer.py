@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import models, random
+from minicnn import models, nn, random
 from minicnn.autograd import no_grad
 from minicnn.backend import Backend
 from minicnn.compile import Profile, compile
@@ -24,7 +24,7 @@ from minicnn.tensor import Tensor
 from minicnn.text import brief
 from minicnn.training.checkpoint import CheckpointError, bounded_by, compare_keys
 from minicnn.training.config import Config
-from minicnn.training.evaluation import evaluate
+from minicnn.training.evaluation import Evaluation, evaluate
 from minicnn.training.update import Update
 
 _EVALUATION_BATCH = 500
@@ -62,19 +62,22 @@ class Trainer:
     Attributes:
         model: the model that is trained; ``averaged``: the one that is validated and saved, itself or with ``ema``
             another.
-        history: one row a finished epoch: epoch (from 1), train_loss, train_accuracy, validation_loss,
-            validation_accuracy, learning_rate (of its last step), seconds, images_per_second.
-        best: the row with the highest validation accuracy; of equals the one with the lowest validation loss.
+        history: one row a finished epoch: epoch (from 1), train_loss, train_accuracy, validation_loss and
+            validation_accuracy unless there is nothing to validate on, learning_rate (of its last step), seconds,
+            images_per_second.
+        best: the row with the highest validation accuracy; of equals the one with the lowest validation loss; without
+            validation the last.
     """
 
     def __init__(self, config: Config, splits: Splits, backend: Backend, eager: bool = False) -> None:
         self.config, self.splits, self.backend, self.eager = config, splits, backend, eager
+        self.mean, self.std = config.scaling(splits)
         random.manual_seed(config.seed)
         self.model: Module = models.create(config.model, len(splits.train.classes), **config.model_options)
         self.model.to(backend)
+        self._whitened = self._whiten() if config.whiten else None
         self._update = Update(self.model, config, eager)
         self.optimizer, self.averaged = self._update.optimizer, self._update.averaged
-        self.mean, self.std = config.scaling(splits)
         self.train_loader = Loader(
             splits.train,
             config.batch_size,
@@ -92,11 +95,24 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self._under_way = _Epoch()
 
+    def _whiten(self) -> nn.Conv2d:
+        """Fill the first convolution by the patches of training images, and return it."""
+        first = next((module for module in self.model.modules() if isinstance(module, nn.Conv2d)), None)
+        if first is None:
+            raise ValueError(f"whiten: expected a model with a convolution, {self.config.model} has none")
+        seen = self.splits.train.subset(np.arange(min(self.config.whiten, len(self.splits.train))))
+        images, _ = next(Loader(seen, len(seen), mean=self.mean, std=self.std, backend=self.backend).epoch(0))
+        nn.init.whitening_(first.weight, images)
+        first.weight.requires_grad_(False)
+        return first
+
     @property
     def best(self) -> dict[str, float] | None:
-        """The best finished epoch."""
+        """The best finished epoch; without validation the last one."""
 
         def merit(row: dict[str, float]) -> tuple[float, float]:
+            if "validation_loss" not in row:
+                return row["epoch"], 0.0
             return row["validation_accuracy"], -row["validation_loss"]
 
         return max(self.history, key=merit, default=None)
@@ -122,6 +138,8 @@ class Trainer:
         epoch, now = len(self.history), self._under_way
         started, before, seen = time.perf_counter(), now.seconds, now.seen
         self.model.train()
+        if self._whitened is not None and self._whitened.bias is not None and self.config.whiten_bias:
+            self._whitened.bias.requires_grad_(epoch < self.config.whiten_bias)
         for images, labels in self.batches(epoch, now.batch):
             loss, correct = self.learn(epoch, now.batch, images, labels)
             now.batch += 1
@@ -134,28 +152,33 @@ class Trainer:
                 stop = on_batch(now.batch, now.loss / now.seen, now.correct / now.seen, (now.seen - seen) / elapsed)
                 if stop and now.batch < self.batches_per_epoch:
                     return False
-        config, held_out = self.config, self.loader("validation")
-        with precision(config.precision):
-            validation = evaluate(self.averaged, held_out, self._forward, config.tta, config.limit_batches)
-            if not math.isfinite(validation.loss):
-                images, _ = next(held_out.epoch(0))
-                what = f"epoch {epoch + 1}: the validation loss is {validation.loss}"
-                raise self._diverged(what, self.averaged, images)
-        row = {
-            "epoch": epoch + 1,
-            "train_loss": now.loss / now.seen,
-            "train_accuracy": now.correct / now.seen,
-            "validation_loss": validation.loss,
-            "validation_accuracy": validation.accuracy,
+        row = {"epoch": epoch + 1, "train_loss": now.loss / now.seen, "train_accuracy": now.correct / now.seen}
+        if self.splits.validation is not None:
+            validation = self._validation(epoch)
+            row |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
+            if isinstance(self.schedule, ReduceOnPlateau):
+                self.schedule.observe(validation.loss)
+        row |= {
             "learning_rate": self.optimizer.lr,
             "seconds": now.seconds,
             "images_per_second": now.seen / now.seconds,
         }
-        if isinstance(self.schedule, ReduceOnPlateau):
-            self.schedule.observe(validation.loss)
         self.history.append(row)
         self._under_way = _Epoch()
         return True
+
+    def _validation(self, epoch: int) -> Evaluation:
+        """Return what the averaged model answers on the validation images."""
+        config, held_out = self.config, self.loader("validation")
+        with precision(config.precision):
+            found = evaluate(
+                self.averaged, held_out, self._forward, config.tta, config.tta_shift, batches=config.limit_batches
+            )
+            if not math.isfinite(found.loss):
+                images, _ = next(held_out.epoch(0))
+                what = f"epoch {epoch + 1}: the validation loss is {found.loss}"
+                raise self._diverged(what, self.averaged, images)
+        return found
 
     def profile(self, replays: int = 20) -> Profile:
         """Return where the time of a training step goes: steps of a copy, so that the run stays as it is.
@@ -193,7 +216,9 @@ class Trainer:
         Raises:
             TrainingError: the loss, or the norm of a gradient that is clipped, is not finite.
         """
-        self.optimizer.lr = self.schedule(epoch * self._steps(self.batches_per_epoch) + batch // self.config.accumulate)
+        steps = self._steps(self.batches_per_epoch)
+        step = epoch * steps + batch // self.config.accumulate
+        self.optimizer.lr = self.schedule(step)
 
         def check(name: str, array: Any) -> None:
             value = array.item()
@@ -206,6 +231,9 @@ class Trainer:
         after = min(first + self.config.accumulate, self.batches_per_epoch)
         share = len(labels) / self._images(first, after)
         loss, logits = self._update(Tensor(images), Tensor(labels), share, last=batch + 1 == after)
+        lookahead = self.config.lookahead
+        if lookahead and batch + 1 == after and (step + 1) % lookahead == 0:
+            self._update.look_ahead((step + 1) / (self.config.epochs * steps))
         truth = labels if labels.ndim == 1 else labels.argmax(1)
         return loss.item(), int((logits.argmax(1)._operand == truth).sum())
 
@@ -315,7 +343,8 @@ class Trainer:
     def _expected(self, own: Mapping[str, Any], epochs: int, batch: int) -> dict[str, Any]:
         """Return what :meth:`state` is like after so many epochs and batches, if it gives ``own`` for this trainer."""
         seen, share, finite, time = self._images(0, batch), Number(most=1), Number(-LARGEST), Number(1e-9)
-        row = {"train_loss": finite, "train_accuracy": share, "validation_loss": finite, "validation_accuracy": share}
+        row = {"train_loss": finite, "train_accuracy": share}
+        row |= {} if self.splits.validation is None else {"validation_loss": finite, "validation_accuracy": share}
         row |= {"learning_rate": Number(), "seconds": time, "images_per_second": time}
         nothing = Number(most=0)  # between two epochs
         steps = epochs * self._steps(self.batches_per_epoch) + batch // self.config.accumulate
@@ -367,7 +396,9 @@ class Trainer:
             "data": {key: self.splits.identity[key] for key in ("records", "fingerprints")},
             "split": self.config.split_options(),
             "epoch": len(self.history),
-            "validation_accuracy": self.history[-1]["validation_accuracy"] if self.history else None,
+            "validation_accuracy": self.history[-1].get("validation_accuracy") if self.history else None,
+            "tta": self.config.tta,
+            "tta_shift": self.config.tta_shift,
         }
         return arrays, metadata
 

@@ -23,6 +23,10 @@ class Update:
     With ``config.ema`` d, parameters and running statistics are averaged: after step t, average += (1 - d_t)
     (value - average), d_t = min(d, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
 
+    With ``config.lookahead`` k, the average is the slow weights of Lookahead (Zhang et al., 2019): every k steps, at the
+    share s of the run, average += (1 - d^k s^3) (value - average) with d = ``config.lookahead_decay``, and the weights
+    and statistics become the average.
+
     Attributes:
         optimizer: its learning rate is the caller's affair.
         averaged: the model with the averaged weights; without averaging ``model`` itself.
@@ -36,7 +40,7 @@ class Update:
     def __init__(self, model: Module, config: Config, eager: bool = False) -> None:
         self.model, self.config = model, config
         self.optimizer = config.make_optimizer(model.parameters())
-        self.averaged = copy.deepcopy(model) if config.ema else model
+        self.averaged = copy.deepcopy(model) if config.ema or config.lookahead else model
         added = self.optimizer.params if config.accumulate > 1 else []
         self.sums = [Tensor(p.backend.xp.zeros_like(p._operand)) for p in added]
         wrap: Callable[[Any], Any] = (lambda function: function) if eager else compile
@@ -51,6 +55,14 @@ class Update:
         function = self._whole if self.config.accumulate == 1 else self._last if last else self._part
         with precision(self.config.precision):
             return function(*self._inputs(images, labels, share))
+
+    def look_ahead(self, share: float) -> None:
+        """Move the average towards the weights, and these to it; ``share``: of the run that is done."""
+        decay = self.config.lookahead_decay**self.config.lookahead * share**3
+        self._average(1 - decay)
+        values = self.model.state_dict()
+        for name, average in self.averaged.state_dict().items():
+            values[name]._edit(kernels_of(average).copy_into, average._operand)
 
     def _inputs(self, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, ...]:
         if self.config.accumulate == 1:
@@ -109,10 +121,15 @@ class Update:
             check_on_replay(norm._operand, lambda array: self.check("norm of the gradient", array))
         self.optimizer.step()
         if config.ema:
-            weight = per_replay(lambda: 1 - min(config.ema, (1 + self.optimizer.steps) / (10 + self.optimizer.steps)))
-            values = self.model.state_dict()
-            for name, average in self.averaged.state_dict().items():
-                if average.dtype.kind == "f":
-                    average._edit(kernels_of(average).lerp_into, values[name]._operand, weight)
-                else:  # a count
-                    average._edit(kernels_of(average).copy_into, values[name]._operand)
+            self._average(
+                per_replay(lambda: 1 - min(config.ema, (1 + self.optimizer.steps) / (10 + self.optimizer.steps)))
+            )
+
+    def _average(self, weight: float) -> None:
+        """Add ``weight`` (value - average) to the average of every parameter and running statistic."""
+        values = self.model.state_dict()
+        for name, average in self.averaged.state_dict().items():
+            if average.dtype.kind == "f":
+                average._edit(kernels_of(average).lerp_into, values[name]._operand, weight)
+            else:  # a count
+                average._edit(kernels_of(average).copy_into, values[name]._operand)

@@ -22,7 +22,7 @@ LAYERS = {
     "small": lambda: nn.Linear(24, 6),
     "whole": conv(4, 6, (5, 6)),
 }
-LEFT = {f"{name}()" for name in ("relu", "relu_grad", "elu", "elu_grad", "dropout", "batch_norm", "batch_norm_grad")}
+LEFT = {f"{name}()" for name in ("relu", "relu_grad", "elu", "elu_grad", "gelu", "gelu_grad", "dropout", "batch_norm", "batch_norm_grad")}
 LEFT |= {f"{name}()" for name in ("batch_norm_statistics", "conv2d", "conv2d_grad_input", "max_pool2d_grad")}
 
 
@@ -91,6 +91,8 @@ ALONE = {  # name: function, the instructions it needs
     "elu": (inner(lambda m, h: F.elu(h)), {"elu", "elu_grad"}),
     "elu 0.5": (inner(lambda m, h: F.elu(h, 0.5)), {"elu", "elu_grad"}),
     "elu 0": (inner(lambda m, h: F.elu(h, 0.0)), {"elu", "elu_grad"}),
+    "gelu": (inner(lambda m, h: F.gelu(h)), {"gelu", "gelu_grad"}),
+    "gelu of large numbers": (inner(lambda m, h: F.gelu(h * 9.0)), {"gelu", "gelu_grad"}),
     "add": (lambda m, x: m.last(m.first(x) + m.second(x)), {"add"}),
     "norm": (inner(lambda m, h: m.norm(h)), NORM),
     "norm relu": (inner(lambda m, h: F.relu(m.norm(h))), NORM | {"relu_grad"}),
@@ -127,6 +129,11 @@ REUSED = {  # a result in the place of an operand, and who else needs that
     "residual": inner(lambda m, h: F.relu(m.norm(m.padded(h)) + h)),
     "relu twice": twice(lambda m, h: F.relu(h)),
     "elu twice": twice(lambda m, h: F.elu(h)),
+    "gelu twice": twice(lambda m, h: F.gelu(h)),
+    "gelu, its input again": inner(lambda m, h: F.gelu(h) + h),
+    "gelus of one": lambda m, x: m.last(F.gelu(h := m.first(x))) + m.last(F.gelu(h)),
+    "norm, gelu": inner(lambda m, h: F.gelu(m.norm(h))),
+    "gelu, gelu": inner(lambda m, h: F.gelu(F.gelu(h))),
     "elu, its input again": inner(lambda m, h: F.elu(h) + h),
     "elu, dropout": inner(lambda m, h: F.dropout(F.elu(h), 0.4)),
     "elu, sum": lambda m, x: m.last(F.elu(m.first(x)) + m.second(x)),

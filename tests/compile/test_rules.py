@@ -49,6 +49,11 @@ def test_lenet_step_is_fused():
         (chain(conv(3, 4, 3), nn.ELU, nn.Flatten, fc(24, 10)), {"elu", "elu_grad"}, {"elu()", "elu_grad()"}),
         (
             chain(conv(3, 4, 3), nn.GELU, nn.Flatten, fc(24, 10)),
+            {"gelu", "gelu_grad"},
+            {"gelu()", "gelu_grad()", "deinterleave"},
+        ),
+        (
+            chain(conv(3, 4, 3), lambda: nn.GELU("tanh"), nn.Flatten, fc(24, 10)),
             {"gelu()", "gelu_grad()", "deinterleave"},
             {"conv2d()"},
         ),

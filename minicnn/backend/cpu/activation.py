@@ -1,21 +1,17 @@
 """GELU and softmax in one pass over memory, eight lanes of float32 at a time; float64 is left to the reference."""
 
-import math
-
 import numba
 import numpy as np
 
-from minicnn.backend.cpu.jit import LANES, contiguous, helper, jit
+from minicnn.backend.cpu.exponential import exp, normal
+from minicnn.backend.cpu.jit import LANES, contiguous, jit
 from minicnn.backend.cpu.lanes import (
-    divide,
     fill,
     load,
     maximum,
     multiply_add,
     store,
-    where_greater,
 )
-from minicnn.backend.cpu.pointwise import exp_parts
 from minicnn.backend.reference import activation as reference
 
 _PIECE = 1 << 13  # elements of a task
@@ -68,7 +64,7 @@ def _gelu(x, y):
         for i in range(task * _PIECE, min((task + 1) * _PIECE, x.size), LANES):
             at = min(i, x.size - LANES)  # the last lanes may be computed twice
             value = load(x, at)
-            cdf, _ = _normal(value)
+            cdf, _ = normal(value)
             store(y, at, value * cdf)
 
 
@@ -78,38 +74,8 @@ def _gelu_grad(gy, x, gx):
         for i in range(task * _PIECE, min((task + 1) * _PIECE, x.size), LANES):
             at = min(i, x.size - LANES)
             value = load(x, at)
-            cdf, density = _normal(value)
+            cdf, density = normal(value)
             store(gx, at, load(gy, at) * multiply_add(value, density, cdf))
-
-
-@helper
-def _normal(x):
-    """Distribution function and density of the normal distribution.
-
-    Phi(-|x|) = e^(-x^2 / 2) t Q(t) with t = 1 / (1 + |x| / sqrt 8), and Q a polynomial fitted to a relative error of
-    4e-8 for |x| up to 13, where float32 ends.
-    """
-    size = maximum(x, fill(0.0) - x)
-    t = divide(fill(1.0), multiply_add(size, fill(1 / math.sqrt(8)), fill(1.0)))
-    q = fill(-0.0294002318)
-    q = multiply_add(q, t, fill(0.141629302))
-    q = multiply_add(q, t, fill(-0.242229573))
-    q = multiply_add(q, t, fill(0.137455863))
-    q = multiply_add(q, t, fill(-0.0122180028))
-    q = multiply_add(q, t, fill(0.100876249))
-    q = multiply_add(q, t, fill(0.121671138))
-    q = multiply_add(q, t, fill(0.141171069))
-    q = multiply_add(q, t, fill(0.141044168))
-    bell = _exp(x * x * fill(-0.5))
-    tail = bell * t * q
-    return where_greater(x, fill(0.0), fill(1.0) - tail, tail), bell * fill(1 / math.sqrt(2 * math.pi))
-
-
-@helper
-def _exp(x):
-    """e^x for x up to 0, and 0 below -87."""
-    power, rest = exp_parts(x)
-    return where_greater(fill(-87.0), x, fill(0.0), multiply_add(power, rest, power))
 
 
 @jit(parallel=True, fastmath={"reassoc", "nsz", "contract"})
@@ -129,7 +95,7 @@ def _softmax(x, y):
         for k in range(whole, m):
             highest = max(highest, source[k])
         for k in range(0, whole, LANES):
-            store(result, k, _exp(load(source, k) - fill(highest)))
+            store(result, k, exp(load(source, k) - fill(highest)))
         for k in range(whole, m):
             result[k] = np.exp(source[k] - highest)
         total = x.dtype.type(0)

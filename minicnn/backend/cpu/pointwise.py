@@ -5,6 +5,7 @@
 
 import numpy as np
 
+from minicnn.backend.cpu.exponential import expm1, normal
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import (
@@ -15,9 +16,7 @@ from minicnn.backend.cpu.lanes import (
     load,
     maximum,
     multiply_add,
-    power_of_two,
     random_bits,
-    round_even,
     store,
     total,
     where_greater,
@@ -100,7 +99,7 @@ def elu(memory, a, alpha, size, y):
             u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
             for j in range(0, size[2] * LANES, LANES):
                 value = load(memory, u + j)
-                store(memory, w + j, where_greater(value, zero, value, scale * _expm1(value)))
+                store(memory, w + j, where_greater(value, zero, value, scale * expm1(value)))
 
 
 @instruction("a:view b:view alpha:number size:pixels -> y:view(a)")
@@ -156,27 +155,30 @@ def norm_grad(memory, images_in_block, a, b, terms, size, y):
                 store(memory, w + j, multiply_add(load(memory, u + j), p, value))
 
 
+@instruction("a:view size:pixels -> y:view(a)")
 @helper
-def exp_parts(x):
-    """2^n and e^r - 1, where x = n ln 2 + r, for x up to 0: e^x is 2^n (e^r - 1) + 2^n. From -87 down as at -87."""
-    x = maximum(x, fill(-87.0))
-    n = round_even(x * fill(1.4426950408889634))
-    r = multiply_add(n, fill(-0.693359375), x)  # ln 2 in two parts
-    r = multiply_add(n, fill(2.12194440e-4), r)
-    series = fill(1 / 5040)
-    series = multiply_add(series, r, fill(1 / 720))
-    series = multiply_add(series, r, fill(1 / 120))
-    series = multiply_add(series, r, fill(1 / 24))
-    series = multiply_add(series, r, fill(1 / 6))
-    series = multiply_add(series, r, fill(1 / 2))
-    return power_of_two(n), multiply_add(series * r, r, r)
+def gelu(memory, a, size, y):
+    """y = a Phi(a)."""
+    for c in range(size[0]):
+        for i in range(size[1]):
+            u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                value = load(memory, u + j)
+                cdf, _ = normal(value)
+                store(memory, w + j, value * cdf)
 
 
+@instruction("a:view b:view size:pixels -> y:view(a,b)")
 @helper
-def _expm1(x):
-    """e^x - 1 for x up to 0."""
-    power, rest = exp_parts(x)
-    return multiply_add(power, rest, power - fill(1.0))
+def gelu_grad(memory, a, b, size, y):
+    """y = a (Phi(b) + b phi(b)); b: the input of GELU."""
+    for c in range(size[0]):
+        for i in range(size[1]):
+            u, v, w = a.at + c * a.plane + i * a.row, b.at + c * b.plane + i * b.row, y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                value = load(memory, v + j)
+                cdf, density = normal(value)
+                store(memory, w + j, load(memory, u + j) * multiply_add(value, density, cdf))
 
 
 @instruction("x:view size:pixels -> partial:place")

@@ -10,6 +10,9 @@ from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import element, fill, load, maximum, narrow, paired, put, store, transpose
 
+_AT_ONCE = 128
+"""Steps of a gradient that are made for all its sums before the next: their factors stay in the cache."""
+
 
 @instruction(
     "weight:place weight_row:word x:place x_plane:word x_columns:word y_columns:word weight_steps:word x_steps:word "
@@ -178,12 +181,14 @@ def amx_matrix(
 @helper
 def _gradient(memory, table, gy, gy_row, x, x_columns, gy_steps, x_steps, steps, columns, groups, out, row, is_added):
     begin()
-    for j in range(0, columns, 2):
-        for i in range(0, groups, 2):
-            matrix_products(
-                memory, table, min(2, groups - i), min(2, columns - j), is_added, out + i * SIDE * row + j * SIDE,
-                SIDE * row, SIDE, row, gy + i * gy_row, gy_row, gy_steps, x, SIDE, x_columns + j, x_steps, steps,
-            )  # fmt: skip
+    for start in range(0, steps, _AT_ONCE):
+        for j in range(0, columns, 2):
+            for i in range(0, groups, 2):
+                matrix_products(
+                    memory, table, min(2, groups - i), min(2, columns - j), is_added or start > 0,
+                    out + i * SIDE * row + j * SIDE, SIDE * row, SIDE, row, gy + i * gy_row, gy_row, gy_steps + start,
+                    x, SIDE, x_columns + j, x_steps + start, min(_AT_ONCE, steps - start),
+                )  # fmt: skip
     end()
 
 
