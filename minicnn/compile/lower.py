@@ -88,6 +88,7 @@ class Lowering:
         self.labels = next((v for v in program.inputs if v.array.dtype == np.int64 and v.shape == (self.batch,)), None)
         self._copies: dict[Value, Region] = {}
         self._narrow: dict[Value, Block] = {}  # by what was rounded, the result
+        self.slopes: dict[Value, Block] = {}  # by the input of an activation, its derivative there
         self._pairs: dict[
             tuple[Value, int], Block
         ] = {}  # of what was rounded, to a multiple of channels: two in each element
@@ -126,7 +127,7 @@ class Lowering:
             seen = [v for v in (*reads, *self.nodes[-1].sees) if np.may_share_memory(v.array, output.array)]
             self.sees[output] = tuple(seen)
         for value in written:  # other copies of it are out of date
-            for copies in (self._copies, self._filters, self.blocks, self.flattened):
+            for copies in (self._copies, self._filters, self.blocks, self.flattened, self.slopes):
                 copies.pop(value, None)
             for key in [key for key in self._transforms if value in key]:
                 del self._transforms[key]

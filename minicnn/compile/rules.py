@@ -148,15 +148,20 @@ def _gelu(low: Lowering, call: Call) -> bool:
     x, approximate = call.arguments
     if x not in low.blocks or approximate != "none":
         return False
-    low.add_instruction("gelu", a=low.blocks[x], y=low.new_block(call.outputs[0]))
+    y = low.new_block(call.outputs[0])
+    if any(c.kernel == "gelu_grad" and c.arguments[1] is x for c in low.program.calls):
+        low.slopes[x] = Block(*y.size)
+        low.add_instruction("gelu_and_slope", a=low.blocks[x], y=y, slope=low.slopes[x])
+    else:
+        low.add_instruction("gelu", a=low.blocks[x], y=y)
     return True
 
 
 def _gelu_grad(low: Lowering, call: Call) -> bool:
     gy, x, approximate = call.arguments
-    if x not in low.blocks or approximate != "none":
+    if x not in low.slopes or approximate != "none":
         return False
-    low.add_instruction("gelu_grad", a=low.block(gy), b=low.blocks[x], y=low.new_block(call.outputs[0]))
+    low.add_instruction("multiply", a=low.block(gy), b=low.slopes[x], y=low.new_block(call.outputs[0]))
     return True
 
 

@@ -22,7 +22,20 @@ LAYERS = {
     "small": lambda: nn.Linear(24, 6),
     "whole": conv(4, 6, (5, 6)),
 }
-LEFT = {f"{name}()" for name in ("relu", "relu_grad", "elu", "elu_grad", "gelu", "gelu_grad", "dropout", "batch_norm", "batch_norm_grad")}
+LEFT = {
+    f"{name}()"
+    for name in (
+        "relu",
+        "relu_grad",
+        "elu",
+        "elu_grad",
+        "gelu",
+        "gelu_grad",
+        "dropout",
+        "batch_norm",
+        "batch_norm_grad",
+    )
+}
 LEFT |= {f"{name}()" for name in ("batch_norm_statistics", "conv2d", "conv2d_grad_input", "max_pool2d_grad")}
 
 
@@ -91,8 +104,8 @@ ALONE = {  # name: function, the instructions it needs
     "elu": (inner(lambda m, h: F.elu(h)), {"elu", "elu_grad"}),
     "elu 0.5": (inner(lambda m, h: F.elu(h, 0.5)), {"elu", "elu_grad"}),
     "elu 0": (inner(lambda m, h: F.elu(h, 0.0)), {"elu", "elu_grad"}),
-    "gelu": (inner(lambda m, h: F.gelu(h)), {"gelu", "gelu_grad"}),
-    "gelu of large numbers": (inner(lambda m, h: F.gelu(h * 9.0)), {"gelu", "gelu_grad"}),
+    "gelu": (inner(lambda m, h: F.gelu(h)), {"gelu_and_slope", "multiply"}),
+    "gelu of large numbers": (inner(lambda m, h: F.gelu(h * 9.0)), {"gelu_and_slope", "multiply"}),
     "add": (lambda m, x: m.last(m.first(x) + m.second(x)), {"add"}),
     "norm": (inner(lambda m, h: m.norm(h)), NORM),
     "norm relu": (inner(lambda m, h: F.relu(m.norm(h))), NORM | {"relu_grad"}),

@@ -177,9 +177,11 @@ def max_pool(memory, x, size, window, stride, floor, y):
 def max_pool_grad(memory, gy, x, y, size, x_size, window, stride, floor, gx):
     """gx = gy at the first pixel of its window that equals y, unless ``floor`` won; summed where windows overlap."""
     zero, threshold = fill(0.0), fill(floor)
+    is_sum = window[0] != stride[0] or window[1] != stride[1]
+    rows, columns = (0, 0) if is_sum else (size[1] * stride[0], size[2] * stride[1])  # what the windows write whole
     for c in range(x_size[0]):
         for i in range(x_size[1]):
-            for j in range(x_size[2]):
+            for j in range(columns if i < rows else 0, x_size[2]):
                 store(memory, gx.at + c * gx.plane + i * gx.row + j * LANES, zero)
     for c in range(size[0]):
         for i in range(size[1]):
@@ -193,7 +195,8 @@ def max_pool_grad(memory, gy, x, y, size, x_size, window, stride, floor, gx):
                     for v in range(window[1]):
                         value = load(memory, line + u * x.row + (j * stride[1] + v) * LANES)
                         place = target + u * gx.row + (j * stride[1] + v) * LANES
-                        store(memory, place, load(memory, place) + where_equal(value, best, left, zero))
+                        share = where_equal(value, best, left, zero)
+                        store(memory, place, load(memory, place) + share if is_sum else share)
                         left = where_equal(value, best, zero, left)
 
 

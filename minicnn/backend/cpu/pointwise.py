@@ -168,17 +168,30 @@ def gelu(memory, a, size, y):
                 store(memory, w + j, value * cdf)
 
 
+@instruction("a:view size:pixels -> y:view slope:view(a)")
+@helper
+def gelu_and_slope(memory, a, size, y, slope):
+    """y = a Phi(a), and its derivative Phi(a) + a phi(a), of which the gradient is a multiple."""
+    for c in range(size[0]):
+        for i in range(size[1]):
+            u, v = a.at + c * a.plane + i * a.row, slope.at + c * slope.plane + i * slope.row
+            w = y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                value = load(memory, u + j)
+                cdf, density = normal(value)
+                store(memory, w + j, value * cdf)
+                store(memory, v + j, multiply_add(value, density, cdf))
+
+
 @instruction("a:view b:view size:pixels -> y:view(a,b)")
 @helper
-def gelu_grad(memory, a, b, size, y):
-    """y = a (Phi(b) + b phi(b)); b: the input of GELU."""
+def multiply(memory, a, b, size, y):
+    """y = a b."""
     for c in range(size[0]):
         for i in range(size[1]):
             u, v, w = a.at + c * a.plane + i * a.row, b.at + c * b.plane + i * b.row, y.at + c * y.plane + i * y.row
             for j in range(0, size[2] * LANES, LANES):
-                value = load(memory, v + j)
-                cdf, density = normal(value)
-                store(memory, w + j, load(memory, u + j) * multiply_add(value, density, cdf))
+                store(memory, w + j, load(memory, u + j) * load(memory, v + j))
 
 
 @instruction("x:view size:pixels -> partial:place")

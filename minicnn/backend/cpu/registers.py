@@ -10,7 +10,7 @@ from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import element, fill, load, maximum, narrow, paired, put, store, transpose
 
-_AT_ONCE = 128
+_AT_ONCE = 256
 """Steps of a gradient that are made for all its sums before the next: their factors stay in the cache."""
 
 
