@@ -278,11 +278,12 @@ def conditions(workers: Sequence[Worker]) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Name of the processor, with the widest vectors it has where that is known."""
+    """Name of the processor, with the widest vectors and matrices it has where that is known."""
     information = Path("/proc/cpuinfo")
     text = information.read_text(encoding="utf-8") if information.exists() else ""
     name = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
     vectors = " with AVX-512" if " avx512f" in text else " with AVX2" if " avx2" in text else ""
+    vectors += " and AMX" if " amx_bf16" in text else ""
     return (name[1].strip() if name else platform.processor() or platform.machine()) + vectors
 
 

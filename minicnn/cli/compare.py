@@ -132,7 +132,7 @@ def draw(histories: Mapping[str, dict[str, list[float]]], path: Path) -> bool:
 
 
 def _row(config: Row, metrics: Row, history: Mapping[str, list[float]]) -> Row:
-    accuracies, losses = history.get("validation_accuracy", []), history.get("validation_loss", [])
+    accuracies, losses = history.get("validation_accuracy") or [], history.get("validation_loss") or []
     best = max(range(len(accuracies)), key=lambda i: (accuracies[i], -losses[i]), default=None)
     rates = sorted(history.get("images_per_second", []))
     test = metrics.get("test") or {}
@@ -144,7 +144,11 @@ def _row(config: Row, metrics: Row, history: Mapping[str, list[float]]) -> Row:
         "images_per_second": rates[len(rates) // 2] if rates else None,
         "validation_accuracy": None if best is None else accuracies[best],
         **{name: value for name, value in metrics.items() if value is not None},
-        **{"epochs": len(accuracies) or None, "test_accuracy": test.get("accuracy"), **(test.get("macro") or {})},
+        **{
+            "epochs": max(map(len, history.values()), default=0) or None,
+            "test_accuracy": test.get("accuracy"),
+            **(test.get("macro") or {}),
+        },
     }
     return {key: known.get(key) for key in list(_COLUMNS)[1:]}
 

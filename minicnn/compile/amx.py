@@ -25,7 +25,7 @@ def weight_of(low: Any, weight: Value, adjoint: bool) -> Region:
     kernel = weight.shape[2:] or (1, 1)
     groups, steps = -(-rows // low.machine.SIDE), -(-columns // low.machine.STEPS)
     region = Region((groups, steps, *kernel, low.machine.REGISTER))
-    # not the rounded weight: an edit in between would have raised while the function was recorded
+    assert weight.call is not None  # that rounds it; an edit in between would have raised while it was recorded
     low.add_call("in_registers", "region", source=weight.call.arguments[0], region=region, adjoint=adjoint)
     return region
 

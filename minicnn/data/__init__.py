@@ -35,8 +35,8 @@ def load(
 
     auto is CIFAR-10 where it is on disk or can be downloaded, else the digits; `Splits.note` says which, and why.
     validation: records, or their share, to split off the training set by `seed`; None is 5,000 of CIFAR-10, a tenth
-    of the others, and 0 for no validation set. train_size: how many of the remaining records to train on, None for all. skip_damaged: go on without
-    the pictures of a folder that cannot be read, and warn of each.
+    of the others; 0 is no validation set. train_size: how many of the remaining records to train on, None for all.
+    skip_damaged: go on without the pictures of a folder that cannot be read, and warn of each.
     Raises UnknownDataset for an unknown name, and what the `load` of the data set raises.
     """
     options: dict[str, Any] = {"seed": seed, "train_size": train_size}

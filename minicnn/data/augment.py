@@ -31,10 +31,6 @@ class Augment:
     """
 
     flip: float = option(0.0, "Probability of a mirrored picture.", _SHARE)
-    alternate: bool = option(
-        False, "Mirror each picture in every second epoch: those of the first are drawn with the probability of flip.",
-        bool,
-    )  # fmt: skip
     shift: int = option(0, "Largest random shift, pixels.", Number(whole=True))
     padding_mode: str = option(
         "reflect",
@@ -53,6 +49,10 @@ class Augment:
     cutout: int = option(0, "Side of an erased square, pixels.", Number(most=4096, whole=True))
     mixup: float = option(0.0, "Alpha of mixup, pictures blended in pairs.", _AMOUNT)
     cutmix: float = option(0.0, "Alpha of cutmix, rectangles exchanged in pairs.", _AMOUNT)
+    alternate: bool = option(
+        False, "Mirror each picture in every second epoch: those of the first are drawn with the probability of flip.",
+        bool,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for each in fields(self):  # those of Config too

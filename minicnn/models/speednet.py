@@ -72,5 +72,6 @@ def _convolution(inputs: int, outputs: int, dirac: bool) -> nn.Conv2d:
 
 def _norm(channels: int) -> nn.BatchNorm2d:
     layer = nn.BatchNorm2d(channels, momentum=0.4)
+    assert layer.weight is not None
     layer.weight.requires_grad_(False)
     return layer

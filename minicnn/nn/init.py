@@ -148,8 +148,8 @@ def whitening_(tensor: T, images: Any, eps: float = 5e-4) -> T:
 
     With the eigenvalues l of the covariance of all patches (C, KH, KW), the largest first, and their vectors v, the
     filters are v / sqrt(l + eps), and behind them their negatives: what they make of the images has the variance 1 in
-    each direction, and no correlation (Coates and Ng, 2012). Where O is less than 2 C KH KW, the last are left out; where
-    it is more, the others stay as they are.
+    each direction, and no correlation (Coates and Ng, 2012). Where O is less than 2 C KH KW, the last are left out;
+    where it is more, the others stay as they are.
 
     Args:
         tensor: the weight.

@@ -87,13 +87,13 @@ def runs(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     histories: by name of the run, the columns that `curves` takes. Overfitting is what the accuracy on training images
     has above that on validation images. A dot marks the best epoch of a run, which the legend names.
     """
-    if not histories or not all(len(h.get("validation_accuracy", ())) for h in histories.values()):
-        raise ValueError("runs: expected one history at least, each with epochs and their validation accuracy")
+    if not histories or not all(any(map(len, h.values())) for h in histories.values()):
+        raise ValueError("runs: expected one history at least, each with epochs and what was measured in them")
     figure = new_figure(WIDTH, 6.0 + 0.18 * math.ceil(len(histories) / 2))
     panels = dict(zip(_SHEET, figure.subplots(2, 2).flat, strict=True))
     entries = []  # of the legend
     for number, (name, history) in enumerate(histories.items()):
-        size, best = len(history["validation_accuracy"]), _best(history)
+        size, best = max(map(len, history.values())), _best(history)
         epochs = history.get("epoch", range(1, size + 1))
         style: dict[str, Any] = {
             "color": _COLOURS[number % len(_COLOURS)],
@@ -133,8 +133,10 @@ def _sheet_columns(history: Mapping[str, Sequence[float]]) -> dict[str, np.ndarr
     """The lines of one run by panel; a column that the history lacks is left out."""
     columns = {title: np.asarray(history[key], np.float64) for title, key in _SHEET.items() if key in history}
     gap = "Training less validation accuracy"
-    if gap in columns:
+    if "Validation accuracy" in columns and gap in columns:
         columns[gap] = columns[gap] - columns["Validation accuracy"]
+    else:
+        columns.pop(gap, None)
     return columns
 
 

@@ -1,8 +1,9 @@
 """Training: configuration and recipes, the loop, evaluation, metrics, checkpoints and shipped weights."""
 
 from minicnn.training.config import Config, RecipeCard, recipe, recipe_card, recipe_names
+from minicnn.training.divergence import TrainingError
 from minicnn.training.evaluation import Evaluation, evaluate
-from minicnn.training.trainer import Trainer, TrainingError
+from minicnn.training.trainer import Trainer
 
 __all__ = [
     "Config",

@@ -124,6 +124,8 @@ class Config(Augment):
         object.__setattr__(self, "knots", tuple(map(tuple, self.knots)))
         if self.ema and self.lookahead:
             raise ValueError("ema, lookahead: expected one of them, received both")
+        if not self.validation and (self.early_stop or self.schedule == "plateau"):
+            raise ValueError("schedule, early_stop: expected validation images with them, received validation 0")
         if self.tta_shift and not self.tta:
             raise ValueError("tta_shift: expected tta with it")
         self.make_optimizer([Tensor(np.zeros(1, np.float32))])  # these know their other limits

@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 
-from minicnn.training.trainer import Trainer, TrainingError
+from minicnn.training.divergence import TrainingError
+from minicnn.training.trainer import Trainer
 
 LOWEST, HIGHEST = 1e-6, 10.0
 _SMOOTHING, _WORSE = 0.9, 4.0

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from minicnn import models, nn, random
-from minicnn.autograd import no_grad
 from minicnn.backend import Backend
 from minicnn.compile import Profile, compile
 from minicnn.data import Loader, Splits, identity_differences
@@ -24,6 +23,7 @@ from minicnn.tensor import Tensor
 from minicnn.text import brief
 from minicnn.training.checkpoint import CheckpointError, bounded_by, compare_keys
 from minicnn.training.config import Config
+from minicnn.training.divergence import TrainingError, first_not_finite
 from minicnn.training.evaluation import Evaluation, evaluate
 from minicnn.training.update import Update
 
@@ -39,10 +39,6 @@ _RANDOM = {  # what minicnn.random.get_state returns
     "keys": Number(most=2**64 - 1, whole=True),
 }
 _DATA = {"dataset": str, "records": dict, "classes": [str], "fingerprints": Maybe(dict)}  # earlier without the last
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step, why, and what to change."""
 
 
 @dataclass
@@ -250,31 +246,9 @@ class Trainer:
 
     def _diverged(self, what: str, model: Module, images: Any) -> TrainingError:
         return TrainingError(
-            f"{what}; {self._first_not_finite(model, images)}; "
+            f"{what}; {first_not_finite(model, Tensor(images))}; "
             f"lower the learning rate ({self.optimizer.lr:g} now) or clip the gradient"
         )
-
-    def _first_not_finite(self, model: Module, images: Any) -> str:
-        """Say which parameter or which layer's output, in the order of the computation, is the first not finite."""
-        found: list[str] = []
-        names = {id(module): name for name, module in model.named_modules()}
-
-        def note(module: Module, output: Tensor) -> None:  # of layers without children: one tensor
-            broken = [n for n, p in module.named_parameters() if not self.backend.kernels.all_finite(p._operand)]
-            if broken:
-                found.append(f"the first layer that is not finite is {names[id(module)]} (its {broken[0]})")
-            elif not self.backend.kernels.all_finite(output._operand):
-                found.append(f"the first layer whose output is not finite is {names[id(module)]}")
-
-        leaves = [module for module in model.modules() if not any(True for _ in module.children())]
-        ends = [leaf.register_forward_hook(note) for leaf in leaves]
-        try:
-            with no_grad():
-                model(Tensor(images))
-        finally:
-            for end in ends:
-                end()
-        return found[0] if found else "the output of every layer is finite"
 
     # Saving
 

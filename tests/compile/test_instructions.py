@@ -105,7 +105,6 @@ ALONE = {  # name: function, the instructions it needs
     "elu 0.5": (inner(lambda m, h: F.elu(h, 0.5)), {"elu", "elu_grad"}),
     "elu 0": (inner(lambda m, h: F.elu(h, 0.0)), {"elu", "elu_grad"}),
     "gelu": (inner(lambda m, h: F.gelu(h)), {"gelu_and_slope", "multiply"}),
-    "gelu of large numbers": (inner(lambda m, h: F.gelu(h * 9.0)), {"gelu_and_slope", "multiply"}),
     "add": (lambda m, x: m.last(m.first(x) + m.second(x)), {"add"}),
     "norm": (inner(lambda m, h: m.norm(h)), NORM),
     "norm relu": (inner(lambda m, h: F.relu(m.norm(h))), NORM | {"relu_grad"}),

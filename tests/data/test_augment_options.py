@@ -7,7 +7,7 @@ import pytest
 from minicnn.data import Augment
 
 WHOLE = ("shift", "cutout")
-NUMBERS = [f.name for f in fields(Augment) if f.name not in (*WHOLE, "padding_mode")]
+NUMBERS = [f.name for f in fields(Augment) if f.name not in (*WHOLE, "padding_mode", "alternate")]
 LARGEST = {"flip": 1, "rotation": 180, "translate": 1, "shear": 80, "zoom": 0.9, "erasing": 1}
 
 
@@ -25,7 +25,9 @@ def test_numbers_past_their_largest_are_refused(name, most):
         Augment(**{name: most + 0.01})
 
 
-@pytest.mark.parametrize("options", [{"shift": 1.5}, {"cutout": 2.0}, {"padding_mode": "edge"}, {"padding_mode": None}])
+@pytest.mark.parametrize(
+    "options", [{"shift": 1.5}, {"cutout": 2.0}, {"padding_mode": "edge"}, {"padding_mode": None}, {"alternate": 1}]
+)
 def test_impossible_augmentations_are_refused(options):
     with pytest.raises(ValueError, match=f"^{next(iter(options))}: expected"):
         Augment(**options)

@@ -93,6 +93,25 @@ def test_flips_and_shifts_give_the_bits_that_published_results_rest_on(name, aug
     assert found.hexdigest().startswith(digest)
 
 
+def test_alternating_flips_show_each_picture_both_ways_in_turn():
+    def flipped(epoch, **options):
+        """Which pictures of an epoch are mirrored, by their numbers."""
+        loader = make(shuffle=True, augment=Augment(0.4, alternate=True), seed=3, **options)
+        found = {}
+        for images, _ in loader.epoch(epoch):
+            for image in images:
+                (number,) = [
+                    i for i, plain in enumerate(PLAIN) if any((image == v).all() for v in (plain, plain[..., ::-1]))
+                ]
+                found[number] = bool((image == PLAIN[number][..., ::-1]).all())
+        return [found[i] for i in range(23)]
+
+    PLAIN = next(make(23).epoch(0))[0].copy()
+    first = flipped(0)
+    assert 3 <= sum(first) <= 16
+    assert flipped(1) == flipped(3) == [not x for x in first] and flipped(2) == flipped(0, batch_size=7) == first
+
+
 def kernels_of(**options):
     """The kernels that one batch calls, in their order."""
     calls, kernels = [], backend.get("reference").kernels

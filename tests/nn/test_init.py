@@ -129,3 +129,23 @@ def test_errors():
         init.kaiming_normal_(fresh(), mode="in")
     with pytest.raises(ValueError, match="calculate_gain: expected .* received 'swish'"):
         init.calculate_gain("swish")
+
+
+def test_whitening_takes_the_largest_directions_first(backend_name):
+    """A weight with few outputs has the directions with the largest variance; one with many keeps its last rows."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((20, 2, 6, 5)).astype(np.float32) * np.array([3, 1], np.float32)[:, None, None]
+    few = init.whitening_(init.zeros_(init.empty(2, 2, 1, 1)), images, eps=0.0).numpy()[:, :, 0, 0]
+    deviations = np.sqrt((images.astype(np.float64) ** 2).mean((0, 2, 3)))
+    assert np.abs(few[0]).argmax() == 0 and np.abs(few[1]).argmax() == 1
+    np.testing.assert_allclose(np.abs(np.diag(few)), 1 / deviations, rtol=1e-2)
+    many = init.whitening_(init.constant_(init.empty(7, 2, 1, 1), 5.0), Tensor(images), eps=0.0).numpy()[:, :, 0, 0]
+    np.testing.assert_array_equal(many[:2], few)
+    np.testing.assert_array_equal(many[2:4], -few)
+    assert (many[4:] == 5).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 6, 5), (3, 1, 6, 5), (3, 2, 1, 5), (2, 6, 5)])
+def test_whitening_needs_patches(shape):
+    with pytest.raises(ValueError, match="whitening_: expected images .* with patches for a weight of shape"):
+        init.whitening_(init.empty(4, 2, 2, 2), np.zeros(shape, np.float32))

@@ -50,6 +50,16 @@ def test_schedule_agrees_with_torch(name, torch):
             scheduler.step()
 
 
+def test_piecewise_linear():
+    knots = [(0.1, 0.5), (0.25, 2.0), (0.25 + 1e-9, 1.0), (0.9, 0.1)]
+    schedule = schedules.piecewise_linear(0.4, STEPS, knots)
+    expected = 0.4 * np.interp(np.arange(50) / STEPS, *zip(*knots, strict=True))
+    assert [schedule(step) for step in range(50)] == pytest.approx(expected.tolist())
+    for wrong in ([], [(0.5, 1.0), (0.5, 2.0)], [(0.5, 1.0), (0.25, 2.0)]):
+        with pytest.raises(ValueError, match="piecewise_linear: expected knots with rising shares"):
+            schedules.piecewise_linear(0.4, STEPS, wrong)
+
+
 def test_values_by_hand():
     cosine = schedules.cosine(1.0, 4, 0.2)
     assert [cosine(s) for s in (0, 2, 4, 99)] == pytest.approx([1, 0.6, 0.2, 0.2])

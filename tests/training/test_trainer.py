@@ -17,6 +17,8 @@ RUNS = {
     "multi-step": {"schedule": "multi-step", "milestones": (1, 3), "optimizer": "adamw", "clip_norm": 0.5},
     "averaged": {"ema": 0.9, "accumulate": 3, "clip_norm": 0.5, "weight_decay": 0.1, "decay_bias_and_norm": False},
     "mixed": {"mixup": 0.3, "cutmix": 0.3, "augment_from": 2, "tta": True, "ema": 0.99, "optimizer": "adam"},
+    "looking ahead": {"lookahead": 2, "schedule": "linear", "flip": 0.5, "alternate": True, "bias_lr": 4.0},
+    "whitened": {"whiten": 20, "whiten_bias": 2, "momentum": 0.9},
     "smoothed": {"schedule": "cosine", "warmup": 1, "label_smoothing": 0.1, "clip_value": 0.01, "seed": 5},
 }
 

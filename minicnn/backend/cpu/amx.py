@@ -76,9 +76,9 @@ def matrix_products(
 ):
     """out[i, j] = sum_k a[i, k] x[j, k], plus out[i, j] as it was where ``is_added``: registers of 16 x 16 sums.
 
-    For i < ``rows`` and j < ``columns``, each 1 or 2, and k < ``steps``. Counted in words of ``memory``: out[i, j] is at
-    out + i out_i + j out_j, its rows ``out_row`` apart; a[i, k] at a + i a_i + table[a_k + k], contiguous; x[j, k] at
-    x + table[x_j + j] + table[x_k + k], its rows ``x_row`` apart.
+    For i < ``rows`` and j < ``columns``, each 1 or 2, and k < ``steps``. Counted in words of ``memory``: out[i, j] is
+    at out + i out_i + j out_j, its rows ``out_row`` apart; a[i, k] at a + i a_i + table[a_k + k], contiguous; x[j, k]
+    at x + table[x_j + j] + table[x_k + k], its rows ``x_row`` apart.
     """
     signature = types.void(
         memory, table, rows, columns, is_added, out, out_i, out_j, out_row, a, a_i, a_k, x, x_row, x_j, x_k, steps

@@ -107,7 +107,7 @@ def amx_weight(memory, block, weight, row, column, columns, rows, taps, work, y)
 @instruction("gy:view size:size -> y:place")
 @helper
 def amx_rows(memory, gy, size, y):
-    """y = gy in registers: rows are channels, steps the images of four pixels of a row; 0 behind its end. size: of gy."""
+    """y = gy in registers: rows are channels, steps the images of four pixels; 0 behind a row's end. size: of gy."""
     channels, height, width = size
     across = (width + 3) // 4
     zero = fill(0.0)

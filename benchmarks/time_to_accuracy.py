@@ -1,0 +1,241 @@
+"""How long a recipe takes to its accuracy, here and in PyTorch: the community's yardstick for CIFAR-10.
+
+    python benchmarks/time_to_accuracy.py --dataset cifar10 --json benchmarks/results/time-to-accuracy.json
+
+Whole runs, one a seed, as ``scripts/train.py`` makes them without validation: after each epoch the minutes of training
+so far and the accuracy on the test images, of one view and of those that the recipe averages. Nothing is chosen by
+it. Then a step of the recipe, its batch read and augmented, beside the same step in PyTorch from the same weights, in
+turns in processes of their own: in channels-last, in float32 and under autocast to bfloat16. Where PyTorch is not run
+to the end, its time is its step times the steps of the run.
+
+A seed that the file of ``--json`` has already, of the same recipe, is not run again.
+
+Exit codes: 0, 1 failure, 2 usage, or something is not installed; then one line says what.
+"""
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from statistics import mean, median, pstdev
+from typing import Any
+
+import contest
+from minicnn import backend, data, plots
+from minicnn.plots.style import BLUE, INK, ORANGE, new_figure, plain
+from minicnn.precision import precision
+from minicnn.training import Config, Trainer, evaluate, recipe
+from worker import Workload
+
+_PEERS = {"PyTorch, float32": "float32", "PyTorch, bfloat16": "bf16"}
+
+
+def main() -> None:
+    """Train, measure, print, draw and save."""
+    options = contest.parser("Minutes to an accuracy, beside PyTorch", rounds=3, seconds=8.0)
+    options.add_argument("--recipe", choices=["speedrun"], default="speedrun", help="what is trained")
+    options.add_argument("--dataset", default="auto", help="as that of train.py")
+    options.add_argument("--data-dir", type=Path, help="folder of the data")
+    options.add_argument("--seeds", type=contest.whole(0, 100), default=3, help="whole runs")
+    options.add_argument("--epochs", type=contest.whole(1, 1000), help="of a run (default: the recipe's)")
+    options.add_argument("--precision", choices=["float32", "bf16"], help="(default: the recipe's)")
+    options.add_argument("--target", type=float, default=0.94, help="the accuracy that is timed")
+    options.add_argument("--picture", type=Path, metavar="FILE", help="draw accuracy over minutes here")
+    arguments = options.parse_args()
+    contest.require("torch")
+    overrides = {name: getattr(arguments, name) for name in ("epochs", "precision") if getattr(arguments, name)}
+    config = recipe(arguments.recipe, validation=0, **overrides)
+    record: dict[str, Any] = {"time_to_accuracy": arguments.recipe, "config": json.loads(json.dumps(asdict(config)))}
+    record |= {"target": arguments.target, "runs": _known(arguments.json, record)}
+    splits = data.load(arguments.dataset, arguments.data_dir, **config.split_options())
+    for seed in range(arguments.seeds):
+        if not any(run["seed"] == seed for run in record["runs"]):
+            record["runs"].append({"seed": seed, "epochs": _train(config.override(seed=seed), splits)})
+            contest.save(arguments.json, record)
+    setting = {"recipe_name": arguments.recipe, "overrides": overrides, "dataset": splits.origin}
+    setting["data_dir"] = str(arguments.data_dir.resolve()) if arguments.data_dir else ""
+    sides = {"minicnn": ("minicnn", config.precision)} | {peer: ("torch", kind) for peer, kind in _PEERS.items()}
+    workers = [
+        contest.Worker("time_to_accuracy", arguments.threads, side=side, kind=kind, **setting)
+        for side, kind in sides.values()
+    ]
+    try:
+        turns = contest.take_turns(workers, "step", arguments.rounds, arguments.seconds)
+    finally:
+        for worker in workers:
+            worker.__exit__(None, None, None)
+    steps = config.epochs * workers[0].ready["steps"]
+    record["steps"] = steps
+    record["step_ms"] = {name: round(median(times), 2) for name, times in zip(sides, turns, strict=True)}
+    ratios = [ours / min(theirs) for ours, *theirs in zip(*turns, strict=True)]
+    record |= {"share_of_best_peer": round(median(ratios), 3), "shares": [round(ratio, 3) for ratio in ratios]}
+    record |= contest.conditions(workers)
+    print(table(record))
+    contest.save(arguments.json, record)
+    if arguments.picture:
+        arguments.picture.write_bytes(plots.to_png(picture(record)))
+
+
+def _known(path: Path | None, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs of the same recipe that a file has."""
+    if path is None or not path.exists():
+        return []
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    same = all(stored.get(name) == record[name] for name in ("time_to_accuracy", "config"))
+    return stored.get("runs", []) if same else []
+
+
+def _train(config: Config, splits: data.Splits) -> list[dict[str, float]]:
+    """Train to the end; -> after each epoch the seconds of training so far and the accuracies."""
+    trainer, rows, seconds = Trainer(config, splits, backend.get("numpy")), [], 0.0
+    forward = importlib.import_module("minicnn").compile(trainer.averaged)
+    while not trainer.finished:
+        trainer.run_epoch()
+        seconds += trainer.history[-1]["seconds"]
+        with precision(config.precision):
+            one, many = (
+                evaluate(trainer.averaged, trainer.loader("test"), forward, *views).accuracy
+                for views in ((False, 0), (config.tta, config.tta_shift))
+            )
+        rows.append({"seconds": round(seconds, 2), "accuracy": many, "plain_accuracy": one})
+        epoch = f"epoch {len(rows)}/{config.epochs}, {seconds / 60:.2f} min"
+        print(f"seed {config.seed}, {epoch}: {many:.2%}, {one:.2%} by one view", flush=True)
+    return rows
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record as Markdown tables."""
+    lines = []
+    if record["runs"]:
+        lines += ["| seed | minutes | accuracy | by one view | reached after |", "|---|" + "---:|" * 4]
+        for run in record["runs"]:
+            last = run["epochs"][-1]
+            reached = next((row["seconds"] for row in run["epochs"] if row["accuracy"] >= record["target"]), None)
+            when = "-" if reached is None else f"{reached / 60:.2f} min"
+            accuracies = f"{last['accuracy']:.2%} | {last['plain_accuracy']:.2%}"
+            lines.append(f"| {run['seed']} | {last['seconds'] / 60:.2f} | {accuracies} | {when} |")
+        ends = [run["epochs"][-1] for run in record["runs"]]
+        means = " | ".join(
+            f"{mean(row[name] for row in ends):.2%} ± {pstdev([row[name] for row in ends]):.2%}"
+            for name in ("accuracy", "plain_accuracy")
+        )
+        lines += [f"| mean | {mean(row['seconds'] for row in ends) / 60:.2f} | {means} | |", ""]
+    lines += ["| side | ms a step | minutes for all steps |", "|---|---:|---:|"]
+    lines += [f"| {name} | {ms:,.1f} | {ms * record['steps'] / 60_000:.2f} |" for name, ms in record["step_ms"].items()]
+    low, high = min(record["shares"]), max(record["shares"])
+    return "\n".join(
+        [*lines, "", f"{record['share_of_best_peer']:.2f} of the best peer's time ({low:.2f} to {high:.2f})"]
+    )
+
+
+def picture(record: dict[str, Any]) -> Any:
+    """Accuracy over minutes: the runs, and the first of them at the speed of PyTorch's best."""
+    figure = new_figure(6.4, 3.8)
+    axes = figure.subplots()
+    for number, run in enumerate(record["runs"]):
+        minutes = [row["seconds"] / 60 for row in run["epochs"]]
+        accuracies = [100 * row["accuracy"] for row in run["epochs"]]
+        axes.plot(minutes, accuracies, color=BLUE, marker="o", markersize=3, label=None if number else "minicnn, a run")
+        if not number:
+            slower = [m / record["share_of_best_peer"] for m in minutes]
+            label = "the same epochs at PyTorch's best speed"
+            axes.plot(slower, accuracies, color=ORANGE, marker="o", markersize=3, linestyle="--", label=label)
+    axes.axhline(100 * record["target"], color=INK, linewidth=0.8, linestyle=":")
+    axes.set_ylim(max(0, min(axes.get_ylim()[0], 90)), 96)
+    plain(axes, f"Recipe {record['time_to_accuracy']}: test accuracy, %", "minutes of training")
+    axes.legend(fontsize=8.5, edgecolor="none", framealpha=0.85, loc="lower right")
+    return figure
+
+
+def build(
+    side: str, kind: str, recipe_name: str, overrides: dict[str, Any], dataset: str, data_dir: str
+) -> Workload:  # fmt: skip
+    """One task, "step": the next batch of the run, read, augmented and learned."""
+    config = recipe(recipe_name, validation=0, **overrides)
+    splits = data.load(dataset, data_dir or None, **config.split_options())
+    trainer = Trainer(config, splits, backend.get("numpy"))
+    trainer.model.train()
+
+    def batches() -> Iterator[tuple[int, int, Any, Any]]:
+        for epoch in count():
+            for number, (images, labels) in enumerate(trainer.batches(epoch % config.epochs)):
+                yield epoch % config.epochs, number, images, labels
+
+    coming = batches()
+    learn: Callable[..., object] = trainer.learn if side == "minicnn" else torch_step(trainer, kind == "bf16")
+    facts = {"steps": trainer.batches_per_epoch}
+    return Workload({"step": lambda: learn(*next(coming))}, precision=kind, facts=facts)
+
+
+def torch_step(trainer: Trainer, bfloat16: bool) -> Callable[[int, int, Any, Any], float]:
+    """Return the step of ``trainer`` as PyTorch's fastest form of it, from the same weights."""
+    torch = importlib.import_module("torch")
+    functional, config = torch.nn.functional, trainer.config
+    model = _twin(torch, trainer)
+    averages = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": config.weight_decay / config.bias_lr},
+    ]
+    optimizer = torch.optim.SGD(groups, config.lr, config.momentum, nesterov=config.nesterov, foreach=True)
+
+    def learn(epoch: int, number: int, images: Any, labels: Any) -> float:
+        done = epoch * trainer.batches_per_epoch + number
+        for group, factor in zip(optimizer.param_groups, (1, config.bias_lr), strict=True):
+            group["lr"] = factor * trainer.schedule(done)
+        if number == 0:
+            model.whitening.bias.requires_grad_(epoch < config.whiten_bias)
+        x = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = functional.cross_entropy(model(x), torch.from_numpy(labels), label_smoothing=config.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if (done + 1) % config.lookahead == 0:
+            share = (done + 1) / (config.epochs * trainer.batches_per_epoch)
+            decay = config.lookahead_decay**config.lookahead * share**3
+            with torch.no_grad():
+                for name, value in model.state_dict().items():
+                    if value.is_floating_point():
+                        averages[name].lerp_(value, 1 - decay)
+                        value.copy_(averages[name])
+        return float(loss.item())
+
+    return learn
+
+
+def _twin(torch: Any, trainer: Trainer) -> Any:
+    """The trainer's model in PyTorch."""
+    nn = torch.nn
+    kinds = {
+        "Conv2d": lambda m: nn.Conv2d(m.in_channels, m.out_channels, m.kernel_size, padding=m.padding, bias=False),
+        "MaxPool2d": lambda m: nn.MaxPool2d(m.kernel_size),
+        "BatchNorm2d": lambda m: nn.BatchNorm2d(m.num_features, m.eps, m.momentum),
+        "GELU": lambda m: nn.GELU(),
+    }
+    ours = trainer.model
+
+    class Twin(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.whitening = nn.Conv2d(3, 24, 2)
+            self.features = nn.Sequential(*(kinds[type(layer).__name__](layer) for layer in ours.features))
+            self.classifier = nn.Linear(ours.classifier.in_features, ours.classifier.out_features, bias=False)
+
+        def forward(self, x: Any) -> Any:
+            x = self.features(self.whitening(x)).amax((2, 3))
+            return self.classifier(x) * ours.scale
+
+    twin = Twin()
+    state = {name: torch.from_numpy(tensor.numpy()) for name, tensor in ours.state_dict().items()}
+    twin.load_state_dict(state, strict=False)  # which counts batches besides
+    for name, parameter in twin.named_parameters():
+        parameter.requires_grad_(dict(ours.named_parameters())[name].requires_grad)
+    return twin.to(memory_format=torch.channels_last).train()
+
+
+if __name__ == "__main__":
+    main()
