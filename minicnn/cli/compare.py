@@ -36,21 +36,26 @@ _COLUMNS: dict[str, tuple[str, Callable[[Any], str], Any]] = {  # heading, how a
     "macs": ("MACs", "{:,}".format, _COUNT),
     "validation_accuracy": ("validation", "{:.2%}".format, _SHARE),
     "test_accuracy": ("test", "{:.2%}".format, _SHARE),
+    "plain_accuracy": ("one view", "{:.2%}".format, _SHARE),
     "precision": ("precision", "{:.4f}".format, _SHARE),
     "recall": ("recall", "{:.4f}".format, _SHARE),
     "f1": ("F1", "{:.4f}".format, _SHARE),
 }
 _WORDS = 3  # the first columns are words, the others numbers
 _MAYBE = {name: Maybe(expected) for name, (_, _, expected) in _COLUMNS.items()}
-_TEST = {"accuracy": Maybe(_SHARE), "macro": Maybe({name: _MAYBE[name] for name in ("precision", "recall", "f1")})}
+_TEST = {
+    "accuracy": Maybe(_SHARE),
+    "plain_accuracy": Maybe(_SHARE),
+    "macro": Maybe({name: _MAYBE[name] for name in ("precision", "recall", "f1")}),
+}
 _METRICS = _MAYBE | {"test": Maybe(_TEST)}
 _CONFIG = {"recipe": Maybe(str), "config": Maybe({"model": Maybe(str)})}
 _LOSS = Number(-1e30, 1e30)
 _HISTORY = {
     "validation_accuracy": Maybe([_SHARE]),
     "validation_loss": Maybe([_LOSS]),
-    "train_accuracy": Maybe([_SHARE]),
-    "train_loss": Maybe([_LOSS]),
+    "train_accuracy": [_SHARE],
+    "train_loss": [_LOSS],
     "learning_rate": Maybe([Number(most=1e30)]),
     "seconds": Maybe([_NUMBER]),
     "images_per_second": Maybe([_NUMBER]),
@@ -147,6 +152,7 @@ def _row(config: Row, metrics: Row, history: Mapping[str, list[float]]) -> Row:
         **{
             "epochs": max(map(len, history.values()), default=0) or None,
             "test_accuracy": test.get("accuracy"),
+            "plain_accuracy": test.get("plain_accuracy"),
             **(test.get("macro") or {}),
         },
     }

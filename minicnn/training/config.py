@@ -126,8 +126,9 @@ class Config(Augment):
             raise ValueError("ema, lookahead: expected one of them, received both")
         if not self.validation and (self.early_stop or self.schedule == "plateau"):
             raise ValueError("schedule, early_stop: expected validation images with them, received validation 0")
-        if self.tta_shift and not self.tta:
-            raise ValueError("tta_shift: expected tta with it")
+        for name, needed in (("tta_shift", "tta"), ("whiten_bias", "whiten"), ("alternate", "flip")):
+            if getattr(self, name) and not getattr(self, needed):
+                raise ValueError(f"{name}: expected {needed} with it")
         self.make_optimizer([Tensor(np.zeros(1, np.float32))])  # these know their other limits
         self.make_schedule(1)
         if self.model_options:

@@ -76,7 +76,7 @@ def test_json_has_the_figures_unrounded(compare, run, tmp_path):
     assert first == {
         **{"run": "a", "recipe": "custom", "model": "lenet", "epochs": 4, "best_epoch": 3, "train_seconds": 3800.4},
         **{"images_per_second": 55.4, "parameters": 1234567, "macs": 7654321, "validation_accuracy": 0.5},
-        **{"test_accuracy": 0.4876, "precision": 0.5, "recall": 0.25, "f1": 0.33333},
+        **{"test_accuracy": 0.4876, "plain_accuracy": None, "precision": 0.5, "recall": 0.25, "f1": 0.33333},
     }
     assert {key for key, value in second.items() if value is not None} == {"run", "recipe", "model"}
 

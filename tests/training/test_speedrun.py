@@ -86,8 +86,9 @@ def test_lookahead(splits, eager, accumulate):
 def test_options_that_exclude_each_other():
     with pytest.raises(ValueError, match="ema, lookahead: expected one of them, received both"):
         Config(ema=0.9, lookahead=5)
-    with pytest.raises(ValueError, match="tta_shift: expected tta with it"):
-        Config(tta_shift=1)
+    for name, needed in {"tta_shift": "tta", "whiten_bias": "whiten", "alternate": "flip"}.items():
+        with pytest.raises(ValueError, match=f"{name}: expected {needed} with it"):
+            Config(**{name: name == "alternate" or 1})
     with pytest.raises(ValueError, match="piecewise_linear: expected knots with rising shares"):
         Config(schedule="linear", knots=[[0.5, 1.0], [0.25, 0.0]])
 
