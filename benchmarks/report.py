@@ -18,6 +18,7 @@ import accuracy
 import bfloat16
 import contest
 import frameworks
+import time_to_accuracy
 from compare import headlines
 
 Record = dict[str, Any]
@@ -39,6 +40,8 @@ machine:
     done
     python benchmarks/accuracy.py --json benchmarks/results/accuracy.json
     python benchmarks/bfloat16.py --dataset cifar10 --json benchmarks/results/bfloat16.json
+    python benchmarks/time_to_accuracy.py --dataset cifar10 --json benchmarks/results/time-to-accuracy.json \\
+      --picture benchmarks/results/time-to-accuracy.png
     python benchmarks/startup.py --json benchmarks/results/startup.json
     for recipe in lenet stage-augment; do
       python benchmarks/epoch.py --recipe $recipe --json benchmarks/results/epoch-$recipe.json
@@ -75,7 +78,7 @@ def main() -> None:
         print(message, file=sys.stderr)
         sys.exit(2)
     cases = sorted((r for r in records if "best" in r), key=lambda r: (r["case"], r["batch_size"]))
-    kinds = ("accuracy", "bfloat16", "frameworks", "startup", "epoch", "callers", "kernels")
+    kinds = ("time_to_accuracy", "accuracy", "bfloat16", "frameworks", "startup", "epoch", "callers", "kernels")
     others = ([r for r in records if kind in r] for kind in kinds)
     text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
     text.write_text(markdown(cases, picture.name, *others), encoding="utf-8")
@@ -88,6 +91,7 @@ def main() -> None:
 def markdown(
     cases: list[Record],
     picture: str,
+    timed: list[Record],
     precise: list[Record],
     followed: list[Record],
     beside: list[Record],
@@ -96,7 +100,7 @@ def markdown(
     callers: list[Record],
     kernels: list[Record],
 ) -> str:
-    """The cases by machine, accuracy, bfloat16, frameworks, first step, epochs, calls from threads, the kernels."""
+    """The cases by machine, then the other benchmarks in the order of their records, the kernels last."""
     parts = [_REPRODUCE]
     if cases:
         parts.append(f"![Speed relative to {_peers(cases)}]({picture})\n")
@@ -117,6 +121,16 @@ def markdown(
             )
         parts.append(f"## {hardware}\n\n{versions}\n\n" + "\n".join(rows) + "\n")
         parts += _contenders(records)
+    for r in timed:
+        hardware, versions = _conditions(r)
+        note = (
+            f"Whole runs of the recipe {r['time_to_accuracy']} in {r['config']['precision']}, {r['steps']:,} steps of "
+            f"{r['config']['batch_size']:,} pictures: minutes of training, accuracy on the test images by the views "
+            f"that the recipe averages and by one, and when {r['target']:.0%} was reached. Below, steps of both sides "
+            f"in turns, reading and augmentation included; PyTorch's minutes are those of its steps. {hardware}; "
+            f"{versions}; {r['date']}."
+        )
+        parts.append(f"## Time to an accuracy\n\n{note}\n\n{time_to_accuracy.table(r)}\n")
     for r in precise:
         note = (
             f"Logits of {r['pictures']} pictures in float32 against float64: the largest error relative to the largest "

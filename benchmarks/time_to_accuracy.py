@@ -40,16 +40,20 @@ def main() -> None:
     options.add_argument("--data-dir", type=Path, help="folder of the data")
     options.add_argument("--seeds", type=contest.whole(0, 100), default=3, help="whole runs")
     options.add_argument("--epochs", type=contest.whole(1, 1000), help="of a run (default: the recipe's)")
+    options.add_argument("--batch-size", type=contest.batch_size, help="of a run (default: the recipe's)")
     options.add_argument("--precision", choices=["float32", "bf16"], help="(default: the recipe's)")
     options.add_argument("--target", type=float, default=0.94, help="the accuracy that is timed")
     options.add_argument("--picture", type=Path, metavar="FILE", help="draw accuracy over minutes here")
     arguments = options.parse_args()
     contest.require("torch")
-    overrides = {name: getattr(arguments, name) for name in ("epochs", "precision") if getattr(arguments, name)}
+    overrides = {
+        name: getattr(arguments, name) for name in ("epochs", "batch_size", "precision") if getattr(arguments, name)
+    }
     config = recipe(arguments.recipe, validation=0, **overrides)
     record: dict[str, Any] = {"time_to_accuracy": arguments.recipe, "config": json.loads(json.dumps(asdict(config)))}
-    record |= {"target": arguments.target, "runs": _known(arguments.json, record)}
     splits = data.load(arguments.dataset, arguments.data_dir, **config.split_options())
+    record |= {"data": splits.identity, "threads": arguments.threads, "target": arguments.target}
+    record["runs"] = _known(arguments.json, record)
     for seed in range(arguments.seeds):
         if not any(run["seed"] == seed for run in record["runs"]):
             record["runs"].append({"seed": seed, "epochs": _train(config.override(seed=seed), splits)})
@@ -79,11 +83,11 @@ def main() -> None:
 
 
 def _known(path: Path | None, record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The runs of the same recipe that a file has."""
+    """The runs of the same recipe and data that a file has."""
     if path is None or not path.exists():
         return []
     stored = json.loads(path.read_text(encoding="utf-8"))
-    same = all(stored.get(name) == record[name] for name in ("time_to_accuracy", "config"))
+    same = all(stored.get(name) == record[name] for name in ("time_to_accuracy", "config", "data", "threads"))
     return stored.get("runs", []) if same else []
 
 
@@ -194,8 +198,9 @@ def torch_step(trainer: Trainer, bfloat16: bool) -> Callable[[int, int, Any, Any
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if (done + 1) % config.lookahead == 0:
-            share = (done + 1) / (config.epochs * trainer.batches_per_epoch)
+        number = config.epochs * trainer.batches_per_epoch
+        if (done + 1) % config.lookahead == 0 or done + 1 == number:
+            share = (done + 1) / number
             decay = config.lookahead_decay**config.lookahead * share**3
             with torch.no_grad():
                 for name, value in model.state_dict().items():

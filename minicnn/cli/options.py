@@ -29,7 +29,8 @@ Tta = Annotated[
     bool | None,
     typer.Option(
         "--tta/--no-tta",
-        help="Answer with the mean for a picture and its mirror image, or for one view (default: as the weights say).",
+        help="Answer with the mean for a picture and its mirror image, shifted as the weights say, or for one view "
+        "(default: as the weights say).",
         show_default=False,
     ),
 ]

@@ -26,7 +26,8 @@ def weight_of(low: Any, weight: Value, adjoint: bool) -> Region:
     groups, steps = -(-rows // low.machine.SIDE), -(-columns // low.machine.STEPS)
     region = Region((groups, steps, *kernel, low.machine.REGISTER))
     assert weight.call is not None  # that rounds it; an edit in between would have raised while it was recorded
-    low.add_call("in_registers", "region", source=weight.call.arguments[0], region=region, adjoint=adjoint)
+    source = low.contiguous(weight.call.arguments[0])
+    low.add_call("in_registers", "region", source=source, region=region, adjoint=adjoint)
     return region
 
 

@@ -14,6 +14,8 @@ from minicnn.tensor import Tensor
 T = TypeVar("T", bound=Tensor)
 
 _left: ContextVar[list[int] | None] = ContextVar("left", default=None)  # arrays and elements that empty() may make
+_AT_ONCE = 100
+"""Images whose patches are summed at a time."""
 _GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2)}
 
 
@@ -173,10 +175,13 @@ def whitening_(tensor: T, images: Any, eps: float = 5e-4) -> T:
         )
     down, right = (n - k + 1 for n, k in zip(pictures.shape[2:], tensor.shape[2:], strict=True))
     height, width = tensor.shape[2:]
-    shifted = [pictures[:, :, i : i + down, j : j + right] for i in range(height) for j in range(width)]
-    patches = host.stack(shifted, axis=-1).transpose(1, 4, 0, 2, 3).reshape(math.prod(tensor.shape[1:]), -1)
-    patches = patches.astype("float64")
-    values, vectors = host.linalg.eigh(patches @ patches.T / patches.shape[1])
+    length, sums = math.prod(tensor.shape[1:]), 0.0
+    for start in range(0, len(pictures), _AT_ONCE):
+        part = pictures[start : start + _AT_ONCE].astype("float64")
+        shifted = [part[:, :, i : i + down, j : j + right] for i in range(height) for j in range(width)]
+        patches = host.stack(shifted, axis=-1).transpose(1, 4, 0, 2, 3).reshape(length, -1)
+        sums = sums + patches @ patches.T
+    values, vectors = host.linalg.eigh(sums / (len(pictures) * down * right))
     filters = (vectors / host.sqrt(host.maximum(values, 0) + eps)).T[::-1].reshape(-1, *tensor.shape[1:])
     filters = host.concatenate([filters, -filters])[: tensor.shape[0]].astype("float32")
     _fill(tensor[: len(filters)], filters)

@@ -128,7 +128,7 @@ class Config(Augment):
             raise ValueError("schedule, early_stop: expected validation images with them, received validation 0")
         for name, needed in (("tta_shift", "tta"), ("whiten_bias", "whiten"), ("alternate", "flip")):
             if getattr(self, name) and not getattr(self, needed):
-                raise ValueError(f"{name}: expected {needed} with it")
+                raise ValueError(f"{name}: expected {needed} with it, or {name} off")
         self.make_optimizer([Tensor(np.zeros(1, np.float32))])  # these know their other limits
         self.make_schedule(1)
         if self.model_options:

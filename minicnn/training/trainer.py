@@ -228,8 +228,9 @@ class Trainer:
         share = len(labels) / self._images(first, after)
         loss, logits = self._update(Tensor(images), Tensor(labels), share, last=batch + 1 == after)
         lookahead = self.config.lookahead
-        if lookahead and batch + 1 == after and (step + 1) % lookahead == 0:
-            self._update.look_ahead((step + 1) / (self.config.epochs * steps))
+        number = self.config.epochs * steps
+        if lookahead and batch + 1 == after and ((step + 1) % lookahead == 0 or step + 1 == number):
+            self._update.look_ahead((step + 1) / number)
         truth = labels if labels.ndim == 1 else labels.argmax(1)
         return loss.item(), int((logits.argmax(1)._operand == truth).sum())
 
@@ -383,7 +384,10 @@ def stored_config(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
         raise CheckpointError("cannot resume: the file does not hold the state of a run")
     with bounded_by(arrays, "cannot resume: the stored options are not usable"):
         check(metadata, {"config": dict})
-        return Config(**metadata["config"])
+        options = metadata["config"]
+        if "lookahead" not in options and options.get("validation") == 0:  # earlier the data set's own
+            options = options | {"validation": -1}
+        return Config(**options)
 
 
 @contextmanager

@@ -23,9 +23,9 @@ class Update:
     With ``config.ema`` d, parameters and running statistics are averaged: after step t, average += (1 - d_t)
     (value - average), d_t = min(d, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
 
-    With ``config.lookahead`` k, the average is the slow weights of Lookahead (Zhang et al., 2019): every k steps, at
-    the share s of the run, average += (1 - d^k s^3) (value - average) with d = ``config.lookahead_decay``, and the
-    weights and statistics become the average.
+    With ``config.lookahead`` k, the average is the slow weights of Lookahead (Zhang et al., 2019): every k steps and
+    after the last, at the share s of the run, average += (1 - d^k s^3) (value - average) with
+    d = ``config.lookahead_decay``, and the weights and statistics become the average.
 
     Attributes:
         optimizer: its learning rate is the caller's affair.

@@ -13,20 +13,14 @@ import pytest
 
 import minicnn
 from minicnn.backend.cpu.jit import HAS_BFLOAT16
+from shared.benchmarks import BENCHMARKS, SHORT, run
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CASES = {"lenet-train": ["torch", "torch-bf16"], "lenet-infer": ["torch-channels-last"]}
 OWN = {"lenet-train": ["minicnn", *["minicnn-bf16"] * HAS_BFLOAT16], "lenet-infer": ["minicnn"]}
-SHORT = ("--rounds", "2", "--seconds", "0.02", "--threads", "1")
 KEYS = {
     "case", "batch_size", "threads", "own", "peers", "best", "gain_of_threads", "sgemm_gflops", "rounds", "hardware",
     "versions", "date",
 }  # fmt: skip
-
-
-def run(script, *arguments):
-    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture
@@ -270,32 +264,6 @@ def test_twins(torch, benchmarks, name):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-def test_accuracy(torch, tmp_path):
-    file = tmp_path / "results" / "accuracy.json"
-    done = run("accuracy.py", "--model", "lenet", "vgg", "--pictures", 16, "--json", file)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(file.read_text())["accuracy"]
-    assert [(row["model"], row["batch_size"]) for row in rows] == [("lenet", 16), ("lenet", 1), ("vgg", 16), ("vgg", 1)]
-    for row in rows:
-        assert 1e-8 < row["torch_rms"] < 1e-5 and row["minicnn_rms"] < 3 * row["torch_rms"]
-        assert row["ratio_max"] == pytest.approx(row["minicnn_max"] / row["torch_max"])
-    assert run("report.py", file.parent).returncode == 0
-    assert done.stdout.strip() in file.parent.with_suffix(".md").read_text()
-
-
-@pytest.mark.skipif(not HAS_BFLOAT16, reason="no AVX512_BF16")
-def test_bfloat16(torch, tmp_path):
-    file = tmp_path / "results" / "bfloat16.json"
-    small = ("--model", "lenet", "--steps", 3, "--batch-size", 8, "--seeds", 1, "--dataset", "digits", "--json", file)
-    done = run("bfloat16.py", *small)
-    assert done.returncode == 0, done.stderr
-    (row,) = json.loads(file.read_text())["bfloat16"]
-    assert row["ratio"] == pytest.approx(row["minicnn_apart"] / row["torch_apart"])
-    assert 0 < row["minicnn_apart"] < 0.1 and row["minicnn_loss"] == pytest.approx(row["torch_loss"], rel=1e-3)
-    assert run("report.py", file.parent).returncode == 0
-    assert done.stdout.strip() in file.parent.with_suffix(".md").read_text()
-
-
 def test_a_worker_that_cannot_start_ends_the_run_with_its_words(monkeypatch, capfd):
     monkeypatch.syspath_prepend(BENCHMARKS)
     contest = importlib.import_module("contest")
@@ -327,20 +295,6 @@ def test_kernels_and_torch_compute_the_same(torch, monkeypatch):
 def arrays(result):
     """The result of a kernel or of PyTorch's operation as a list of arrays, without what was not asked for."""
     return [np.asarray(a) for a in (result if isinstance(result, tuple) else (result,)) if a is not None]
-
-
-def test_epoch(tmp_path):
-    file = tmp_path / "results" / "epoch.json"
-    done = run("epoch.py", *SHORT, "--json", file)
-    assert done.returncode == 0, done.stderr
-    record = json.loads(file.read_text())
-    assert (record["epoch"], record["batch_size"], len(record["shares"])) == ("lenet", 128, 2)
-    assert 0 < min(record["shares"]) <= record["share"] <= max(record["shares"])
-    assert record["epoch_img_s"] > 0 and "img/s" in done.stdout
-    file.write_text(json.dumps(record | {"step_img_s": 12345.0}))  # measured, it may round to another figure here
-    assert run("report.py", file.parent).returncode == 0
-    assert "| lenet | 128 | 12,345 |" in file.parent.with_suffix(".md").read_text()
-    assert run("epoch.py", "--recipe", "alexnet").returncode == 2
 
 
 def test_threads(torch, tmp_path):

@@ -70,7 +70,7 @@ def test_with_nothing_to_choose_by_the_last_epoch_is_kept(command, sketches, tmp
     [
         (("--knots", "0:1,1"), "knots: expected pairs of numbers as 0:0.2,0.25:1,1:0, received '0:1,1'"),
         (("--knots", "0:1,2:0", "--schedule", "linear"), "knots[1][0]: expected a number from 0 to 1, received 2.0"),
-        (("--tta-shift", 1), "tta_shift: expected tta with it"),
+        (("--tta-shift", 1), "tta_shift: expected tta with it, or tta_shift off"),
         (("--validation", -2), "validation: expected a whole number from -1, received -2"),
     ],
 )

@@ -1,5 +1,10 @@
 """Plans in bfloat16: one layer at a time, for what is rounded twice may be rounded to two sides."""
 
+import os
+import subprocess
+import sys
+
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
@@ -113,6 +118,47 @@ def test_a_prediction_rounds_before_batch_norm_is_folded(count):
         with minicnn.precision("bf16"), backend.use("reference"), minicnn.no_grad():
             expected = model(Tensor(x)).numpy()
         np.testing.assert_allclose(found, expected, rtol=0, atol=4e-6 * np.abs(expected).max())
+
+
+def test_a_weight_that_the_step_makes_in_blocks():
+    """As many filters as pictures, so that the weight looks like a batch, and its gradient for the input is asked."""
+    maker, rng = (
+        Tensor(np.random.default_rng(1).standard_normal((16, 3, 3, 3)).astype(np.float32)),
+        np.random.default_rng(0),
+    )
+
+    def step(x, u, g):
+        leaf = Tensor(x.data, requires_grad=True)
+        y = F.conv2d(leaf, F.relu(F.conv2d(u, maker, padding=1)), padding=1)
+        y.backward(F.relu(g))
+        return y, leaf.grad
+
+    x, u, g = (rng.standard_normal(s).astype(np.float32) for s in ((16, 16, 5, 5), (16, 3, 3, 3), (16, 16, 5, 5)))
+    compiled = minicnn.compile(step, precision="bf16")
+    with minicnn.precision("bf16"), backend.use("reference"):
+        expected = [t.numpy() for t in step(Tensor(x), Tensor(u), Tensor(g))]
+    for _ in range(2):
+        for found, y in zip(compiled(x, u, g), expected, strict=True):
+            assert np.abs(found.numpy() - y).max() <= 1e-2 * np.abs(y).max()  # what it makes is rounded twice
+
+
+def test_without_matrix_registers_none_of_their_code_is_compiled():
+    """As for a processor without them, in a process of its own: LLVM would end it."""
+    features = llvm.get_host_cpu_features()
+    for name in features:
+        features[name] = features[name] and not name.startswith("amx")
+    variables = {"NUMBA_CPU_NAME": "x86-64-v4", "NUMBA_CPU_FEATURES": features.flatten()}
+    code = """if True:
+        import numpy as np, minicnn
+        from minicnn import nn
+        from minicnn.backend.cpu import machine
+        assert machine.require_bfloat16() is None and not machine.has_amx()
+        model = nn.Conv2d(16, 32, 3, stride=2)
+        print(minicnn.compile(model, precision="bf16")(np.ones((20, 16, 8, 8), np.float32)).shape)"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True, timeout=600
+    )
+    assert done.stdout == "(20, 32, 3, 3)\n", done.stderr
 
 
 def test_what_two_layers_read_is_rounded_once():

@@ -58,20 +58,21 @@ def test_biases_have_their_rate_and_the_same_decay(trainer):
 @pytest.mark.parametrize("eager", [True, False])
 def test_lookahead(splits, eager, accumulate):
     """Beside a run without: its steps from the same weights, and the average by hand in float64 of float32."""
-    options = {"model": "speednet", "model_options": {"widths": [4]}, "lr": 0.05}
+    options = {"model": "speednet", "model_options": {"widths": [4]}, "lr": 0.01}
     options |= {"epochs": 4, "batch_size": 16, "accumulate": accumulate}
     plain = Trainer(Config(**options), splits, backend.get("numpy"), eager)
     run = Trainer(Config(**options, lookahead=2, lookahead_decay=0.8), splits, backend.get("numpy"), eager)
     steps = run._steps(run.batches_per_epoch)
     average, step = arrays(run.model), 0
-    for batch, (images, labels) in enumerate(plain.batches(0)):
+    every = ((epoch, *numbered) for epoch in range(4) for numbered in enumerate(plain.batches(epoch)))
+    for epoch, batch, (images, labels) in every:
         for each in (plain, run):
-            each.learn(0, batch, images, labels)
+            each.learn(epoch, batch, images, labels)
         if (batch + 1) % accumulate and batch + 1 < run.batches_per_epoch:
             continue
         step += 1
         now = arrays(plain.model)
-        if step % 2 == 0:
+        if step % 2 == 0 or step == 4 * steps:
             decay = 0.8**2 * (step / (4 * steps)) ** 3
             average = {name: a + (1 - decay) * (now[name] - a) for name, a in average.items()}
             now = average
@@ -80,14 +81,28 @@ def test_lookahead(splits, eager, accumulate):
             np.testing.assert_allclose(array, now[name], rtol=1e-4, atol=1e-5, err_msg=name)
         for name, array in arrays(run.averaged).items():
             np.testing.assert_allclose(array, average[name], rtol=1e-4, atol=1e-5, err_msg=name)
-    assert step == steps and step >= 3
+    assert step == 4 * steps and step >= 12
+
+
+def test_a_run_shorter_than_lookahead_is_not_lost(trainer):
+    run = trainer(epochs=1, lookahead=5)
+    before = arrays(run.averaged)
+    run.run_epoch()
+    assert all((array != before[name]).any() for name, array in arrays(run.averaged).items())
+
+
+def test_a_state_from_before_there_were_runs_without_validation(trainer):
+    state, metadata = trainer().state()
+    del metadata["config"]["lookahead"]
+    metadata["config"]["validation"] = 0
+    trainer().restore(state, metadata)
 
 
 def test_options_that_exclude_each_other():
     with pytest.raises(ValueError, match="ema, lookahead: expected one of them, received both"):
         Config(ema=0.9, lookahead=5)
     for name, needed in {"tta_shift": "tta", "whiten_bias": "whiten", "alternate": "flip"}.items():
-        with pytest.raises(ValueError, match=f"{name}: expected {needed} with it"):
+        with pytest.raises(ValueError, match=f"{name}: expected {needed} with it, or {name} off"):
             Config(**{name: name == "alternate" or 1})
     with pytest.raises(ValueError, match="piecewise_linear: expected knots with rising shares"):
         Config(schedule="linear", knots=[[0.5, 1.0], [0.25, 0.0]])

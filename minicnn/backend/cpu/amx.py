@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicnn.backend.cpu.jit import has_feature
+from minicnn.backend.cpu.jit import HAS_BFLOAT16, has_feature
 
 SIDE = 16
 """Rows of a matrix register, and columns of a product."""
@@ -24,14 +24,16 @@ STEPS = 32
 REGISTER = 256
 """Words, of 4 bytes, of a matrix register."""
 
+HAS_MATRICES = has_feature("amx-tile") and has_feature("amx-bf16")
+"""Whether the processor has the registers, whatever the system allows."""
+
 _REQUEST, _TILE_DATA, _ARCH_PRCTL = 0x1023, 18, 158  # ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA, the call of the system
 
 
 @cache
 def has_amx() -> bool:
     """Whether the processor has these registers, and the system gives them to this process, which is asked once."""
-    known = all(map(has_feature, ("amx-tile", "amx-bf16", "avx512bf16", "avx512vl")))
-    if not known or sys.platform != "linux" or platform.machine() != "x86_64":
+    if not (HAS_MATRICES and HAS_BFLOAT16) or sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     return ctypes.CDLL(None, use_errno=True).syscall(_ARCH_PRCTL, _REQUEST, _TILE_DATA) == 0
 

@@ -32,7 +32,7 @@ from minicnn.backend.cpu import (  # which declare the instructions
     winograd,
     winograd_rows,
 )
-from minicnn.backend.cpu.amx import REGISTER, SIDE, STEPS, has_amx
+from minicnn.backend.cpu.amx import HAS_MATRICES, REGISTER, SIDE, STEPS, has_amx
 from minicnn.backend.cpu.elementwise import sgd_step_flat
 from minicnn.backend.cpu.geometry import (
     ONE,
@@ -57,7 +57,9 @@ from minicnn.backend.cpu.winograd_rows import POINTS as ROW_POINTS
 
 _PLAIN = tuple(INSTRUCTIONS)
 if HAS_BFLOAT16:
-    from minicnn.backend.cpu import pairs, registers  # noqa: F401  # which declare some more
+    from minicnn.backend.cpu import pairs  # noqa: F401  # which declares some more
+if HAS_BFLOAT16 and HAS_MATRICES:
+    from minicnn.backend.cpu import registers  # noqa: F401  # as this: LLVM knows its code for such processors alone
 
 __all__ = [
     "CHANNEL_TILES", "DEPTHWISE", "FILTERS", "FILTER_WORK", "INSTRUCTIONS", "LANES", "ONE", "PARTS", "POINTS_APART",
