@@ -23,7 +23,7 @@ from minicnn.training.stored import write_json
 
 
 def evaluate(
-    weights: options.Weights = "lenet-cifar10",
+    weights: options.Weights = pretrained.BEST,
     dataset: Annotated[str, typer.Option(help="cifar10, digits or a folder (default: what the weights know).")] = "",
     data_dir: options.DataDir = None,
     skip_damaged: options.SkipDamaged = False,

@@ -26,7 +26,7 @@ _MOST = 24  # pictures on one sheet
 def explain(
     paths: options.Paths = None,
     image: options.Images = None,
-    weights: options.Weights = "lenet-cifar10",
+    weights: options.Weights = pretrained.BEST,
     layer: Annotated[
         str, typer.Option(help="Layer to show (default: feature maps of the first convolution, Grad-CAM of the last).")
     ] = "",

@@ -25,7 +25,7 @@ _BAR = 30
 def predict(
     paths: options.Paths = None,
     image: options.Images = None,
-    weights: options.Weights = "lenet-cifar10",
+    weights: options.Weights = pretrained.BEST,
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     tta: options.Tta = None,

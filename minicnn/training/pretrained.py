@@ -19,6 +19,8 @@ from minicnn.training.checkpoint import CheckpointError
 
 FOLDER = Path(__file__).parent.parent / "weights"
 """Where the shipped weights lie: NAME.safetensors, and the card NAME.json."""
+BEST = "speedrun-cifar10"
+"""The name of those with the highest accuracy."""
 _SPLIT = Only(
     **{"seed": Maybe(Number(whole=True)), "validation": Maybe(Number())},
     **{"train_size": Maybe(Number(whole=True)), "skip_damaged": Maybe(bool)},
