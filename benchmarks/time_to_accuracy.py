@@ -3,10 +3,10 @@
     python benchmarks/time_to_accuracy.py --dataset cifar10 --json benchmarks/results/time-to-accuracy.json
 
 Whole runs, one a seed, as ``scripts/train.py`` makes them without validation: after each epoch the minutes of training
-so far and the accuracy on the test images, of one view and of those that the recipe averages. Nothing is chosen by
-it. Then a step of the recipe, its batch read and augmented, beside the same step in PyTorch from the same weights, in
-turns in processes of their own: in channels-last, in float32 and under autocast to bfloat16. Where PyTorch is not run
-to the end, its time is its step times the steps of the run.
+so far and the accuracy on the test images by one view, and near the target and at the end by all views that the recipe
+averages. Nothing is chosen by it. Then a step of the recipe, its batch read and augmented, beside the same step in
+PyTorch from the same weights, in turns in processes of their own: in channels-last, in float32 and under autocast to
+bfloat16. PyTorch is not run to the end: its time is that of its step, times the steps of the run.
 
 A seed that the file of ``--json`` has already, of the same recipe, is not run again.
 
@@ -29,6 +29,8 @@ from minicnn.precision import precision
 from minicnn.training import Config, Trainer, evaluate, recipe
 from worker import Workload
 
+_NEAR = 0.02
+"""How far below the target all views are asked: they add about a point."""
 _PEERS = {"PyTorch, float32": "float32", "PyTorch, bfloat16": "bf16"}
 
 
@@ -56,7 +58,9 @@ def main() -> None:
     record["runs"] = _known(arguments.json, record)
     for seed in range(arguments.seeds):
         if not any(run["seed"] == seed for run in record["runs"]):
-            record["runs"].append({"seed": seed, "epochs": _train(config.override(seed=seed), splits)})
+            record["runs"].append(
+                {"seed": seed, "epochs": _train(config.override(seed=seed), splits, arguments.target)}
+            )
             contest.save(arguments.json, record)
     setting = {"recipe_name": arguments.recipe, "overrides": overrides, "dataset": splits.origin}
     setting["data_dir"] = str(arguments.data_dir.resolve()) if arguments.data_dir else ""
@@ -91,21 +95,22 @@ def _known(path: Path | None, record: dict[str, Any]) -> list[dict[str, Any]]:
     return stored.get("runs", []) if same else []
 
 
-def _train(config: Config, splits: data.Splits) -> list[dict[str, float]]:
+def _train(config: Config, splits: data.Splits, target: float) -> list[dict[str, Any]]:
     """Train to the end; -> after each epoch the seconds of training so far and the accuracies."""
     trainer, rows, seconds = Trainer(config, splits, backend.get("numpy")), [], 0.0
     forward = importlib.import_module("minicnn").compile(trainer.averaged)
     while not trainer.finished:
         trainer.run_epoch()
         seconds += trainer.history[-1]["seconds"]
+        loader, views = trainer.loader("test"), (config.tta, config.tta_shift)
         with precision(config.precision):
-            one, many = (
-                evaluate(trainer.averaged, trainer.loader("test"), forward, *views).accuracy
-                for views in ((False, 0), (config.tta, config.tta_shift))
-            )
+            one, many = evaluate(trainer.averaged, loader, forward).accuracy, None
+            if trainer.finished or one > target - _NEAR:
+                many = evaluate(trainer.averaged, loader, forward, *views).accuracy
         rows.append({"seconds": round(seconds, 2), "accuracy": many, "plain_accuracy": one})
         epoch = f"epoch {len(rows)}/{config.epochs}, {seconds / 60:.2f} min"
-        print(f"seed {config.seed}, {epoch}: {many:.2%}, {one:.2%} by one view", flush=True)
+        found = "" if many is None else f", {many:.2%} by all views"
+        print(f"seed {config.seed}, {epoch}: {one:.2%}{found}", flush=True)
     return rows
 
 
@@ -116,7 +121,9 @@ def table(record: dict[str, Any]) -> str:
         lines += ["| seed | minutes | accuracy | by one view | reached after |", "|---|" + "---:|" * 4]
         for run in record["runs"]:
             last = run["epochs"][-1]
-            reached = next((row["seconds"] for row in run["epochs"] if row["accuracy"] >= record["target"]), None)
+            reached = next(
+                (row["seconds"] for row in run["epochs"] if (row["accuracy"] or 0) >= record["target"]), None
+            )
             when = "-" if reached is None else f"{reached / 60:.2f} min"
             accuracies = f"{last['accuracy']:.2%} | {last['plain_accuracy']:.2%}"
             lines.append(f"| {run['seed']} | {last['seconds'] / 60:.2f} | {accuracies} | {when} |")
@@ -140,12 +147,17 @@ def picture(record: dict[str, Any]) -> Any:
     axes = figure.subplots()
     for number, run in enumerate(record["runs"]):
         minutes = [row["seconds"] / 60 for row in run["epochs"]]
-        accuracies = [100 * row["accuracy"] for row in run["epochs"]]
-        axes.plot(minutes, accuracies, color=BLUE, marker="o", markersize=3, label=None if number else "minicnn, a run")
+        accuracies = [100 * row["plain_accuracy"] for row in run["epochs"]]
+        averaged = 100 * run["epochs"][-1]["accuracy"]
+        label = None if number else "minicnn, a run"
+        axes.plot(minutes, accuracies, color=BLUE, marker="o", markersize=3, linewidth=1.2, label=label)
+        label = None if number else "its end by all views"
+        axes.plot(minutes[-1:], [averaged], color=BLUE, marker="*", markersize=9, linestyle="", label=label)
         if not number:
             slower = [m / record["share_of_best_peer"] for m in minutes]
             label = "the same epochs at PyTorch's best speed"
             axes.plot(slower, accuracies, color=ORANGE, marker="o", markersize=3, linestyle="--", label=label)
+            axes.plot(slower[-1:], [averaged], color=ORANGE, marker="*", markersize=9, linestyle="")
     axes.axhline(100 * record["target"], color=INK, linewidth=0.8, linestyle=":")
     axes.set_ylim(max(0, min(axes.get_ylim()[0], 90)), 96)
     plain(axes, f"Recipe {record['time_to_accuracy']}: test accuracy, %", "minutes of training")
