@@ -11,6 +11,7 @@ from minicnn.training import pretrained
 from minicnn.training.evaluation import predict
 
 LEAST = {  # test accuracy that each is shipped for
+    "speedrun-cifar10": 0.94,
     "lenet-cifar10": 0.75,
     "resnet20-cifar10": 0.88,
     "custom-cnn-cifar10": 0.85,
@@ -48,9 +49,14 @@ def test_a_changed_file_is_refused(tmp_path, monkeypatch):
         pretrained.load("lenet-cifar10", backend.get("numpy"))
 
 
-def test_the_picture_of_the_readme_is_a_cat(request):
+def test_the_best_are_the_best():
+    assert pretrained.BEST == max(pretrained.names(), key=lambda name: pretrained.card(name)["test_accuracy"])
+
+
+@pytest.mark.parametrize("name", [pretrained.BEST, "lenet-cifar10"])
+def test_the_picture_of_the_readme_is_a_cat(request, name):
     chosen = backend.get("numpy")
-    trained = pretrained.load("lenet-cifar10", chosen)
+    trained = pretrained.load(name, chosen)
     image = load_image(request.config.rootpath / "tests/pictures/cat.png")
-    probabilities = predict(trained.model, trained.normalize(image[None], chosen))
+    probabilities = predict(trained.model, trained.normalize(image[None], chosen), *trained.views())
     assert trained.classes[int(np.argmax(probabilities))] == "cat"
