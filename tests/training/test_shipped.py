@@ -50,7 +50,7 @@ def test_a_changed_file_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_best_are_the_best():
-    assert pretrained.BEST == max(pretrained.names(), key=lambda name: pretrained.card(name)["test_accuracy"])
+    assert max(pretrained.names(), key=lambda name: pretrained.card(name)["test_accuracy"]) == pretrained.BEST
 
 
 @pytest.mark.parametrize("name", [pretrained.BEST, "lenet-cifar10"])
