@@ -163,7 +163,7 @@ def whitening_(tensor: T, images: Any, eps: float = 5e-4) -> T:
 
     Example:
         >>> images = np.array([[[[1.0, -1.0, 1.0]]]], dtype=np.float32)
-        >>> nn.init.whitening_(nn.init.empty(2, 1, 1, 1), images, eps=0.0).reshape(2).abs()
+        >>> (nn.init.whitening_(nn.init.empty(2, 1, 1, 1), images, eps=0.0) ** 2).reshape(2)
         tensor([1., 1.], dtype=float32)
     """
     host = backend.get("numpy").xp  # the same filters on every backend

@@ -44,6 +44,7 @@ def words(tmp_path):
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_it_reaches_the_model(command, sketches, seen, words, digits_run, name, precision):
     given = () if precision == "float32" else ("--precision", precision)
-    weights = ("--weights", digits_run.weights) if name == "evaluate" else ()
+    chosen = {"evaluate": digits_run.weights, "predict": "lenet-cifar10", "explain": "lenet-cifar10"}
+    weights = ("--weights", chosen[name]) if name in chosen else ()
     code, _, err = command(name, *words[name], *weights, *given)
     assert (code, err) == (0, "") and seen == {precision} and get_precision() == "float32"

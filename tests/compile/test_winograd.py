@@ -8,6 +8,7 @@ import pytest
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, optim
+from minicnn.backend.cpu import machine
 from minicnn.backend.cpu.jit import HAS_BFLOAT16
 from minicnn.backend.cpu.transforms import FILTERS, POINTS, matrices
 from minicnn.models.vgg import VGG
@@ -119,8 +120,14 @@ def test_a_network_rounds_little_more_than_direct_sums():
 @pytest.mark.parametrize(
     "count, inputs, outputs, height, width", [(17, 136, 129, 4, 12), (70, 144, 121, 6, 4), (9, 24, 1000, 4, 4)]
 )
-def test_a_weight_that_is_trained_is_transformed_in_the_products(count, inputs, outputs, height, width, precision):
-    """And rounded there; of what the transforms make nothing is kept. Sizes are no multiples of vectors and tiles."""
+def test_a_weight_that_is_trained_is_transformed_in_the_products(
+    count, inputs, outputs, height, width, precision, monkeypatch
+):
+    """And rounded there, where no matrix registers multiply it; of what the transforms make nothing is kept.
+
+    Sizes are no multiples of vectors and tiles.
+    """
+    monkeypatch.setattr(machine, "has_amx", lambda: False)
     rng = np.random.default_rng(0)
     states = [0.1 * rng.standard_normal(shape) for shape in ((inputs, 3, 1, 1), (outputs, inputs, 3, 3))]
     x = rng.standard_normal((count, 3, height, width))
