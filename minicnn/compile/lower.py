@@ -89,9 +89,7 @@ class Lowering:
         self._copies: dict[Value, Region] = {}
         self._narrow: dict[Value, Block] = {}  # by what was rounded, the result
         self.slopes: dict[Value, Block] = {}  # by the input of an activation, its derivative there
-        self._pairs: dict[
-            tuple[Value, int], Block
-        ] = {}  # of what was rounded, to a multiple of channels: two in each element
+        self._pairs: dict[tuple[Value, int], Block] = {}  # by what was rounded and a multiple of channels
         self._filters: dict[Value, Region] = {}  # those transformed for the rows
         self._transforms: dict[tuple[Any, ...], Block] = {}  # by kind, value and padding, which settle the width
         self._results_of_calls: set[Value] = set()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minicnn import backend, data, nn
+from minicnn import backend, data, models, nn
 from minicnn.training import Config, Trainer, evaluate, recipe
 from minicnn.training.evaluation import predict
 
@@ -35,8 +35,6 @@ def test_the_first_convolution_whitens_patches_and_is_fixed(splits, backend_name
 
 
 def test_a_model_without_a_convolution_cannot_be_whitened(splits, monkeypatch):
-    from minicnn import models
-
     monkeypatch.setitem(models._MODELS, "flat", lambda num_classes: nn.Sequential(nn.Flatten(), nn.Linear(3072, 3)))
     with pytest.raises(ValueError, match="whiten: expected a model with a convolution, flat has none"):
         Trainer(Config(model="flat", whiten=5), splits, backend.get("numpy"))
