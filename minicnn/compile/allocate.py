@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from minicnn.compile import amx
+from minicnn.compile import amx, matrices
 from minicnn.compile.graph import Block, Graph, Node, Region, Thing, halos
 from minicnn.compile.planes import rows_of_tiles
 from minicnn.compile.schedule import Schedule
@@ -188,7 +188,9 @@ def _sizes(
             1 if graph.layout.is_shared else machine.tile_for(block.channels, single=block.height * block.width == 1)[1]
         )
         planes = (block.points - 1) * block.channels + machine.up(block.channels, multiple)
-        sizes[block] = machine.up(planes * allocation.plane(block), 16)
+        high, wide = allocation.halos[block]  # the zeros behind the last plane are those before a next
+        behind = high * allocation.row(block) + wide * allocation.lanes
+        sizes[block] = machine.up(planes * allocation.plane(block) + behind, 16)
     return sizes
 
 
@@ -203,14 +205,12 @@ def _works(phases: Schedule, machine: Any) -> Iterable[int]:
                 yield 4 * machine.REGISTER
             elif node.kind == "channel_winograd":
                 x, y, edge = node.operands["x"], node.operands["y"], node.operands["edge"]
-                tiles = rows_of_tiles(y, edge) * y.width // edge
+                tiles = rows_of_tiles(y, edge) * y.tiles(edge)[1]
                 yield (edge + 2) ** 2 * (
                     lanes * tiles * (x.channels + y.channels) + 2 * machine.POINTS_APART
                 ) + edge**2 * lanes
-            elif node.kind in _WHOLE:  # filters at their points, of a tile of rows
-                x = node.operands["x_points" if node.kind == "matrices" else "x"]
-                rows = max(high for high, _ in machine.TILES[:2])
-                yield machine.FILTER_WORK + x.shape[0] * (rows * x.shape[2] + machine.POINTS_APART)
+            elif node.kind in _WHOLE:
+                yield matrices.work(machine, node)
             elif node.kind == "winograd_operands":
                 yield (node.operands["edge"] + 2) ** 2 * lanes * lanes
             elif node.kind.startswith("winograd"):

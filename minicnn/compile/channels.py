@@ -1,10 +1,12 @@
 """The layout for few images: lanes are channels, the batch is one block, and the threads share its instructions."""
 
+import math
+
 import numpy as np
 
 from minicnn.compile import rules
 from minicnn.compile.graph import Block, Layout, Region
-from minicnn.compile.lower import Lowering, is_weight
+from minicnn.compile.lower import THREE, Lowering, is_weight
 from minicnn.compile.program import Call, Value
 
 _TILES = 16
@@ -12,7 +14,6 @@ _TILES = 16
 _CYCLES_A_FLOAT = 0.6
 """What a weight from the memory takes, which is read once a batch."""
 _ONE_TAP = ((1, 1), (1, 1), (0, 0), (1, 1))
-_THREE = ((3, 3), (1, 1), (1, 1), (1, 1))
 _PIXELS = 8
 """Pixels in a row of all images from which the zeros above and below a picture are left out, not multiplied."""
 
@@ -39,7 +40,7 @@ def _conv2d(low: Lowering, call: Call) -> bool:
         return False
     window = weight.shape[2:], stride, padding, dilation
     y = call.outputs[0]
-    edge = _edge(low, weight.shape, y.shape) if window == _THREE and groups == 1 else 0
+    edge = _edge(low, weight.shape, y.shape) if window == THREE and groups == 1 else 0
     if edge:
         _winograd(low, low.block(x), weight, bias, y, edge)
     else:
@@ -62,8 +63,8 @@ def _edge(low: Lowering, weight: tuple[int, ...], result: tuple[int, ...]) -> in
 
     costs = {0: cycles(9, batch * height * width)}
     for edge in (2, 4):
-        points, tiles = (edge + 2) ** 2, batch * height * width // edge**2
-        if height % edge == width % edge == 0 and min(inputs, outputs) >= 16:
+        points, tiles = (edge + 2) ** 2, batch * -(-height // edge) * -(-width // edge)
+        if min(inputs, outputs) >= 16:
             transforms = 3 * points * tiles * (vectors + -(-inputs // low.layout.lanes))
             costs[edge] = cycles(points, low.machine.up(tiles, 4)) + transforms
     return min(costs, key=costs.__getitem__)
@@ -81,18 +82,17 @@ def _winograd(low: Lowering, x: Block, weight: Value, bias: Value | None, y: Val
     if bias is not None:
         offset = Region((low.machine.up(outputs, low.layout.lanes),))
         low.add_call("load", "region", source=bias, region=offset)
-    tiles = block.height * block.width // edge**2
+    tiles, halos = math.prod(block.tiles(edge)), {"x": x.halo_for_tiles(edge, 1)}
     if tiles >= _TILES:
         low.add_instruction(
-            "channel_winograd", halos={"x": (1, 1)}, edge=edge, x=x, weight=packed, inputs=inputs, bias=offset,
+            "channel_winograd", halos=halos, edge=edge, x=x, weight=packed, inputs=inputs, bias=offset,
             added=None, floor=-np.inf, y=block,
         )  # fmt: skip
         return
-    # points lie some floats apart: at a distance of a power of two all would take the same place in caches
     x_points, y_points = (
-        Region((points, b.channels * tiles * low.layout.lanes + low.machine.POINTS_APART)) for b in (x, block)
+        Region((points, b.channels * tiles * low.layout.lanes), gap=low.machine.POINTS_APART) for b in (x, block)
     )
-    low.add_instruction("spread_tiles", halos={"x": (1, 1)}, edge=edge, x=x, y=x_points)
+    low.add_instruction("spread_tiles", halos=halos, edge=edge, x=x, y=x_points)
     low.add_instruction(
         "channel_products", x=x_points, weight=packed, size=(inputs, 1, tiles), weight_shape=(outputs, inputs),
         window=_ONE_TAP, framed=False, groups=1, added=None, floor=-np.inf, y=y_points,

@@ -217,7 +217,8 @@ def _products(
         yield operands | {
             "y": encoder.point(y, point), "y_row": places.plane(y), "shape": shape, "y_columns": offsets(results, wide),
             "x_columns": offsets(starts, wide), "weight_steps": offsets(factors), "x_steps": offsets(taps),
-            "steps": np.size(taps), "columns": np.size(results), "rows": y.channels, "bias": bias, "floor": floor,
+            "steps": np.size(taps), "columns": np.size(results), "rows": y.channels, "rows_inside": 0, "bias": bias,
+            "floor": floor,
         }  # fmt: skip
 
 
@@ -250,8 +251,8 @@ def _winograd_operands(
 ) -> Iterator[Operands]:
     yield {
         "edge": edge, "x": x, "inputs": x.channels, "gy": gy, "outputs": gy.channels, "width": gy.width,
-        "tiles": gy.height * gy.width // edge**2, "work": encoder.work, "length": gy_points.shape[2],
-        "x_points": x_points, "gy_points": gy_points,
+        "tiles": math.prod(gy.tiles(edge)), "work": encoder.work, "length": gy_points.shape[2],
+        "x_step": x_points.step, "gy_step": gy_points.step, "x_points": x_points, "gy_points": gy_points,
     }  # fmt: skip
 
 

@@ -5,13 +5,12 @@ A pass is a function from one to the next; :func:`minicnn.compile.passes.compile
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
-
-import numpy as np
 
 from minicnn.compile.program import Call, Program, Value
 
@@ -39,21 +38,43 @@ class Block:
         """(C, H, W)."""
         return self.channels, self.height, self.width
 
+    def tiles(self, edge: int) -> tuple[int, int]:
+        """Return the rows and columns of tiles of ``edge`` x ``edge`` pixels that cover a channel."""
+        return -(-self.height // edge), -(-self.width // edge)
+
+    def halo_for_tiles(self, edge: int, around: int) -> tuple[int, int]:
+        """Return the halo that has zeros for all that tiles read outside: ``around`` them, and what they stand over.
+
+        Behind a row come the halo on its right and that on the left of the next, so over both ends it has twice its
+        width; so it is with the rows of a channel and the next.
+        """
+        over = (n * edge - size for n, size in zip(self.tiles(edge), (self.height, self.width), strict=True))
+        high, wide = (max(around, -(-(around + o) // 2)) for o in over)
+        return high, wide
+
 
 @dataclass(frozen=True, eq=False)
 class Region:
     """A contiguous float32 array in the plan's memory.
 
     parts: how many partial results are kept there, one a part or a block of the batch; 0 for a single array.
+    gap: elements left free behind each of the first axis, if only instructions look at it: what lies a power of two
+    apart takes the same place in caches.
     """
 
     shape: tuple[int, ...]
     parts: int = 0
+    gap: int = 0
+
+    @property
+    def step(self) -> int:
+        """How far the elements of the first axis are apart."""
+        return math.prod(self.shape[1:]) + self.gap
 
     @property
     def size(self) -> int:
         """Elements of one array."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape[:1]) * self.step
 
     @property
     def length(self) -> int:

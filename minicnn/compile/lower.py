@@ -13,6 +13,11 @@ from minicnn.compile.program import Call, Program, Value
 
 _IN_CACHE = 128 * 128
 """Filters up to which the sums of their gradient are kept part by part."""
+THREE = ((3, 3), (1, 1), (1, 1), (1, 1))
+"""The window of the convolutions that Winograd's method takes."""
+_WORTH, _WORTH_BESIDE_PAIRS = 6, 2.6
+"""Multiplications for an output, in place of 9, below which that method is worth its transforms; and where the 9 are of
+bfloat16, two at a time."""
 
 
 def lower(program: Program, machine: Any, layout: Layout) -> Graph:
@@ -28,11 +33,6 @@ def lower(program: Program, machine: Any, layout: Layout) -> Graph:
         low.call = value.call
         low.contiguous(value)
     return Graph(program, layout, tuple(low.nodes), low.regions, low.sees, low.images, low.labels)
-
-
-def _edge(y: Block, enough: int = 3) -> int:
-    """Return height and width of the tiles of y for Winograd's convolution: 4, where ``enough`` of those make it up."""
-    return 4 if y.height % 4 == y.width % 4 == 0 and y.height * y.width >= enough * 16 else 2
 
 
 def is_weight(value: Value) -> bool:
@@ -218,25 +218,24 @@ class Lowering:
             source = self._paired(x, self.machine.STEPS)
             self._tiles(source, y, w, offset, window, adjoint, rows_first=True, kind="amx_products", framed=True)
             return
-        is_winograd = window is not None and self.is_winograd(window, size, y)
+        wide = y.channels * size.channels > _IN_CACHE and self.count > 1
+        edge = self.edge_of_tiles(window, size, y, wide, _WORTH_BESIDE_PAIRS if is_rounded else _WORTH)
         is_of_rows = window is not None and self.is_of_rows(window, (size if adjoint else y).width)
-        if is_rounded and not is_winograd and not is_of_rows:
+        if is_rounded and not edge and not is_of_rows:
             outputs, inputs = weight.shape[:2][::-1] if adjoint else weight.shape[:2]
             w = Region((outputs, -(-inputs // 2), *weight.shape[2:]))
             self.add_call("paired", "region", source=weight, region=w, adjoint=adjoint)
             self._tiles(self._paired(x), y, w, offset, window, adjoint, rows_first=True, kind="pair_products")
             return
         source = self.block(x)
-        if is_winograd:
-            wide = y.channels * source.channels > _IN_CACHE and self.count > 1
-            edge = _edge(y, 1 if wide else 3)
+        if edge:
             w = Region(((edge + 2) ** 2, y.channels, source.channels))
             self.add_call("filters", "region", source=weight, region=w, adjoint=adjoint)
             if wide:
                 self._wide_products(source, y, w, offset, edge)
                 return
             operands = {"x": source, "y": y, "weight": w, "bias": offset, "floor": -np.inf}
-            self.add_instruction("winograd", halos={"x": (1, 1)}, edge=edge, **operands)
+            self.add_instruction("winograd", halos={"x": source.halo_for_tiles(edge, 1)}, edge=edge, **operands)
         elif is_of_rows:
             self._products_of_rows(x, y, weight, offset, window, adjoint)
         elif adjoint and window is not None and math.prod(weight.shape) > _IN_CACHE:
@@ -249,10 +248,11 @@ class Lowering:
     def _wide_products(self, x: Block, y: Block, weight: Region, bias: Region | None, edge: int) -> None:
         """Append a convolution by 3 x 3 whose products are made for all blocks at once: the weight is in no cache."""
         points, outputs, inputs = weight.shape
-        tiles = y.height * y.width // edge**2
+        tiles = math.prod(y.tiles(edge))
         rows = self.machine.up(outputs, self.machine.tile_for_matrix(outputs, self.count * tiles)[1])
-        x_points, y_points = (Region((points, self.count, n, tiles * self.layout.lanes)) for n in (inputs, rows))
-        self.add_instruction("spread_tiles", halos={"x": (1, 1)}, edge=edge, x=x, y=x_points)
+        vectors, gap = tiles * self.layout.lanes, self.machine.POINTS_APART
+        x_points, y_points = (Region((points, self.count, n, vectors), gap=gap) for n in (inputs, rows))
+        self.add_instruction("spread_tiles", halos={"x": x.halo_for_tiles(edge, 1)}, edge=edge, x=x, y=x_points)
         self.add_call("wide_products", "y", x=x_points, weight=weight, y=y_points, adjoint=False, rounded=False)
         self.add_instruction("gather_tiles", edge=edge, x=y_points, bias=bias, added=None, floor=-np.inf, y=y)
 
@@ -326,11 +326,18 @@ class Lowering:
             self.add_instruction(kind, x=x, size=x.size, tiles=tiles, y=y, **operands)
         return self._transforms[key]
 
-    def winograd_gradient(self, value: Value, gy: Block, x: Block) -> None:
-        """Append the gradient for a filter, block by block where the sums stay in the cache, else as one product."""
+    def winograd_gradient(self, value: Value, gy: Block, x: Block, window: Any) -> bool:
+        """Append the gradient for a filter, block by block where the sums stay in the cache, else as one product.
+
+        Returns:
+            Whether Winograd's method is faster; if not, nothing is appended.
+        """
         outputs, inputs = gy.channels, x.channels
         in_cache = outputs * inputs <= _IN_CACHE
-        halos, edge = {"x": (1, 1)}, _edge(gy, 3 if in_cache else 1)  # a product of all has always columns enough
+        edge = self.edge_of_tiles(window, x, gy, not in_cache)
+        if not edge or inputs % self.machine.LANES:
+            return False
+        halos = {"x": x.halo_for_tiles(edge, 1), "gy": gy.halo_for_tiles(edge, 0)}
         points = (edge + 2) ** 2
         if in_cache:
             rows = self.machine.up(outputs, self.machine.tile_for_matrix(outputs, inputs // self.machine.LANES)[1])
@@ -338,19 +345,27 @@ class Lowering:
             self.add_instruction("winograd_gradient", halos=halos, edge=edge, x=x, gy=gy, partial=sums)
             self.add_call("unfilter", "region", sums=sums, region=self.new_region(value))
         else:
-            length = self.count * self.machine.LANES * gy.height * gy.width // edge**2
-            x_points, gy_points = Region((points, length, inputs)), Region((points, outputs, length))
+            length = self.count * self.machine.LANES * math.prod(gy.tiles(edge))
+            x_points, gy_points = (
+                Region((points, *size), gap=self.machine.POINTS_APART) for size in ((length, inputs), (outputs, length))
+            )
             operands = {"x": x, "gy": gy, "x_points": x_points, "gy_points": gy_points}
             self.add_instruction("winograd_operands", halos=halos, edge=edge, **operands)
             self.add_call("matrices", "region", x_points=x_points, gy_points=gy_points, region=self.new_region(value))
+        return True
 
-    def is_winograd(self, window: Any, x: Block, y: Block) -> bool:
-        """Whether a convolution is one that F(2 x 2, 3 x 3) or F(4 x 4, 3 x 3) does faster."""
-        return (
-            window == ((3, 3), (1, 1), (1, 1), (1, 1))
-            and not (x.height % 2 or x.width % 2)
-            and min(x.channels, y.channels) >= 16
-        )
+    def edge_of_tiles(self, window: Any, x: Block, y: Block, all_at_once: bool, worth: float = _WORTH) -> int:
+        """Return the edge of the tiles of y for Winograd's convolution: 2 or 4, or 0 where it gains nothing.
+
+        all_at_once: whether the products of all blocks are made together, which have always columns enough; worth: the
+        multiplications for an output that it must stay below.
+        """
+        if window != THREE or min(x.channels, y.channels) < 16:
+            return 0
+        tiles = {edge: math.prod(y.tiles(edge)) for edge in (2, 4)}
+        large = 36 * tiles[4] < 16 * tiles[2] and (all_at_once or tiles[4] >= 3)
+        edge = 4 if large else 2
+        return edge if (edge + 2) ** 2 * tiles[edge] < worth * y.height * y.width else 0
 
     def is_of_rows(self, window: Any, width: int) -> bool:
         """Whether a convolution with results of ``width`` is one that F(4, 5) along the rows does faster."""

@@ -6,12 +6,53 @@ from typing import Any
 import numpy as np
 
 from minicnn.compile import amx
-from minicnn.compile.graph import Region
+from minicnn.compile.graph import Node, Region
 from minicnn.compile.planes import Operands
 from minicnn.compile.program import Value
 
+_AT_ONCE = 1 << 13
+"""Filters at a point whose products a thread makes at a time: its scratch has them at all points."""
+_IN_CACHE = 1 << 17
+"""Floats that stay in half the second-level cache of a core."""
+
 Instructions = tuple[list[tuple[str, Operands]], int]
 """Instructions of a product of matrices, and the number of its blocks: of some rows each, of which the tiles are."""
+
+
+def rows_at_once(machine: Any, high: int, rows: int, most: int) -> int:
+    """Return how many ``rows``, ``high`` a tile, a thread takes at a time: as many parts for it as there are threads.
+
+    For each it reads the other factor from beginning to end, which is the longer and in no cache.
+    """
+    tiles = -(-rows // high)
+    fitting = (n for n in range(1, tiles // machine.PARTS + 1) if tiles % n == 0 and n * high <= most)
+    return high * max(fitting, default=1)
+
+
+def _tile_of_matrices(machine: Any, x_points: Region, gy_points: Region) -> tuple[int, int, int]:
+    """Return the index of the tile for gradients of filters, rows that a thread takes at once, and its columns."""
+    (_, length, inputs), outputs = x_points.shape, gy_points.shape[1]
+    shape, high, wide = machine.tile_for_matrix(outputs, inputs // machine.LANES)
+    return shape, rows_at_once(machine, high, outputs, min(_AT_ONCE // inputs, _IN_CACHE // length)), wide
+
+
+def _tile_of_wide_products(machine: Any, x: Region, y: Region) -> tuple[int, int, int]:
+    """Return the same for products of all blocks."""
+    _, count, inputs, plane = x.shape
+    shape, high, wide = machine.tile_for_matrix(y.shape[2], count * plane // machine.LANES)
+    return shape, rows_at_once(machine, high, y.shape[2], _AT_ONCE // inputs), wide
+
+
+def work(machine: Any, node: Node) -> int:
+    """Return the scratch that a thread needs for filters at all points, of the rows that it takes at a time."""
+    operands: Any = node.operands
+    if node.kind == "matrices":
+        x = operands["x_points"]
+        _, rows, _ = _tile_of_matrices(machine, x, operands["gy_points"])
+    else:
+        x = operands["x"]
+        _, rows, _ = _tile_of_wide_products(machine, x, operands["y"])
+    return machine.FILTER_WORK + x.shape[0] * (rows * x.shape[2] + machine.POINTS_APART)
 
 
 def _matrices(encoder: Any, x_points: Region, gy_points: Region, region: Region) -> Instructions:
@@ -19,22 +60,22 @@ def _matrices(encoder: Any, x_points: Region, gy_points: Region, region: Region)
     offsets, places = encoder.offsets, encoder.allocation.places
     points, length, inputs = x_points.shape
     outputs = region.shape[0]
-    shape, high, wide = encoder.machine.tile_for_matrix(outputs, inputs // encoder.lanes)
+    shape, high, wide = _tile_of_matrices(encoder.machine, x_points, gy_points)
     sums, plane = encoder.made, high * inputs + encoder.machine.POINTS_APART
     matrix = encoder.machine.FILTERS[points]
     vectors = np.arange(0, inputs, encoder.lanes)
     common = {
         "shape": shape, "y_row": inputs, "weight_row": length, "y_columns": offsets(vectors, wide),
         "x_columns": offsets(vectors * length, wide), "weight_steps": offsets(np.arange(length)),
-        "x_steps": offsets(np.arange(length) * encoder.lanes), "steps": length,
+        "x_steps": offsets(np.arange(length) * encoder.lanes), "steps": length, "rows_inside": 1,
         "columns": inputs // encoder.lanes, "rows": high, "bias": None, "floor": -np.inf,
     }  # fmt: skip
     instructions: list[tuple[str, Operands]] = []
     for p in range(points):
         operands = {
             "y": (sums + p * plane, -1),
-            "weight": (places[gy_points].at + p * outputs * length, high * length),
-            "x": (places[x_points].at + p * length * inputs, 0),
+            "weight": (places[gy_points].at + p * gy_points.step, high * length),
+            "x": (places[x_points].at + p * x_points.step, 0),
         }
         instructions.append(("products", common | operands))
     back = {
@@ -58,7 +99,7 @@ def _wide_products(
     tiles, blocks = np.arange(0, plane, lanes), np.arange(count)
     is_transformed = len(weight.shape) == 3
     outputs = weight.shape[1] if is_transformed or adjoint else weight.shape[0]
-    shape, high, wide = encoder.machine.tile_for_matrix(outputs, tiles.size * count)
+    shape, high, wide = _tile_of_wide_products(encoder.machine, x, y)
     instructions: list[tuple[str, Operands]] = []
     if is_transformed:
         weights, apart, step = encoder.inside(weight, 0), outputs * inputs, high * inputs
@@ -75,13 +116,13 @@ def _wide_products(
         "shape": shape, "y_row": plane, "weight_row": inputs, "steps": inputs, "columns": tiles.size * count,
         "y_columns": offsets(np.add.outer(blocks * rows * plane, tiles), wide), "bias": None, "rows": high,
         "x_columns": offsets(np.add.outer(blocks * inputs * plane, tiles), wide), "floor": -np.inf,
-        "weight_steps": offsets(np.arange(inputs)), "x_steps": offsets(np.arange(inputs) * plane),
+        "weight_steps": offsets(np.arange(inputs)), "x_steps": offsets(np.arange(inputs) * plane), "rows_inside": 1,
     }  # fmt: skip
     for p in range(points):
         operands = {
-            "y": (places[y].at + p * count * rows * plane, high * plane),
+            "y": (places[y].at + p * y.step, high * plane),
             "weight": (encoder.moved(weights, p * apart), step),
-            "x": (places[x].at + p * count * inputs * plane, 0),
+            "x": (places[x].at + p * x.step, 0),
         }
         instructions.append(("products", common | operands))
     return instructions, rows // high
@@ -104,7 +145,7 @@ def _matrix(encoder: Any, gy: Region, x: Region, region: Region) -> Instructions
         "shape": 0, "y": (at["y"], high * inputs), "weight": (at["weight"], high), "x": (at["x"], 0), "y_row": inputs,
         "weight_row": 1, "y_columns": vectors, "x_columns": vectors,
         "weight_steps": offsets(np.arange(batch) * outputs), "x_steps": offsets(np.arange(batch) * inputs),
-        "steps": batch, "columns": len(columns), "rows": high, "bias": None, "floor": -np.inf,
+        "steps": batch, "columns": len(columns), "rows": high, "rows_inside": 0, "bias": None, "floor": -np.inf,
     }  # fmt: skip
     return [("products", operands)], -(-outputs // high)
 

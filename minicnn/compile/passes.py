@@ -1,5 +1,6 @@
 """The passes from a recorded program to a plan, each a function from data to data."""
 
+import math
 from typing import Any
 
 from minicnn.backend import package
@@ -52,7 +53,7 @@ def _multiply_adds(graph: Graph) -> float:
         weight, y = node.operands.get("weight"), node.operands.get("y")
         if isinstance(weight, Region):
             if isinstance(y, Block):
-                pixels = y.height * y.width // node.operands.get("edge", 1) ** 2
+                pixels = math.prod(y.tiles(node.operands.get("edge", 1)))
             else:  # tiles, of an image or of a block
                 pixels = node.operands["size"][2] if shared else y.shape[-1] // graph.layout.lanes
             total += weight.size * pixels

@@ -54,7 +54,8 @@ def _channel_affine(encoder: Any, terms: Region, **operands: Any) -> Iterator[Op
 
 def rows_of_tiles(block: Block, edge: int) -> int:
     """Return how many rows of tiles a thread takes at a time: enough tiles for a weight that it reads for them."""
-    return min(block.height // edge, -(-_TILES * edge // block.width))
+    down, across = block.tiles(edge)
+    return min(down, -(-_TILES // across))
 
 
 def _channel_winograd(
@@ -63,10 +64,10 @@ def _channel_winograd(
 ) -> Iterator[Operands]:  # fmt: skip
     """An instruction for some rows of tiles of an image."""
     machine, lanes, source, result = encoder.machine, encoder.lanes, _Planes.of(encoder, x), _Planes.of(encoder, y)
-    across, at_once, channels = y.width // edge, rows_of_tiles(y, edge), np.arange(inputs)
+    (down, across), at_once, channels = y.tiles(edge), rows_of_tiles(y, edge), np.arange(inputs)
     for image in range(encoder.graph.program.batch):
-        for i in range(0, y.height // edge, at_once):
-            rows = min(at_once, y.height // edge - i)
+        for i in range(0, down, at_once):
+            rows = min(at_once, down - i)
             tiles = rows * across
             ((_, _, shape),) = machine.tiles_for_channels(4, tiles)
             x_at, y_at = (p.at + image * p.count * p.plane + i * edge * p.row for p in (source, result))
@@ -78,12 +79,12 @@ def _channel_winograd(
                 "weight_steps": encoder.offsets(channels * lanes),
                 "x_steps": encoder.offsets(channels // lanes * tiles * lanes + channels % lanes), "steps": inputs,
                 "is_sum": int(added is not None), "floor": floor, "work": encoder.work,
-                "y": (y_at, 0, result.plane, result.row),
+                "height": y.height - i * edge, "width": y.width, "y": (y_at, 0, result.plane, result.row),
             }  # fmt: skip
 
 
 def _spread_tiles(encoder: Any, edge: int, x: Block, y: Region) -> Iterator[Operands]:
-    for _, size, step, plane, view, at in _parts_of_tiles(encoder, edge, x, y):
+    for _, _, size, step, plane, view, at in _parts_of_tiles(encoder, edge, x, y):
         yield {"edge": edge, "x": view, "size": size, "step": step, "plane": plane, "y": at}
 
 
@@ -91,30 +92,32 @@ def _gather_tiles(
     encoder: Any, edge: int, x: Region, bias: Region | None, added: Block | None, floor: float, y: Block
 ) -> Iterator[Operands]:
     groups = y.channels // encoder.graph.program.batch if encoder.graph.layout.is_shared else 0
-    for first, size, step, plane, view, at in _parts_of_tiles(encoder, edge, y, x):
+    for first, above, size, step, plane, view, at in _parts_of_tiles(encoder, edge, y, x):
         yield {
             "edge": edge, "x": at, "size": size, "step": step, "plane": plane, "groups": groups, "bias": bias,
-            "first": first, "is_sum": int(added is not None), "floor": floor, "work": encoder.work, "y": view,
+            "first": first, "is_sum": int(added is not None), "floor": floor, "work": encoder.work,
+            "height": y.height - above, "width": y.width, "y": view,
         }  # fmt: skip
 
 
 def _parts_of_tiles(encoder: Any, edge: int, block: Block, points: Region) -> Iterator[tuple[Any, ...]]:
     """Yield tiles in pieces, where threads share them, else all of a block.
 
-    Of each the first plane; planes, and rows and columns of tiles; how far points and their planes are apart; the view
-    of the planes, and where their points are.
+    Of each the first plane, and the rows of pixels above; planes, and rows and columns of tiles; how far points and
+    their planes are apart; the view of the planes, and where their points are.
     """
     at, step, plane, row = encoder.allocation.view(block)
-    down, across, lanes = block.height // edge, block.width // edge, encoder.lanes
-    whole, apart = down * across * lanes, math.prod(points.shape[1:])
+    (down, across), lanes = block.tiles(edge), encoder.lanes
+    whole = down * across * lanes
+    each = math.prod(points.shape[1:]) // encoder.graph.count  # block
     pieces = min(_PIECES, block.channels * down * across * points.shape[0] // _SHARED * 4)
     parts = _divided(block.channels, 1, pieces if encoder.graph.layout.is_shared else 1)
     for first, planes in parts:
         # the rows of several planes do not follow one another
         for i, rows in _divided(down, 1, -(-pieces // len(parts)) if planes == 1 else 1):
             view = at + first * plane + i * edge * row, step, plane, row
-            place = encoder.inside(points, first * whole + i * across * lanes), apart // encoder.graph.count
-            yield first, (planes, rows, across), apart, whole, view, place
+            place = encoder.inside(points, first * whole + i * across * lanes), each
+            yield first, i * edge, (planes, rows, across), points.step, whole, view, place
 
 
 def _channel_products(encoder: Any, x: Block | Region, **operands: Any) -> Iterator[Operands]:
@@ -137,15 +140,15 @@ def _at_points(
         _Planes(encoder.inside(region, 0), -(-channels // lanes), tiles * lanes, tiles * lanes, 1, tiles)
         for region, channels in ((x, inputs), (y, weight_shape[0]))
     )
-    apart = {"weight_point": weight.shape[1], "x_point": x.shape[1], "y_point": y.shape[1]}
+    apart = {"weight_point": weight.step, "x_point": x.step, "y_point": y.step}
     pieces = min(_PIECES, points * tiles * encoder.graph.program.batch * results.count * inputs // _SHARED)
     for row in _products(encoder, sources, results, weight, size, weight_shape, pieces=1, **operands):
         x_at, y_at, weight_at = (row[name][0] for name in ("x", "y", "weight"))
         for point, count in _divided(points, 1, pieces):
             yield row | apart | {
-                "points": count, "x": (x_at + point * x.shape[1], 0), "y": (y_at + point * y.shape[1], 0),
-                "weight": (encoder.moved(weight_at, point * weight.shape[1]), 0),
-                "bias": encoder.moved(row["bias"], point * weight.shape[1]),
+                "points": count, "x": (x_at + point * x.step, 0), "y": (y_at + point * y.step, 0),
+                "weight": (encoder.moved(weight_at, point * weight.step), 0),
+                "bias": encoder.moved(row["bias"], point * weight.step),
             }  # fmt: skip
 
 

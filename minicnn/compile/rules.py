@@ -39,9 +39,7 @@ def _conv2d_grad_weight(low: Lowering, call: Call) -> bool:
     g, source = low.block(gy), low.block(x)
     if low.is_of_rows(window, g.width):
         low.gradient_of_rows(call.outputs[0], gy, x, window)
-    elif low.is_winograd(window, source, g) and source.channels % low.machine.LANES == 0:
-        low.winograd_gradient(call.outputs[0], g, source)
-    else:
+    elif not low.winograd_gradient(call.outputs[0], g, source, window):
         low.total(call.outputs[0], "weight_gradient", gy=g, x=source, window=window, halos={"x": padding})
     return True
 

@@ -37,7 +37,7 @@ LAYERS = {  # name: inputs without images, weight, options of the convolution or
     "wide": ((130, 4, 4), (150, 130, 3, 3), {"stride": 2, "padding": 1}, "pair_products"),
     "by Winograd's method": ((16, 8, 8), (24, 16, 3, 3), {"padding": 1}, "winograd"),
     "by rows": ((3, 9, 12), (5, 3, 5, 5), {}, "products"),
-    "wide rows": ((33, 7, 33), (35, 33, 3, 3), {"padding": 1}, "pair_products"),
+    "wide rows": ((33, 7, 33), (35, 33, 3, 2), {"padding": 1}, "pair_products"),
     "groups": ((6, 5, 5), (4, 3, 3, 3), {"groups": 2}, "conv2d()"),
 }
 

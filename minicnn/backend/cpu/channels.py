@@ -105,16 +105,18 @@ def channel_products(
 
 @instruction(
     "edge:word shape:word x:view size:size weight:place weight_point:word weight_row:word bias:region groups:word "
-    "columns:word weight_steps:word x_steps:word steps:word is_sum:word floor:number work:place -> y:view(added)"
+    "columns:word weight_steps:word x_steps:word steps:word is_sum:word floor:number work:place height:word "
+    "width:word -> y:view(added)"
 )
 @helper
 def channel_winograd(
     edge, shape, memory, table, x, size, weight, weight_point, weight_row, bias, groups, columns, weight_steps, x_steps,
-    steps, is_sum, floor, work, y,
+    steps, is_sum, floor, work, height, width, y,
 ):  # fmt: skip
     """The convolution by 3 x 3 of some rows of tiles of an image, whose points stay in the cache of one thread.
 
-    size: planes of x, and rows and columns of tiles; groups: planes of y. The weight is packed, with a bias of zeros,
+    size: planes of x, and rows and columns of tiles; groups: planes of y; height, width: of what is left of
+    the picture from y on, whose last tiles may stand over it. The weight is packed, with a bias of zeros,
     for each of the points, ``weight_point`` apart. work: room for the points of x and y, and for a tile.
     """
     points, tiles = (edge + 2) * (edge + 2), size[1] * size[2]
@@ -136,4 +138,6 @@ def channel_winograd(
                 source, columns, columns, weight_steps, x_steps, steps, tiles, groups - whole, zeros, zero, none,
             )  # fmt: skip
     made_size, room = (groups, size[1], size[2]), made + points * out_of
-    gather_tiles(edge, memory, made, made_size, out_of, plane, bias, zero, groups, is_sum, floor, room, y)
+    gather_tiles(
+        edge, memory, made, made_size, out_of, plane, bias, zero, groups, is_sum, floor, room, height, width, y
+    )

@@ -126,7 +126,7 @@ def _correlate_blocks(x, weight, bias, y, table, starts, taps, first, room, spac
             for group in range(groups):
                 blocks.products(
                     choice, memory, table, outputs_at + group * o * plane, plane, weights_at + group * o * taps, taps,
-                    group * (c // groups) * room[0], starts[0], starts[1], starts[2], starts[3], taps, pixels, o,
+                    group * (c // groups) * room[0], starts[0], starts[1], starts[2], starts[3], taps, pixels, o, 0,
                     bias_at + group * o, least,
                 )  # fmt: skip
             made, size = View(outputs_at, plane, y.shape[3] * LANES), (y.shape[1], y.shape[2], y.shape[3])

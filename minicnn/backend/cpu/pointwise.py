@@ -39,7 +39,10 @@ def copy(memory, a, size, y):
 @instruction("size:size halo:pair -> y:place")
 @helper
 def frame(memory, size, halo, y):
-    """Write the zeros around planes that lie one after the other from y; size, halo: rows and columns of both."""
+    """Write the zeros around planes that lie one after the other from y, and those before a next one.
+
+    size, halo: rows and columns of both.
+    """
     planes, height, width = size
     row, zero = (width + 2 * halo[1]) * LANES, fill(0.0)
     side = halo[1] * LANES
@@ -52,6 +55,9 @@ def frame(memory, size, halo, y):
                 store(memory, at, zero)
         for at in range(bottom - side, bottom + halo[0] * row, LANES):
             store(memory, at, zero)
+    behind = y + planes * (height + 2 * halo[0]) * row
+    for at in range(behind, behind + halo[0] * row + side, LANES):
+        store(memory, at, zero)
 
 
 @instruction("a:view size:pixels -> y:view(a)")
