@@ -28,6 +28,8 @@ CASES = {
     "resnet20-infer": Case("resnet20", False),
     "resnet18-train": Case("resnet18", True),
     "resnet18-infer": Case("resnet18", False),
+    "vit-train": Case("vit", True),
+    "vit-infer": Case("vit", False),
     "lenet-train-eager": Case("lenet", True, eager=True),
     "lenet-infer-eager": Case("lenet", False, eager=True),
 }

@@ -82,10 +82,45 @@ def resnet(blocks: int, widths: tuple[int, ...], shortcut: type[Subsample | Proj
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
+class Block(nn.Module):
+    """The twin of ``minicnn.models.vit.Block``."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, tokens, dim) -> the same shape."""
+        y = self.norm1(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return x + self.mlp(self.norm2(x))
+
+
+class ViT(nn.Module):
+    """The twin of ``minicnn.models.ViT`` with its defaults."""
+
+    def __init__(self, dim: int = 128, heads: int = 4, depth: int = 6) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.empty(1, 64, dim))
+        self.patches = nn.Conv2d(3, dim, 4, 4)
+        self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, 32, 32) -> logits (N, 10)."""
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.positions
+        return self.head(self.norm(self.blocks(x)).mean(1))
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "lenet": lenet,
     "vgg": vgg,
     "resnet20": partial(resnet, 3, (16, 32, 64), Subsample),
+    "vit": ViT,
     "resnet18": partial(resnet, 2, (64, 128, 256, 512), Projection),
 }
 

@@ -62,6 +62,8 @@ _CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     "gather_images": _gather_images,
     "gelu": lambda a: F.gelu(a.x),
     "gelu_grad": lambda a: _aten.gelu_backward(a.gy, a.x),
+    "attention": lambda a: _attention(a.qkv, a.heads),
+    "attention_grad": lambda a: torch.autograd.grad(a.y, a.leaf, a.gy, retain_graph=True),
     "layer_norm": lambda a: torch.native_layer_norm(a.x, (128,), a.weight, a.bias, 1e-5),
     "layer_norm_grad": lambda a: _aten.native_layer_norm_backward(
         a.gy, a.x, (128,), a.mean, a.inverse_std, a.weight, a.bias, (True, True, True)
@@ -83,6 +85,11 @@ _CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
 }
 
 
+def _attention(qkv: Any, heads: int) -> Any:
+    parts = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # (3, N, H, L, E / H)
+    return F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+
+
 def _inference(task: Callable[[], object]) -> object:
     with torch.no_grad():
         return task()
@@ -100,6 +107,10 @@ def _named(kernel: str, arguments: tuple[Any, ...]) -> SimpleNamespace:
         a.indices = (2 * torch.arange(h)[:, None] + taps // 2) * a.shape[3] + 2 * torch.arange(w) + taps % 2
     if kernel == "batch_norm":
         a.variance = a.inverse_std**-2
+    if kernel == "attention_grad":
+        with torch.enable_grad():
+            a.leaf = a.qkv.clone().requires_grad_()
+            a.y = _attention(a.leaf, a.weights.shape[1])
     if kernel == "layer_norm_grad":
         a.bias = torch.empty_like(a.weight)
     if kernel in ("sgd_step", "adam_step"):

@@ -195,7 +195,7 @@ def _sizes(
 
 
 def _works(phases: Schedule, machine: Any) -> Iterable[int]:
-    """Yield the scratch that each node by Winograd's method needs beside its blocks."""
+    """Yield the scratch that nodes need beside their blocks."""
     lanes = machine.LANES
     for nodes in phases:
         for node in nodes:
@@ -211,6 +211,8 @@ def _works(phases: Schedule, machine: Any) -> Iterable[int]:
                 ) + edge**2 * lanes
             elif node.kind in _WHOLE:
                 yield matrices.work(machine, node)
+            elif node.kind == "attention_grad":
+                yield node.operands["weights"].height * node.operands["weights"].width * lanes
             elif node.kind == "winograd_operands":
                 yield (node.operands["edge"] + 2) ** 2 * lanes * lanes
             elif node.kind.startswith("winograd"):

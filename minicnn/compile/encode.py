@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.compile import amx
+from minicnn.compile import amx, tokens
 from minicnn.compile.allocate import Allocation, strip
 from minicnn.compile.constants import Constants
 from minicnn.compile.graph import Block, Graph, Node, Region
@@ -284,6 +284,7 @@ def _with_rest(encoder: _Encoder, partial: Region, **operands: Any) -> Iterator[
 
 _EXPANDED: dict[str, Callable[..., Any]] = {
     **amx.EXPANDED,
+    **tokens.EXPANDED,
     **EXPANDED,
     "copy": _copy,
     "pair_products": _products,
@@ -293,6 +294,7 @@ _EXPANDED: dict[str, Callable[..., Any]] = {
     "winograd_operands": _winograd_operands,
     "weight_gradient": _weight_gradient,
     "channel_sums": _with_rest,
+    "layer_norm_sums": _with_rest,
     "norm_sums": _with_rest,
 }
 """Nodes whose operands follow from places: what gives them."""

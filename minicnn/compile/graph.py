@@ -29,7 +29,12 @@ class Block:
 
     @classmethod
     def of(cls, value: Value) -> Block:
-        """Return a block of some images of a value (N, C, H, W), or (N, F) as F channels of one pixel."""
+        """Return a block of some images of a value (N, C, H, W), (N, F) as F channels of one pixel, or (N, L, E).
+
+        Of the last, L tokens, the vectors are the channels, and the tokens a row of pixels.
+        """
+        if len(value.shape) == 3:
+            return cls(value.shape[2], 1, value.shape[1])
         channels, height, width = (*value.shape[1:], 1, 1)[:3]
         return cls(channels, height, width)
 

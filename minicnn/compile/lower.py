@@ -52,7 +52,9 @@ def _one_column(window: Any) -> Any:
 
 
 def _size(value: Value) -> tuple[int, int, int]:
-    """Return (C, H, W) of one image; of features (F, 1, 1)."""
+    """Return (C, H, W) of one image as its elements lie; of features (F, 1, 1), of tokens (L, 1, E)."""
+    if len(value.shape) == 3:
+        return value.shape[1], 1, value.shape[2]
     channels, height, width = (*value.shape[1:], 1, 1)[:3]
     return channels, height, width
 
@@ -78,7 +80,7 @@ class Lowering:
         self.call: Call | None = None  # what new nodes are a part of
         self.nodes: list[Node] = []
         self.blocks: dict[Value, Block] = {}
-        self.flattened: dict[Value, Value] = {}  # (N, F) that is in no block: (N, C, H, W) that is
+        self.flattened: dict[Value, Value] = {}  # what is in no block: the same elements in another shape that are
         self.regions: dict[Value, Region] = {}
         self.sees: dict[Value, tuple[Value, ...]] = {}
         self.pooled: dict[Block, Block] = {}  # by the result of a maximum what it was taken of
@@ -88,6 +90,7 @@ class Lowering:
         self.labels = next((v for v in program.inputs if v.array.dtype == np.int64 and v.shape == (self.batch,)), None)
         self._copies: dict[Value, Region] = {}
         self._narrow: dict[Value, Block] = {}  # by what was rounded, the result
+        self.statistics: dict[Value, Block] = {}  # by the means of a layer norm, where its statistics are
         self.slopes: dict[Value, Block] = {}  # by the input of an activation, its derivative there
         self._pairs: dict[tuple[Value, int], Block] = {}  # by what was rounded and a multiple of channels
         self._filters: dict[Value, Region] = {}  # those transformed for the rows
@@ -158,13 +161,17 @@ class Lowering:
                 self.add_instruction("round_to_bfloat16", a=self.block(source), y=block)
             self.blocks[value] = self._narrow[source]
         elif value not in self.blocks:
-            block = self.layout.block_of(value)
+            block = made = self.layout.block_of(value)
+            if len(value.shape) == 3:
+                made = Block(*_size(value))
             if value is self.images:
-                self.add_instruction("feed", size=_size(value), y=block)
+                self.add_instruction("feed", size=_size(value), y=made)
             else:
                 region = Region(value.shape)
                 self.add_call("load", "region", source=self.contiguous(value), region=region)
-                self.add_instruction("interleave", x=region, size=_size(value), y=block)
+                self.add_instruction("interleave", x=region, size=_size(value), y=made)
+            if made is not block:
+                self.add_instruction("turn", x=made, size=block.size, y=block)
             self.blocks[value] = block
         return self.blocks[value]
 
@@ -185,7 +192,11 @@ class Lowering:
         if seen in self.rounded:
             self.block(seen)
         if seen in self.blocks and not known:
-            self.add_instruction("deinterleave", x=self.blocks[seen], size=_size(seen), y=self.new_region(value))
+            block = self.blocks[seen]
+            if len(seen.shape) == 3:
+                block = Block(*_size(seen))
+                self.add_instruction("turn", x=self.blocks[seen], size=block.size, y=block)
+            self.add_instruction("deinterleave", x=block, size=_size(seen), y=self.new_region(value))
         return value
 
     def region(self, value: Value) -> Region:

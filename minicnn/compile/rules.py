@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.compile import amx
+from minicnn.compile import amx, tokens
 from minicnn.compile.graph import Block, Layout, Region
 from minicnn.compile.lower import Lowering, is_weight
 from minicnn.compile.program import Call, Value
@@ -48,7 +48,7 @@ def _bfloat16(low: Lowering, call: Call) -> bool:
     """Operands are rounded when somebody reads them; weights and other states by the kernel."""
     (x,), (y,) = call.arguments, call.outputs
     is_state = x.call is None and x not in low.program.inputs
-    if is_state or low.is_edited(x) or not (low.is_batch(x) or x in low.flattened):
+    if is_state or low.is_edited(x) or not (low.is_batch(x) or x in low.flattened or x in low.blocks):
         return False
     low.machine.require_bfloat16()
     if x in low.flattened:
@@ -61,15 +61,18 @@ def _bfloat16(low: Lowering, call: Call) -> bool:
 
 
 def _grad_bias(low: Lowering, call: Call) -> bool:
-    if not low.is_batch(call.arguments[0]):
+    gy = low.flattened.get(call.arguments[0], call.arguments[0])
+    if gy not in low.blocks and not low.is_batch(gy):
         return False
-    g = low.block(call.arguments[0])
+    g = low.block(gy)
     low.total(call.outputs[0], "channel_sums", 2, x=g, size=g.size)  # of each part the sum, and what rounding lost
     return True
 
 
 def _linear(low: Lowering, call: Call) -> bool:
     x, weight, bias = call.arguments
+    if tokens.linear(low, call):
+        return True
     if not low.is_batch(x) or not is_weight(weight):
         return False
     low.products(x, low.new_block(call.outputs[0]), weight, bias, None, adjoint=False)
@@ -78,6 +81,8 @@ def _linear(low: Lowering, call: Call) -> bool:
 
 def _linear_grad_input(low: Lowering, call: Call) -> bool:
     gy, weight = call.arguments
+    if tokens.linear_grad_input(low, call):
+        return True
     if not low.is_batch(gy) or not is_weight(weight):
         return False
     low.products(gy, low.new_block(call.outputs[0]), weight, None, None, adjoint=True)
@@ -86,6 +91,8 @@ def _linear_grad_input(low: Lowering, call: Call) -> bool:
 
 def _linear_grad_weight(low: Lowering, call: Call) -> bool:
     gy, x = call.arguments
+    if tokens.linear_grad_weight(low, call):
+        return True
     if not low.is_batch(gy) or not low.is_batch(x) or x.shape[1] < low.machine.LANES:
         return False
     factors = low.region(gy), low.region(x)
@@ -96,6 +103,8 @@ def _linear_grad_weight(low: Lowering, call: Call) -> bool:
 def _reshape(low: Lowering, call: Call) -> bool:
     x = call.arguments[0]
     (y,) = call.outputs
+    if tokens.reshape(low, call):
+        return True
     if x not in low.blocks or not low.is_batch(y):
         return False
     before, after = low.blocks[x], Block.of(y)
@@ -165,7 +174,9 @@ def _gelu_grad(low: Lowering, call: Call) -> bool:
 
 def _add(low: Lowering, call: Call) -> bool:
     a, b = call.arguments
-    if not (low.is_batch(a) and low.is_batch(b) and a.shape == b.shape) or not (a in low.blocks or b in low.blocks):
+    if not all(low.is_batch(v) or tokens.is_tokens(low, v) for v in (a, b)) or a.shape != b.shape:
+        return False
+    if a not in low.blocks and b not in low.blocks:
         return False
     low.add_instruction("add", a=low.block(a), b=low.block(b), floor=-np.inf, y=low.new_block(call.outputs[0]))
     return True
@@ -177,7 +188,7 @@ def _sum_to(low: Lowering, call: Call) -> bool:
 
 def _dropout(low: Lowering, call: Call) -> bool:
     x, key, p = call.arguments
-    if x not in low.blocks:
+    if x not in low.blocks or not low.is_batch(x):  # in tokens the elements lie in another order than they are drawn
         return False
     threshold, scale = round(p * 2**24), 1 / (1 - p)
     block = low.blocks[x]
@@ -188,7 +199,7 @@ def _dropout(low: Lowering, call: Call) -> bool:
 
 def _batch_norm_statistics(low: Lowering, call: Call) -> bool:
     (x,) = call.arguments
-    if x not in low.blocks:
+    if x not in low.blocks or not low.is_batch(x):
         return False
     block, (mean, var) = low.blocks[x], call.outputs
     partial = Region((2, block.channels), low.count)
@@ -200,7 +211,7 @@ def _batch_norm_statistics(low: Lowering, call: Call) -> bool:
 
 def _batch_norm(low: Lowering, call: Call) -> bool:
     x, *values = call.arguments
-    if x not in low.blocks:
+    if x not in low.blocks or not low.is_batch(x):
         return False
     shared = low.layout.is_shared  # then whole vectors of channels
     terms = Region((2, low.machine.up(x.shape[1], low.layout.lanes if shared else 1)))
@@ -211,7 +222,7 @@ def _batch_norm(low: Lowering, call: Call) -> bool:
 
 def _batch_norm_grad(low: Lowering, call: Call) -> bool:
     gy, x, mean, inverse_std, weight, training = call.arguments
-    if gy not in low.blocks or x not in low.blocks:
+    if gy not in low.blocks or x not in low.blocks or not low.is_batch(x):
         return False
     g, source, channels = low.blocks[gy], low.blocks[x], x.shape[1]
     means = low.regions.get(mean) or low.copy(mean)
@@ -293,6 +304,7 @@ def _cross_entropy_grad(low: Lowering, call: Call) -> bool:
 
 
 MANY = {
+    **tokens.RULES,
     "conv2d": _conv2d,
     "conv2d_grad_input": _conv2d_grad_input,
     "conv2d_grad_weight": _conv2d_grad_weight,

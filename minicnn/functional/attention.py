@@ -1,11 +1,12 @@
 """Attention: every query takes a mean of all values, weighted by how well their keys match it."""
 
 import math
+from typing import Any
 
 from minicnn.functional.activation import softmax
 from minicnn.functional.arguments import check_float
 from minicnn.functional.normalization import dropout
-from minicnn.tensor import Tensor
+from minicnn.tensor import Tensor, kernels_of
 
 
 def scaled_dot_product_attention(
@@ -50,3 +51,20 @@ def attention_weights(
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = (query * factor) @ key.transpose(-2, -1)  # (..., L, S)
     return dropout(softmax(scores, -1), dropout_p)
+
+
+def packed_attention(qkv: Tensor, heads: int) -> Tensor:
+    """Return the attention of a sequence to itself as one kernel, whose heads a compiled plan runs in its blocks.
+
+    qkv: (N, L, 3 E), queries, keys and values one after the other, each with its ``heads`` one after the other ->
+    (N, L, E): for each head :func:`scaled_dot_product_attention` of its columns.
+    """
+    check_float("packed_attention", qkv=qkv)
+    k = kernels_of(qkv)
+    x = qkv._operand
+    y, weights = k.attention(x, heads)
+
+    def attention_vjp(gy: Any) -> Any:
+        return k.attention_grad(x, gy, weights)
+
+    return Tensor.from_op(y, (qkv,), [attention_vjp])

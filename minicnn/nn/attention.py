@@ -2,7 +2,7 @@
 
 import minicnn.functional as F
 from minicnn.functional.arguments import check_count, check_fraction
-from minicnn.functional.attention import attention_weights
+from minicnn.functional.attention import attention_weights, packed_attention
 from minicnn.nn import init
 from minicnn.nn.layer import Layer
 from minicnn.nn.linear import Linear
@@ -79,8 +79,11 @@ class MultiheadAttention(Layer):
         """
         if key_padding_mask is not None or attn_mask is not None:
             raise ValueError("MultiheadAttention: expected no mask, received one")
-        q, k, v = (self._heads(x, part) for part, x in enumerate((query, key, value)))
         dropout_p = self.dropout if self.training else 0.0
+        if query is key is value and self.batch_first and query.ndim == 3 and not (need_weights or dropout_p):
+            qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+            return self.out_proj(packed_attention(qkv, self.num_heads)), None
+        q, k, v = (self._heads(x, part) for part, x in enumerate((query, key, value)))
         weights = attention_weights(q, k, v, dropout_p)  # (N, num_heads, L, S)
         order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
         output = self.out_proj(F.flatten((weights @ v).permute(order), 2))

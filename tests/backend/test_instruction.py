@@ -5,7 +5,7 @@ import pytest
 
 from minicnn.backend.cpu import instruction as declarations
 from minicnn.backend.cpu.instruction import INSTRUCTIONS, KINDS, WIDTH, calls, disassembled, instruction, row
-from minicnn.backend.cpu.machine import _interpret_pairs
+from minicnn.backend.cpu.machine import _interpret_all
 
 X, Y = (100, -1, 64, 8), (200, 32, 16, 4)
 POOL = {"x": X, "size": (3, 4, 5), "window": (2, 3), "stride": (1, 2), "floor": (1,), "y": Y}
@@ -92,4 +92,4 @@ def test_every_instruction_is_called_by_the_interpreter_with_all_its_parameters(
     for name, declared in INSTRUCTIONS.items():
         assert set(declared.parameters) - declared.operands.keys() <= own, name
         assert declared.operands.keys() <= set(declared.parameters) and set(declared.operands.values()) <= KINDS.keys()
-        assert name in _interpret_pairs.__code__.co_names
+        assert name in _interpret_all.__code__.co_names

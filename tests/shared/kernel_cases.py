@@ -142,6 +142,25 @@ def layer_norms():
             yield real(*shape), dims, weight, bias
 
 
+def attentions():
+    for n, length, heads, width in (
+        (2, 5, 1, 4),
+        (3, 8, 2, 8),
+        (1, 1, 3, 1),
+        (2, 17, 3, 5),
+        (0, 4, 2, 3),
+        (4, 33, 2, 16),
+    ):
+        yield real(n, length, 3 * heads * width), heads
+    yield 100 * real(2, 6, 12), 2
+
+
+def attention_gradients():
+    for qkv, heads in attentions():
+        y, weights = reference.attention(qkv, heads)
+        yield qkv, real(*y.shape), weights
+
+
 def layer_norm_gradients():
     for x, dims, weight, _ in layer_norms():
         _, mean, inverse_std = reference.layer_norm(x, dims, weight, None, 1e-5)
@@ -288,6 +307,8 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "gelu_grad": [(gy, np.asarray(x * 4), form) for gy, x in [*PAIRS, (real(13), FINITE)] for form in ("none", "tanh")],
     "getitem": [*((real(*shape), index) for _, index, shape in PLACES), (real(4), ...)],
     "getitem_grad": PLACES,
+    "attention": list(attentions()),
+    "attention_grad": list(attention_gradients()),
     "label_range": [
         (labels(7, 9),),
         (np.array([-3, 200], np.int16),),

@@ -6,6 +6,7 @@ What is left to the reference is bound by memory or called on small arrays, and 
 from minicnn.backend import reference
 from minicnn.backend.cpu import (
     activation,
+    attention,
     conv,
     data,
     elementwise,
@@ -28,6 +29,8 @@ class Kernels(reference.Kernels):
     gelu_grad = activation.gelu_grad
     softmax = activation.softmax
     softmax_grad = activation.softmax_grad
+    attention_grad = attention.attention_grad
+    attention = attention.attention  # last: it hides the module
     conv2d = conv.conv2d
     conv2d_grad_bias = conv.conv2d_grad_bias
     conv2d_grad_input = conv.conv2d_grad_input

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ADDRESSES = 4
+ADDRESSES = 5
 """How many operands of an instruction may be addresses. Each is a pair (at, step) in a row: at + block * step, or
 at + thread * room for step -1, the scratch of a thread."""
 _FIRST_ADDRESS = 2
 _FIRST_WORD = _FIRST_ADDRESS + 2 * ADDRESSES
-WIDTH = 36
+WIDTH = 38
 """Length of a row."""
 
 
@@ -147,8 +147,8 @@ def calls(names: Iterable[str]) -> str:
     lines: list[str] = []
     for name in names:
         declared = INSTRUCTIONS[name]
-        # a to d: the addresses, as the interpreter names them
-        places, words = iter("abcd"), iter(f"r{i}" for i in numbers)
+        # a to e: the addresses, as the interpreter names them
+        places, words = iter("abcde"), iter(f"r{i}" for i in numbers)
         read = {
             operand: kind.source.format(*islice(words, kind.words), at=next(places) if kind.has_address else "")
             for operand, kind in _kinds(declared)

@@ -294,6 +294,12 @@ def round_even(typing, vector):
 
 
 @intrinsic
+def square_root(typing, vector):
+    """Each lane's square root."""
+    return vector(vector), lambda context, builder, signature, arguments: call(builder, "sqrt", *arguments)
+
+
+@intrinsic
 def power_of_two(typing, vector):
     """2^n for lanes of float32 that are whole numbers from -126 to 127: n + 127 are the bits of its exponent."""
 

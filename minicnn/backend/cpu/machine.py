@@ -56,8 +56,10 @@ from minicnn.backend.cpu.winograd_rows import OUTPUTS as ROW_OUTPUTS
 from minicnn.backend.cpu.winograd_rows import POINTS as ROW_POINTS
 
 _PLAIN = tuple(INSTRUCTIONS)
+from minicnn.backend.cpu import tokens  # noqa: E402, F401  # which declares some more
+
 if HAS_BFLOAT16:
-    from minicnn.backend.cpu import pairs  # noqa: F401  # which declares some more
+    from minicnn.backend.cpu import pairs  # noqa: F401
 if HAS_BFLOAT16 and HAS_MATRICES:
     from minicnn.backend.cpu import registers  # noqa: F401  # as this: LLVM knows its code for such processors alone
 
@@ -287,12 +289,12 @@ def _launch(interpreter, program, length, context, count, parts, ticks, tickets)
 
 
 @cache
-def _interpreter(pairs):
+def _interpreter(whole):
     """Address of an interpreter as machine code: called by the launcher, not linked, it is compiled only once.
 
-    pairs: whether it has the instructions for pairs of bfloat16, which the others need not wait for.
+    whole: whether it has the instructions for bfloat16 and for tokens too, which others need not wait for.
     """
-    return ctypes.cast(c_function(_interpret_pairs if pairs else _interpret), ctypes.c_void_p).value
+    return ctypes.cast(c_function(_interpret_all if whole else _interpret), ctypes.c_void_p).value
 
 
 @helper
@@ -331,6 +333,7 @@ def {name}(program, length, context, count, part, parts, thread, ticks, tickets)
         b = inside(r[4], origin) + (scratch if r[5] < 0 else block * r[5])
         c = inside(r[6], origin) + (scratch if r[7] < 0 else block * r[7])
         d = inside(r[8], origin) + (scratch if r[9] < 0 else block * r[9])
+        e = inside(r[10], origin) + (scratch if r[11] < 0 else block * r[11])
 {calls}
         if ticks:
             times[thread, i] += _now() - start
@@ -348,4 +351,4 @@ def _interpreter_of(name, names):
     return scope[name]
 
 
-_interpret, _interpret_pairs = _interpreter_of("_interpret", _PLAIN), _interpreter_of("_interpret_pairs", INSTRUCTIONS)
+_interpret, _interpret_all = _interpreter_of("_interpret", _PLAIN), _interpreter_of("_interpret_all", INSTRUCTIONS)

@@ -254,8 +254,8 @@ def norm_sums(memory, accumulate, gy, x, means, size, rest, partial):
                 if lines % _PIECE == 0:
                     whole, sums = whole + total(sums), fill(0.0)
                     whole_product, products = whole_product + total(products), fill(0.0)
-        _add(memory, partial + c, rest + c, whole + total(sums), accumulate)
-        _add(memory, partial + channels + c, rest + channels + c, whole_product + total(products), accumulate)
+        add_to_sum(memory, partial + c, rest + c, whole + total(sums), accumulate)
+        add_to_sum(memory, partial + channels + c, rest + channels + c, whole_product + total(products), accumulate)
 
 
 @instruction("x:view size:size rest:part -> partial:part")
@@ -274,11 +274,11 @@ def channel_sums(memory, accumulate, x, size, rest, partial):
                 sums, lines = sums + line, lines + 1
                 if lines % _PIECE == 0:
                     whole, sums = whole + total(sums), fill(0.0)
-        _add(memory, partial + c, rest + c, whole + total(sums), accumulate)
+        add_to_sum(memory, partial + c, rest + c, whole + total(sums), accumulate)
 
 
 @helper
-def _add(memory, place, rest, value, accumulate):
+def add_to_sum(memory, place, rest, value, accumulate):
     """Add to a sum over blocks, or begin it: float64, kept as two float32, what rounding loses beside the rounded."""
     if accumulate:
         value += np.float64(memory[place]) + np.float64(memory[rest])

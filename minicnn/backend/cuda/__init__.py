@@ -6,7 +6,7 @@ a single launch of CuPy's own, a view, or seldom used.
 """
 
 from minicnn.backend import reference
-from minicnn.backend.cuda import activation, arithmetic, conv, data, loss, normalization, optimizer, pooling
+from minicnn.backend.cuda import activation, arithmetic, attention, conv, data, loss, normalization, optimizer, pooling
 from minicnn.backend.cuda.launch import device_memory as device_memory
 from minicnn.backend.cuda.launch import require_device as require_device
 
@@ -33,6 +33,8 @@ class Kernels(reference.Kernels):
     bfloat16 = arithmetic.bfloat16
     getitem_grad = arithmetic.getitem_grad
     lerp_into = arithmetic.lerp_into
+    attention_grad = attention.attention_grad
+    attention = attention.attention  # last: it hides the module
     conv2d = conv.conv2d
     conv2d_grad_bias = conv.conv2d_grad_bias
     conv2d_grad_input = conv.conv2d_grad_input

@@ -9,6 +9,7 @@ window, OH x OW output, G groups, K classes.
 from minicnn.backend.reference import (
     activation,
     arithmetic,
+    attention,
     conv,
     data,
     linear,
@@ -73,6 +74,8 @@ class Kernels:
     sqrt_grad = arithmetic.sqrt_grad
     subtract = arithmetic.subtract
     transpose = arithmetic.transpose
+    attention_grad = attention.attention_grad
+    attention = attention.attention  # last: it hides the module
     conv2d = conv.conv2d
     conv2d_grad_bias = conv.conv2d_grad_bias
     conv2d_grad_input = conv.conv2d_grad_input
