@@ -39,6 +39,9 @@ class ViT(nn.Module):
         dropout: probability, on the weights of attention, in the MLP and on what a block adds.
         pool: "mean" of the tokens, or "class" for a token of its own that reads the others.
         patch_size: height and width of a patch in pixels, a divisor of 32.
+        stem: "patches", a linear map of each patch, or "convolutions" by 3 x 3 that halve the picture until a pixel
+            stands for a patch, each with batch norm and ReLU, and a 1 x 1 convolution (Xiao et al., 2021): it learns
+            faster from few pictures.
 
     Example:
         >>> sum(p.numel() for p in models.ViT().parameters())
@@ -57,6 +60,7 @@ class ViT(nn.Module):
         dropout: float = 0.0,
         pool: str = "mean",
         patch_size: int = 4,
+        stem: str = "patches",
     ) -> None:
         super().__init__()
         check_count("ViT", depth=depth, dim=dim, heads=heads, patch_size=patch_size)
@@ -69,8 +73,12 @@ class ViT(nn.Module):
         if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise ValueError(f"ViT: expected dropout as a number in [0, 1), received {dropout!r}")
         check_option("ViT", "pool", pool, "mean", "class")
+        check_option("ViT", "stem", stem, "patches", "convolutions")
         tokens = (32 // patch_size) ** 2 + (pool == "class")
-        self.patches = nn.Conv2d(3, dim, patch_size, patch_size)
+        if stem == "patches":
+            self.patches: nn.Module = nn.Conv2d(3, dim, patch_size, patch_size)
+        else:
+            self.patches = _convolutions(dim, patch_size)
         self.register_parameter("class_token", nn.Parameter(init.empty(1, 1, dim)) if pool == "class" else None)
         self.positions = nn.Parameter(init.empty(1, tokens, dim))
         self.dropout = nn.Dropout(dropout)
@@ -93,3 +101,15 @@ class ViT(nn.Module):
         x = self.blocks(self.dropout(x + self.positions))
         x = self.norm(x).mean(1) if self.class_token is None else self.norm(x[:, 0])  # -> (N, dim)
         return self.head(x)  # -> (N, num_classes)
+
+
+def _convolutions(dim: int, patch_size: int) -> nn.Sequential:
+    """The stem of convolutions: the last that halves the picture has ``dim`` channels, each before half as many."""
+    halvings = patch_size.bit_length() - 1
+    layers: list[nn.Module] = []
+    channels = 3
+    for left in reversed(range(halvings)):
+        width = max(dim >> left, 1)
+        layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
+    return nn.Sequential(*layers, nn.Conv2d(channels, dim, 1))
