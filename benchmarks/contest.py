@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from cases import CASES
+from minicnn.files import atomic_write, check_writable
 
 _PACKAGES = (
     "minicnn", "numpy", "numba", "llvmlite", "torch", "onnx", "onnxruntime", "openvino", "keras", "tensorflow",
@@ -291,13 +292,13 @@ def _processor() -> str:
 def save(path: Path | None, record: dict[str, Any]) -> None:
     """Write ``record`` as JSON if there is a path, as :func:`write` does."""
     if path:
-        write(path, (json.dumps(record, indent=2) + "\n").encode())
+        write(path, json.dumps(record, indent=2) + "\n")
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file, with the folders on the way to it; one line and exit code 1 if that fails."""
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file, whole or not at all, with the folders on the way to it; one line and exit code 1 if that fails."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        check_writable(path.parent)
+        atomic_write(path, content)
     except OSError as error:
-        sys.exit(f"cannot write {path}: {error.strerror}")
+        sys.exit(str(error))
