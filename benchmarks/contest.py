@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from cases import CASES
+from minicnn.files import atomic_write, check_writable
 
 _PACKAGES = (
     "minicnn", "numpy", "numba", "llvmlite", "torch", "onnx", "onnxruntime", "openvino", "keras", "tensorflow",
@@ -233,7 +234,7 @@ def able(case: str, backend: str) -> list[str]:
     """The names of the installed peers that can do this case; one line and exit code 2 where there are none."""
     names = [name for name, peer in PEERS.items() if peer.is_installed() and not peer.obstacle(case, backend)]
     if not names:
-        _refuse(f"no peer that can do {case} on {backend} is installed: {PEERS['torch'].remedy}")
+        refuse(f"no peer that can do {case} on {backend} is installed: {PEERS['torch'].remedy}")
     return names
 
 
@@ -241,17 +242,18 @@ def require(*peers: str) -> None:
     """End with one line and exit code 2 where one of these peers is not installed."""
     for peer in map(PEERS.__getitem__, peers):
         if not peer.is_installed():
-            _refuse(f"{peer.label} is not installed, and it is the peer: {peer.remedy}")
+            refuse(f"{peer.label} is not installed, and it is the peer: {peer.remedy}")
 
 
 def require_able(peers: Iterable[str], case: str, backend: str) -> None:
     """End with one line and exit code 2 where one of these peers cannot do the case."""
     for obstacle in (PEERS[peer].obstacle(case, backend) for peer in peers):
         if obstacle:
-            _refuse(obstacle)
+            refuse(obstacle)
 
 
-def _refuse(reason: str) -> NoReturn:
+def refuse(reason: str) -> NoReturn:
+    """End with this line and exit code 2."""
     print(reason, file=sys.stderr)
     raise SystemExit(2)
 
@@ -288,10 +290,15 @@ def _processor() -> str:
 
 
 def save(path: Path | None, record: dict[str, Any]) -> None:
-    """Write ``record`` as JSON if there is a path, with the folders on the way to it; one line if that fails."""
+    """Write ``record`` as JSON if there is a path, as :func:`write` does."""
     if path:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            sys.exit(f"cannot write {path}: {error.strerror}")
+        write(path, json.dumps(record, indent=2) + "\n")
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file, whole or not at all, with the folders on the way to it; one line and exit code 1 if that fails."""
+    try:
+        check_writable(path.parent)
+        atomic_write(path, content)
+    except OSError as error:
+        sys.exit(str(error))

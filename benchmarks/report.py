@@ -14,6 +14,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+import ablation
 import accuracy
 import bfloat16
 import contest
@@ -42,6 +43,8 @@ machine:
     python benchmarks/bfloat16.py --dataset cifar10 --json benchmarks/results/bfloat16.json
     python benchmarks/time_to_accuracy.py --dataset cifar10 --json benchmarks/results/time-to-accuracy.json \\
       --picture benchmarks/results/time-to-accuracy.png
+    python benchmarks/ablation.py --dataset cifar10 --json benchmarks/results/ablation.json \\
+      --picture benchmarks/results/ablation.png
     python benchmarks/startup.py --json benchmarks/results/startup.json
     for recipe in lenet stage-augment; do
       python benchmarks/epoch.py --recipe $recipe --json benchmarks/results/epoch-$recipe.json
@@ -78,7 +81,9 @@ def main() -> None:
         print(message, file=sys.stderr)
         sys.exit(2)
     cases = sorted((r for r in records if "best" in r), key=lambda r: (r["case"], r["batch_size"]))
-    kinds = ("time_to_accuracy", "accuracy", "bfloat16", "frameworks", "startup", "epoch", "callers", "kernels")
+    kinds = (
+        "time_to_accuracy", "ablation", "accuracy", "bfloat16", "frameworks", "startup", "epoch", "callers", "kernels",
+    )  # fmt: skip
     others = ([r for r in records if kind in r] for kind in kinds)
     text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
     text.write_text(markdown(cases, picture.name, *others), encoding="utf-8")
@@ -92,6 +97,7 @@ def markdown(
     cases: list[Record],
     picture: str,
     timed: list[Record],
+    ablated: list[Record],
     precise: list[Record],
     followed: list[Record],
     beside: list[Record],
@@ -131,6 +137,15 @@ def markdown(
             f"{versions}; {r['date']}."
         )
         parts.append(f"## Time to an accuracy\n\n{note}\n\n{time_to_accuracy.table(r)}\n")
+    for r in ablated:
+        config = r["config"]
+        note = (
+            f"Test accuracy of the recipe {r['ablation']} in {config['epochs']} epochs and {config['precision']} on "
+            f"{r['data']['dataset']}, and what it loses without one of its ingredients, in points: by the views that "
+            f"the recipe averages and by one. A loss is the mean of the differences of runs of one seed. "
+            f"{r['hardware']}; {_versions(r)}; {r['date']}."
+        )
+        parts.append(f"## Ablation\n\n{note}\n\n{ablation.table(r)}\n")
     for r in precise:
         note = (
             f"Logits of {r['pictures']} pictures in float32 against float64: the largest error relative to the largest "

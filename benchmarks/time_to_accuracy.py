@@ -8,29 +8,25 @@ averages. Nothing is chosen by it. Then a step of the recipe, its batch read and
 PyTorch from the same weights, in turns in processes of their own: in channels-last, in float32 and under autocast to
 bfloat16. PyTorch is not run to the end: its time is that of its step, times the steps of the run.
 
-A seed that the file of ``--json`` has already, of the same recipe, is not run again.
+A seed that the file of ``--json`` has already is not run again; a file of other runs is not written over.
 
 Exit codes: 0, 1 failure, 2 usage, or something is not installed; then one line says what.
 """
 
 import importlib
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from statistics import mean, median, pstdev
 from typing import Any
 
 import contest
+import runs
 from minicnn import backend, data, plots
 from minicnn.plots.style import BLUE, INK, ORANGE, new_figure, plain
-from minicnn.precision import precision
-from minicnn.training import Config, Trainer, evaluate, recipe
+from minicnn.training import Trainer, recipe
 from worker import Workload
 
-_NEAR = 0.02
-"""How far below the target all views are asked: they add about a point."""
 _PEERS = {"PyTorch, float32": "float32", "PyTorch, bfloat16": "bf16"}
 
 
@@ -38,29 +34,22 @@ def main() -> None:
     """Train, measure, print, draw and save."""
     options = contest.parser("Minutes to an accuracy, beside PyTorch", rounds=3, seconds=8.0)
     options.add_argument("--recipe", choices=["speedrun"], default="speedrun", help="what is trained")
-    options.add_argument("--dataset", default="auto", help="as that of train.py")
-    options.add_argument("--data-dir", type=Path, help="folder of the data")
+    runs.add_options(options)
     options.add_argument("--seeds", type=contest.whole(0, 100), default=3, help="whole runs")
-    options.add_argument("--epochs", type=contest.whole(1, 1000), help="of a run (default: the recipe's)")
-    options.add_argument("--batch-size", type=contest.batch_size, help="of a run (default: the recipe's)")
-    options.add_argument("--precision", choices=["float32", "bf16"], help="(default: the recipe's)")
     options.add_argument("--target", type=float, default=0.94, help="the accuracy that is timed")
     options.add_argument("--picture", type=Path, metavar="FILE", help="draw accuracy over minutes here")
     arguments = options.parse_args()
     contest.require("torch")
-    overrides = {
-        name: getattr(arguments, name) for name in ("epochs", "batch_size", "precision") if getattr(arguments, name)
-    }
+    overrides = runs.overrides(arguments)
     config = recipe(arguments.recipe, validation=0, **overrides)
-    record: dict[str, Any] = {"time_to_accuracy": arguments.recipe, "config": json.loads(json.dumps(asdict(config)))}
-    splits = data.load(arguments.dataset, arguments.data_dir, **config.split_options())
-    record |= {"data": splits.identity, "threads": arguments.threads, "target": arguments.target}
-    record["runs"] = _known(arguments.json, record)
+    splits = runs.load(arguments, config)
+    record: dict[str, Any] = {"time_to_accuracy": arguments.recipe, **runs.identity(config, splits)}
+    record["threads"] = arguments.threads
+    record |= {"runs": runs.known(arguments.json, record), "target": arguments.target}
     for seed in range(arguments.seeds):
         if not any(run["seed"] == seed for run in record["runs"]):
-            record["runs"].append(
-                {"seed": seed, "epochs": _train(config.override(seed=seed), splits, arguments.target)}
-            )
+            rows = runs.train(config.override(seed=seed), splits, f"seed {seed}", arguments.target)
+            record["runs"].append({"seed": seed, "epochs": rows})
             contest.save(arguments.json, record)
     setting = {"recipe_name": arguments.recipe, "overrides": overrides, "dataset": splits.origin}
     setting["data_dir"] = str(arguments.data_dir.resolve()) if arguments.data_dir else ""
@@ -83,35 +72,7 @@ def main() -> None:
     print(table(record))
     contest.save(arguments.json, record)
     if arguments.picture:
-        arguments.picture.write_bytes(plots.to_png(picture(record)))
-
-
-def _known(path: Path | None, record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The runs of the same recipe and data that a file has."""
-    if path is None or not path.exists():
-        return []
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    same = all(stored.get(name) == record[name] for name in ("time_to_accuracy", "config", "data", "threads"))
-    return stored.get("runs", []) if same else []
-
-
-def _train(config: Config, splits: data.Splits, target: float) -> list[dict[str, Any]]:
-    """Train to the end; -> after each epoch the seconds of training so far and the accuracies."""
-    trainer, rows, seconds = Trainer(config, splits, backend.get("numpy")), [], 0.0
-    forward = importlib.import_module("minicnn").compile(trainer.averaged)
-    while not trainer.finished:
-        trainer.run_epoch()
-        seconds += trainer.history[-1]["seconds"]
-        loader, views = trainer.loader("test"), (config.tta, config.tta_shift)
-        with precision(config.precision):
-            one, many = evaluate(trainer.averaged, loader, forward).accuracy, None
-            if trainer.finished or one > target - _NEAR:
-                many = evaluate(trainer.averaged, loader, forward, *views).accuracy
-        rows.append({"seconds": round(seconds, 2), "accuracy": many, "plain_accuracy": one})
-        epoch = f"epoch {len(rows)}/{config.epochs}, {seconds / 60:.2f} min"
-        found = "" if many is None else f", {many:.2%} by all views"
-        print(f"seed {config.seed}, {epoch}: {one:.2%}{found}", flush=True)
-    return rows
+        contest.write(arguments.picture, plots.to_png(picture(record)))
 
 
 def table(record: dict[str, Any]) -> str:
