@@ -68,7 +68,11 @@ def known(path: Path | None, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         contest.refuse(f"{path}: expected a record of runs, received {error}")
     if not isinstance(stored, dict):
         contest.refuse(f"{path}: expected a record of runs, received {brief(stored)}")
-    different = "; ".join(_differences({name: stored.get(name) for name in record}, record))
+    theirs = {name: stored.get(name) for name in record}
+    if isinstance(theirs.get("config"), dict):
+        later = {name: value for name, value in asdict(Config()).items() if name in record.get("config", {})}
+        theirs["config"] = json.loads(json.dumps(later)) | theirs["config"]  # options that did not exist then
+    different = "; ".join(_differences(theirs, record))
     if different:
         contest.refuse(
             f"{path}: expected the runs of this record, received others; remove it or save to another file: {different}"

@@ -155,7 +155,20 @@ def test_files_stay_short(path):
 # The compiler
 
 
-PASSES = ["program", "graph", "record", "amx", "lower", "rules", "channels", "binding", "constants", "fuse", "schedule"]
+PASSES = [
+    "program",
+    "graph",
+    "record",
+    "amx",
+    "lower",
+    "tokens",
+    "rules",
+    "channels",
+    "binding",
+    "constants",
+    "fuse",
+    "schedule",
+]
 PASSES += [
     "planes",
     "matrices",

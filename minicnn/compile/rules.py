@@ -105,7 +105,7 @@ def _reshape(low: Lowering, call: Call) -> bool:
     (y,) = call.outputs
     if tokens.reshape(low, call):
         return True
-    if x not in low.blocks or not low.is_batch(y):
+    if x not in low.blocks or not (low.is_batch(x) and low.is_batch(y)):
         return False
     before, after = low.blocks[x], Block.of(y)
     if before.size == after.size:

@@ -26,7 +26,7 @@ def registry(monkeypatch):
 
 def test_a_row_has_the_code_the_addresses_and_the_words_in_order():
     words = [64, 8, 3, 4, 5, 2, 3, 1, 2, 1, 16, 4]
-    expected = [INSTRUCTIONS["max_pool"].code, 0, 100, -1, 200, 32, 0, 0, 0, 0, *words]
+    expected = [INSTRUCTIONS["max_pool"].code, 0, 100, -1, 200, 32, *[0] * 6, *words]
     found = row("max_pool", **dict(reversed(POOL.items())))  # by name, in any order
     assert found == expected + [0] * (WIDTH - len(expected))
 
@@ -63,7 +63,7 @@ def test_a_declaration(registry):
     assert declared.operands == {"a": "view", "by": "number", "y": "view"} and declared.results == {"y": ("a",)}
     source = calls(["scale"])
     assert "if code == 0:" in source
-    assert "scale(memory, first, View(a, r10, r11), numbers[r12], View(b, r13, r14))" in source
+    assert "scale(memory, first, View(a, r12, r13), numbers[r14], View(b, r15, r16))" in source
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_a_declaration_of_what_is_not_there_raises(registry, declaration):
 
 
 def test_a_declaration_of_more_than_a_row_holds_raises(registry):
-    names = [f"x{i}" for i in range(5)]
+    names = [f"x{i}" for i in range(6)]
     scope = {}
     exec(f"def wide({', '.join(names)}): ...", scope)
-    with pytest.raises(TypeError, match="wide: expected at most 4 addresses and 26 words"):
+    with pytest.raises(TypeError, match="wide: expected at most 5 addresses and 26 words"):
         instruction(" ".join(f"{name}:place" for name in names))(Compiled(scope["wide"]))
 
 

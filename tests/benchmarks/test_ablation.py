@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from minicnn import models
-from minicnn.training import TrainingError, recipe
+from minicnn.training import Config, TrainingError, recipe
 from shared.benchmarks import BENCHMARKS, run
 
 SMALL = ("--dataset", "digits", "--epochs", 1, "--batch-size", 256, "--precision", "float32")
@@ -147,6 +147,8 @@ def test_known_runs(runs, tmp_path):
     file = tmp_path / "stored.json"
     file.write_text(json.dumps(record | {"runs": [{"seed": 3}], "date": "then"}))
     assert runs.known(file, record) == [{"seed": 3}]
+    later = record | {"config": {"lr": 1, "lookahead": Config().lookahead}}  # an option that did not exist then
+    assert runs.known(file, later) == [{"seed": 3}]
     with pytest.raises(SystemExit, match="2"):
         runs.known(tmp_path, record)  # a folder
 

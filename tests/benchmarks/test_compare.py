@@ -286,7 +286,7 @@ def test_kernels_and_torch_compute_the_same(torch, monkeypatch):
         found, expected = (arrays(tasks[name]()) for tasks in (ours, theirs))
         if kernel == "batch_norm_statistics":  # mean and variance there, variance and mean here
             expected = expected[::-1]
-        if kernel == "max_pool2d":  # a tap of the window there, a place in the picture here
+        if kernel in ("max_pool2d", "attention"):  # a tap here and a place there; weights of the softmax here alone
             found, expected = found[:1], expected[:1]
         for mine, twin in zip(found, expected, strict=True):
             np.testing.assert_allclose(mine, twin, rtol=1e-3, atol=1e-3 * np.abs(twin).max(), err_msg=name)

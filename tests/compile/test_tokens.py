@@ -98,6 +98,26 @@ def test_layers_by_other_names():
     assert made["layer_norm"] == 1 and made["weight_gradient"] == 3
 
 
+def test_heads_from_reshapes_and_products():
+    """Tokens that become (N, L, H, E / H), as attention is written out by hand."""
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.query, self.key = nn.LayerNorm(12), nn.Linear(12, 12), nn.Linear(12, 12)
+
+        def heads(self, x):
+            return x.reshape(*x.shape[:2], 3, 4).permute(0, 2, 1, 3)
+
+        def forward(self, x):
+            x = self.norm(x)
+            q, k, v = (self.heads(t) for t in (self.query(x), self.key(x), x))
+            weights = F.softmax(q @ k.transpose(2, 3), -1)
+            return x + F.flatten((weights @ v).permute(0, 2, 1, 3), 2)
+
+    check(Attention, (16, 9, 12))
+
+
 def test_the_second_axis_of_a_batch_norm_is_its_channels():
     """Also of what a linear layer made of tokens."""
 

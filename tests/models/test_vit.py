@@ -5,7 +5,7 @@ import pytest
 
 import minicnn
 import minicnn.functional as F
-from minicnn import Tensor, models, optim
+from minicnn import Tensor, models, nn, optim
 
 SMALL = {"depth": 2, "dim": 16, "heads": 2}
 
@@ -24,7 +24,16 @@ def test_parameters(pool):
     assert expected == {"mean": 810_890, "class": 811_146}[pool]
 
 
-@pytest.mark.parametrize("options", [{}, {"pool": "class"}, {"patch_size": 8, "mlp_ratio": 1.5, "dropout": 0.1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"pool": "class"},
+        {"patch_size": 8, "mlp_ratio": 1.5, "dropout": 0.1},
+        {"stem": "convolutions"},
+        {"stem": "convolutions", "patch_size": 16, "pool": "class"},
+    ],
+)
 def test_it_learns_a_batch(options):
     model, images, labels = models.create("vit", 4, **SMALL, **options), Tensor(pictures(8)), np.arange(8) % 4
     optimizer, losses = optim.Adam(model.parameters(), 0.003), []
@@ -38,6 +47,15 @@ def test_it_learns_a_batch(options):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 4, 32])
+def test_stem_of_convolutions(patch_size):
+    """A pixel for each patch; the channels double up to those of a token, and start with at least one."""
+    stem = models.create("vit", **SMALL, stem="convolutions", patch_size=patch_size).patches
+    widths = [layer.out_channels for layer in stem if isinstance(layer, nn.Conv2d)]
+    assert widths == {1: [16], 2: [16, 16], 4: [8, 16, 16], 32: [1, 2, 4, 8, 16, 16]}[patch_size]
+    assert stem(Tensor(pictures())).shape == (3, 16, 32 // patch_size, 32 // patch_size)
 
 
 def shuffled(images, order):

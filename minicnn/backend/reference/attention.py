@@ -37,7 +37,7 @@ def attention_grad(qkv, gy, weights):
 def attend(qkv, heads, matmul, softmax):
     """Attention by these functions of a backend."""
     q, k, v = _split(qkv, 3, heads)
-    weights = softmax(matmul(q * qkv.dtype.type(1 / math.sqrt(q.shape[-1])), k.swapaxes(-2, -1)), -1)
+    weights = softmax(matmul(q * qkv.dtype.type(1 / math.sqrt(q.shape[-1])), _turned(k)), -1)
     return _joined([matmul(weights, v)]), weights
 
 
@@ -45,8 +45,8 @@ def attend_grad(qkv, gy, weights, matmul, softmax_grad):
     """Its gradient by these."""
     heads = weights.shape[1]
     (q, k, v), (g,) = _split(qkv, 3, heads), _split(gy, 1, heads)
-    scores = softmax_grad(matmul(g, v.swapaxes(-2, -1)), weights, -1) * qkv.dtype.type(1 / math.sqrt(q.shape[-1]))
-    return _joined([matmul(scores, k), matmul(scores.swapaxes(-2, -1), q), matmul(weights.swapaxes(-2, -1), g)])
+    scores = softmax_grad(matmul(g, _turned(v)), weights, -1) * qkv.dtype.type(1 / math.sqrt(q.shape[-1]))
+    return _joined([matmul(scores, k), matmul(_turned(scores), q), matmul(_turned(weights), g)])
 
 
 def _split(x, parts, heads):
@@ -58,5 +58,9 @@ def _split(x, parts, heads):
 def _joined(parts):
     """The way back."""
     batch, heads, length, width = parts[0].shape
-    x = namespace(parts[0]).stack(parts, axis=2)  # (N, H, parts, L, E / H)
-    return x.transpose(0, 3, 2, 1, 4).reshape(batch, length, len(parts) * heads * width)
+    rows = [part.transpose(0, 2, 1, 3).reshape(batch, length, heads * width) for part in parts]
+    return rows[0] if len(rows) == 1 else namespace(rows[0]).concatenate(rows, axis=2)
+
+
+def _turned(matrices):
+    return matrices.transpose(0, 1, 3, 2)
