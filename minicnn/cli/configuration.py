@@ -120,6 +120,8 @@ def _parsed(given: dict[str, Any]) -> dict[str, Any]:
         given["milestones"] = _whole_numbers("milestones", given["milestones"])
     if "knots" in given:
         given["knots"] = _knots(given["knots"])
+    if given.get("freeze", "").isdecimal():
+        given["freeze"] = int(given["freeze"])
     if "model_options" in given:
         given["model_options"] = dict(map(_named_value, given["model_options"]))
     return given
