@@ -19,6 +19,7 @@ import bfloat16
 import contest
 import frameworks
 import time_to_accuracy
+import transfer
 from compare import headlines
 
 Record = dict[str, Any]
@@ -42,6 +43,7 @@ machine:
     python benchmarks/bfloat16.py --dataset cifar10 --json benchmarks/results/bfloat16.json
     python benchmarks/time_to_accuracy.py --dataset cifar10 --json benchmarks/results/time-to-accuracy.json \\
       --picture benchmarks/results/time-to-accuracy.png
+    python benchmarks/transfer.py --dataset cifar10 --json benchmarks/results/transfer.json
     python benchmarks/startup.py --json benchmarks/results/startup.json
     for recipe in lenet stage-augment; do
       python benchmarks/epoch.py --recipe $recipe --json benchmarks/results/epoch-$recipe.json
@@ -78,7 +80,8 @@ def main() -> None:
         print(message, file=sys.stderr)
         sys.exit(2)
     cases = sorted((r for r in records if "best" in r), key=lambda r: (r["case"], r["batch_size"]))
-    kinds = ("time_to_accuracy", "accuracy", "bfloat16", "frameworks", "startup", "epoch", "callers", "kernels")
+    kinds = ["time_to_accuracy", "accuracy", "bfloat16", "transfer"]
+    kinds += ["frameworks", "startup", "epoch", "callers", "kernels"]
     others = ([r for r in records if kind in r] for kind in kinds)
     text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
     text.write_text(markdown(cases, picture.name, *others), encoding="utf-8")
@@ -94,6 +97,7 @@ def markdown(
     timed: list[Record],
     precise: list[Record],
     followed: list[Record],
+    moved: list[Record],
     beside: list[Record],
     startups: list[Record],
     epochs: list[Record],
@@ -144,6 +148,13 @@ def markdown(
             f"pictures a step. {r['hardware']}; {_versions(r)}; {r['date']}."
         )
         parts.append(f"## bfloat16\n\n{note}\n\n{bfloat16.table(r)}\n")
+    for r in moved:
+        note = (
+            f"A network that learned {', '.join(r['source'])} of {r['dataset']} ({r['source_accuracy']:.1%} of their "
+            f"test pictures right), moved to {r['pictures']} pictures a class of {', '.join(r['transfer'])}, and from "
+            f"scratch: {r['epochs']} epochs of the recipe transfer. {r['hardware']}; {_versions(r)}; {r['date']}."
+        )
+        parts.append(f"## Transfer\n\n{note}\n\n{transfer.table(r)}\n")
     parts += [f"## Frameworks\n\n{frameworks.table(r)}\n" for r in beside]
     for r in startups:
         rows = ["| process start to first step | seconds |", "|---|---:|"]

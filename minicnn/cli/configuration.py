@@ -27,7 +27,8 @@ RecipeName = Annotated[
     str,
     typer.Option(
         "--recipe",
-        help="A set of options by name; train --recipe list shows them (default: lenet, or digits on digits).",
+        help="A set of options by name; train --recipe list shows them (default: transfer with --weights, else lenet, "
+        "or digits on digits). With --weights its network, whitening and normalisation are left out.",
     ),
 ]
 _PANELS = ("Run", "Data", "Model", "Optimisation", "Augmentation")
@@ -57,7 +58,7 @@ def with_config(command: Callable[..., int], options: type = Config) -> Callable
 
 def choose(source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.Checkpoint | None) -> dict[str, Config]:
     """Return the configurations to choose from, by recipe: one, but for "auto" also that of the digits."""
-    named = source.get("recipe")
+    named = source.get("recipe") or ("transfer" if given.get("weights") else "")
     recipes = (
         [named] if named else {"auto": ["lenet", "digits"], "digits": ["digits"]}.get(source["dataset"], ["lenet"])
     )

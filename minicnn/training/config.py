@@ -103,7 +103,7 @@ class Config(Augment):
     normalize: str = option(
         "",
         "mean-std, of the training images; unit, to [0, 1]; weights, as those of --weights (their default).",
-        OneOf(("", "mean-std", "unit", "weights")), "Data",
+        OneOf(("mean-std", "unit", "weights")), "Data",
     )  # fmt: skip
     validation: int = option(
         -1, "Images to validate on (-1: the data set's own; 0: none, and the last epoch is kept).", _FROM_OWN, "Data"
@@ -128,6 +128,8 @@ class Config(Augment):
     )
 
     def __post_init__(self) -> None:
+        if self.normalize == "":
+            object.__setattr__(self, "normalize", "weights" if self.weights else "mean-std")
         super().__post_init__()
         streams = random.get_state()
         self._follow_weights()
@@ -167,10 +169,10 @@ class Config(Augment):
         return pretrained.load(self.weights, backend.get("numpy")) if self.weights else None
 
     def _follow_weights(self) -> None:
-        """Take from the weights, or by default, what is not said of the network and the normalisation."""
-        model, options, normalize = "lenet", {}, "mean-std"
+        """Take the network of the weights, or by default, where it is not said."""
+        model, options = "lenet", {}
         if self.source:
-            model, options, normalize = self.source.name, self.source.metadata["options"], "weights"
+            model, options = self.source.name, self.source.metadata["options"]
             if self.weights not in pretrained.names():
                 object.__setattr__(self, "weights", str(Path(self.weights).resolve()))
             if self.model not in ("", model):
@@ -179,7 +181,6 @@ class Config(Augment):
             raise ValueError("normalize: expected weights with it, or another normalize")
         object.__setattr__(self, "model", self.model or model)
         object.__setattr__(self, "model_options", {**options, **self.model_options})
-        object.__setattr__(self, "normalize", self.normalize or normalize)
         check(self.model, OneOf(models.names()), "model")  # those of now
 
     @property
