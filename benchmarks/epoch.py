@@ -68,7 +68,7 @@ def build(recipe: str) -> Workload:
     splits = Splits(part(_RECORDS), part(100), part(100), "noise", (0.5,) * 3, (0.29,) * 3)
     config = recipe_card(recipe).config
     trainer = Trainer(config, splits, backend.get("numpy"))
-    trainer.model.train()
+    trainer.prepare()
     update = Update(trainer.model, config)
     update.check = lambda name, array: None
 

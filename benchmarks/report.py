@@ -20,6 +20,7 @@ import bfloat16
 import contest
 import frameworks
 import time_to_accuracy
+import transfer
 from compare import headlines
 
 Record = dict[str, Any]
@@ -45,6 +46,7 @@ machine:
       --picture benchmarks/results/time-to-accuracy.png
     python benchmarks/ablation.py --dataset cifar10 --json benchmarks/results/ablation.json \\
       --picture benchmarks/results/ablation.png
+    python benchmarks/transfer.py --dataset cifar10 --json benchmarks/results/transfer.json
     python benchmarks/startup.py --json benchmarks/results/startup.json
     for recipe in lenet stage-augment; do
       python benchmarks/epoch.py --recipe $recipe --json benchmarks/results/epoch-$recipe.json
@@ -81,9 +83,8 @@ def main() -> None:
         print(message, file=sys.stderr)
         sys.exit(2)
     cases = sorted((r for r in records if "best" in r), key=lambda r: (r["case"], r["batch_size"]))
-    kinds = (
-        "time_to_accuracy", "ablation", "accuracy", "bfloat16", "frameworks", "startup", "epoch", "callers", "kernels",
-    )  # fmt: skip
+    kinds = ["time_to_accuracy", "ablation", "accuracy", "bfloat16", "transfer"]
+    kinds += ["frameworks", "startup", "epoch", "callers", "kernels"]
     others = ([r for r in records if kind in r] for kind in kinds)
     text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
     text.write_text(markdown(cases, picture.name, *others), encoding="utf-8")
@@ -100,6 +101,7 @@ def markdown(
     ablated: list[Record],
     precise: list[Record],
     followed: list[Record],
+    moved: list[Record],
     beside: list[Record],
     startups: list[Record],
     epochs: list[Record],
@@ -159,6 +161,13 @@ def markdown(
             f"pictures a step. {r['hardware']}; {_versions(r)}; {r['date']}."
         )
         parts.append(f"## bfloat16\n\n{note}\n\n{bfloat16.table(r)}\n")
+    for r in moved:
+        note = (
+            f"A network that learned {', '.join(r['source'])} of {r['dataset']} ({r['source_accuracy']:.1%} of their "
+            f"test pictures right), moved to {r['pictures']} pictures a class of {', '.join(r['transfer'])}, and from "
+            f"scratch: {r['epochs']} epochs of the recipe transfer. {r['hardware']}; {_versions(r)}; {r['date']}."
+        )
+        parts.append(f"## Transfer\n\n{note}\n\n{transfer.table(r)}\n")
     parts += [f"## Frameworks\n\n{frameworks.table(r)}\n" for r in beside]
     for r in startups:
         rows = ["| process start to first step | seconds |", "|---|---:|"]

@@ -133,7 +133,7 @@ def build(
     config = recipe(recipe_name, validation=0, **overrides)
     splits = data.load(dataset, data_dir or None, **config.split_options())
     trainer = Trainer(config, splits, backend.get("numpy"))
-    trainer.model.train()
+    trainer.prepare()
 
     def batches() -> Iterator[tuple[int, int, Any, Any]]:
         for epoch in count():

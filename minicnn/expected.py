@@ -1,8 +1,8 @@
 """What options and the content of files may be, written as it looks, and the check: one line says what is wrong.
 
-An expectation is a :class:`Number`; a :class:`OneOf` several words; a type; ``[e]``, a list of any length; ``(e, f)``,
-a list of exactly these; ``{name: e}``, a mapping that has at least these names, and ``Only({name: e})`` one that has no
-others. ``Maybe(e)`` is for what may be missing or null.
+An expectation is a :class:`Number`; a :class:`OneOf` several words; an :class:`Either` of these; a type; ``[e]``, a
+list of any length; ``(e, f)``, a list of exactly these; ``{name: e}``, a mapping that has at least these names, and
+``Only({name: e})`` one that has no others. ``Maybe(e)`` is for what may be missing or null.
 """
 
 import sys
@@ -51,6 +51,16 @@ class OneOf(tuple[str, ...]):
         return f"one of {', '.join(self)}" if len(self) > 1 else "".join(self)
 
 
+class Either(tuple[Number | OneOf, ...]):
+    """A number of one of some kinds, or one of some words."""
+
+    def __contains__(self, value: Any) -> bool:
+        return any(value in each for each in self)
+
+    def __str__(self) -> str:
+        return " or ".join(map(str, self))
+
+
 @dataclass(frozen=True)
 class Maybe:
     """What may be missing or null, and is as ``expected`` otherwise."""
@@ -67,7 +77,7 @@ def check(value: Any, expected: Any, name: str = "") -> None:
     if isinstance(expected, Maybe):
         if value is not None:
             check(value, expected.expected, name)
-    elif isinstance(expected, Number | OneOf):
+    elif isinstance(expected, Number | OneOf | Either):
         _require(value in expected, name, expected, value)
     elif isinstance(expected, Mapping):
         _require(isinstance(value, Mapping), name, _NAMES[dict], value)

@@ -27,7 +27,8 @@ RecipeName = Annotated[
     str,
     typer.Option(
         "--recipe",
-        help="A set of options by name; train --recipe list shows them (default: lenet, or digits on digits).",
+        help="A set of options by name; train --recipe list shows them (default: transfer with --weights, else lenet, "
+        "or digits on digits). With --weights its network, whitening and normalisation are left out.",
     ),
 ]
 _PANELS = ("Run", "Data", "Model", "Optimisation", "Augmentation")
@@ -57,7 +58,7 @@ def with_config(command: Callable[..., int], options: type = Config) -> Callable
 
 def choose(source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.Checkpoint | None) -> dict[str, Config]:
     """Return the configurations to choose from, by recipe: one, but for "auto" also that of the digits."""
-    named = source.get("recipe")
+    named = source.get("recipe") or ("transfer" if given.get("weights") else "")
     recipes = (
         [named] if named else {"auto": ["lenet", "digits"], "digits": ["digits"]}.get(source["dataset"], ["lenet"])
     )
@@ -120,6 +121,8 @@ def _parsed(given: dict[str, Any]) -> dict[str, Any]:
         given["milestones"] = _whole_numbers("milestones", given["milestones"])
     if "knots" in given:
         given["knots"] = _knots(given["knots"])
+    if given.get("freeze", "").isdecimal():
+        given["freeze"] = int(given["freeze"])
     if "model_options" in given:
         given["model_options"] = dict(map(_named_value, given["model_options"]))
     return given

@@ -50,6 +50,8 @@ def publish(
     path = pretrained.FOLDER / f"{name}.safetensors"
     if metadata.get("origin") not in data.NAMES:  # a path of this machine means nothing elsewhere
         metadata["origin"] = ""
+    if config["config"].get("weights") not in pretrained.names():
+        config["config"]["weights"] = ""
     card = {
         "name": name,
         "model": trained.name,

@@ -7,20 +7,22 @@ a table ``[measured]`` of what a run of it gave (test_accuracy, seconds, paramet
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minicnn import models, optim, random
+from minicnn import backend, models, optim, random
 from minicnn.data import Augment, Splits
 from minicnn.data.augment import option
-from minicnn.expected import Number, OneOf, check
+from minicnn.expected import Either, Number, OneOf, check
 from minicnn.optim import schedules
 from minicnn.precision import PRECISIONS
 from minicnn.tensor import Tensor
 from minicnn.text import brief
+from minicnn.training import pretrained, start
+from minicnn.training.pretrained import Pretrained
 
 _RECIPES = Path(__file__).parent / "recipes"
 _OPTIMIZERS = OneOf(("sgd", "adam", "adamw"))
@@ -40,10 +42,23 @@ class Config(Augment):
     ``field.metadata`` has of each the "help", what is "expected", and the "panel" under which it is listed.
     """
 
-    model: str = option("lenet", f"{', '.join(models.names())}.", str, "Model")
+    model: str = option("", f"{', '.join(models.names())} (default: that of --weights, else lenet).", str, "Model")
     model_options: Mapping[str, Any] = option(
         dict, "An option of the model, as depth=20; may be given several times.", dict, "Model"
     )
+    weights: str = option(
+        "",
+        "Weights to start from, a name of shipped ones or a .safetensors or .h5 file: network, its options and "
+        "normalisation are theirs. The linear layer that makes the logits is new, unless they know the same classes.",
+        str, "Model",
+    )  # fmt: skip
+    freeze: int | str = option(
+        0,
+        "First stages of --weights that stay as they are, with the statistics of batch norm and without dropout "
+        "(0: none; features: all but the last linear layer). A stage is a convolution, linear layer, or residual or "
+        "transformer block, and what follows it up to the next.",
+        Either((_FROM_0, OneOf((start.FEATURES,)))), "Model",
+    )  # fmt: skip
     epochs: int = _optimisation(60, "Times that every training image is seen.", _COUNT)
     batch_size: int = _optimisation(128, "Images of one batch.", _COUNT)
     accumulate: int = _optimisation(1, "Batches whose gradients make one step (1: each its own).", _COUNT)
@@ -85,7 +100,11 @@ class Config(Augment):
         0, "Training images whose patches fill the first convolution, which is then fixed (0: off).", _FROM_0, "Model"
     )
     whiten_bias: int = option(0, "Epochs after which its bias is fixed too (0: never).", _FROM_0, "Model")
-    normalize: str = option("mean-std", "mean-std, or unit for [0, 1].", OneOf(("mean-std", "unit")), "Data")
+    normalize: str = option(
+        "",
+        "mean-std, of the training images; unit, to [0, 1]; weights, as those of --weights (their default).",
+        OneOf(("mean-std", "unit", "weights")), "Data",
+    )  # fmt: skip
     validation: int = option(
         -1, "Images to validate on (-1: the data set's own; 0: none, and the last epoch is kept).", _FROM_OWN, "Data"
     )
@@ -109,8 +128,11 @@ class Config(Augment):
     )
 
     def __post_init__(self) -> None:
+        if self.normalize == "":
+            object.__setattr__(self, "normalize", "weights" if self.weights else "mean-std")
         super().__post_init__()
-        check(self.model, OneOf(models.names()), "model")  # those of now
+        streams = random.get_state()
+        self._follow_weights()
         check(self.shift, Number(most=31, whole=True), "shift")  # pictures are 32 x 32
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup: expected fewer than the {self.epochs} epochs, received {self.warmup}")
@@ -126,15 +148,40 @@ class Config(Augment):
             raise ValueError("ema, lookahead: expected one of them, received both")
         if not self.validation and (self.early_stop or self.schedule == "plateau"):
             raise ValueError("schedule, early_stop: expected validation images with them, received validation 0")
-        for name, needed in (("tta_shift", "tta"), ("whiten_bias", "whiten"), ("alternate", "flip")):
+        if self.weights and self.whiten:
+            raise ValueError("weights, whiten: expected one of them, received both")
+        pairs = [("tta_shift", "tta"), ("whiten_bias", "whiten"), ("alternate", "flip"), ("freeze", "weights")]
+        for name, needed in pairs:
             if getattr(self, name) and not getattr(self, needed):
                 raise ValueError(f"{name}: expected {needed} with it, or {name} off")
         self.make_optimizer([Tensor(np.zeros(1, np.float32))])  # these know their other limits
         self.make_schedule(1)
-        if self.model_options:
-            streams = random.get_state()
-            models.create(self.model, **self.model_options)
-            random.set_state(streams)
+        if self.model_options or self.source:
+            model = models.create(self.model, **self.model_options)
+            if self.source:
+                start.check_fit(model, self.source, self.weights)
+                start.freeze(model, self.freeze)
+        random.set_state(streams)
+
+    @cached_property
+    def source(self) -> Pretrained | None:
+        """The weights that training starts from, as they were when this configuration was made."""
+        return pretrained.load(self.weights, backend.get("numpy")) if self.weights else None
+
+    def _follow_weights(self) -> None:
+        """Take the network of the weights, or by default, where it is not said."""
+        model, options = "lenet", {}
+        if self.source:
+            model, options = self.source.name, self.source.metadata["options"]
+            if self.weights not in pretrained.names():
+                object.__setattr__(self, "weights", str(Path(self.weights).resolve()))
+            if self.model not in ("", model):
+                raise ValueError(f"model: expected {model}, as that of {self.weights}, received {brief(self.model)}")
+        elif self.normalize == "weights":
+            raise ValueError("normalize: expected weights with it, or another normalize")
+        object.__setattr__(self, "model", self.model or model)
+        object.__setattr__(self, "model_options", {**options, **self.model_options})
+        check(self.model, OneOf(models.names()), "model")  # those of now
 
     @property
     def augmentation(self) -> Augment:
@@ -182,6 +229,8 @@ class Config(Augment):
 
     def scaling(self, splits: Splits) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and deviation of the channels, with which pictures are normalised."""
+        if self.normalize == "weights" and self.source:
+            return self.source.mean, self.source.std
         return (splits.mean, splits.std) if self.normalize == "mean-std" else ((0.0,) * 3, (1.0,) * 3)
 
     def split_options(self) -> dict[str, Any]:
@@ -193,11 +242,15 @@ class Config(Augment):
     def override(self, **overrides: Any) -> "Config":
         """Return this configuration with some fields replaced, the options of the model one by one.
 
-        Those of another model are dropped.
+        Those of another model are dropped. Other weights have their own network: model, options, whitening and
+        normalisation of before are dropped.
 
         Raises:
             ValueError: a value out of range.
         """
+        if overrides.get("weights", self.weights) != self.weights:
+            network = {"model": "", "model_options": {}, "normalize": "", "whiten": 0, "whiten_bias": 0}
+            return replace(self, **{**network, **overrides})
         options = overrides.get("model_options", {})
         if overrides.get("model", self.model) == self.model:
             options = {**self.model_options, **options}

@@ -26,7 +26,7 @@ def learning_rate_test(trainer: Trainer, steps: int = 200) -> tuple[list[float],
     trainer.schedule = lambda step: rates[step]
     losses: list[float] = []
     batches = itertools.chain.from_iterable(trainer.batches(epoch) for epoch in itertools.count())
-    trainer.model.train()
+    trainer.prepare()
     for step, (images, labels) in enumerate(itertools.islice(batches, steps)):
         try:
             loss, _ = trainer.learn(*divmod(step, trainer.batches_per_epoch), images, labels)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import models, nn, random
+from minicnn import models, random
 from minicnn.backend import Backend
 from minicnn.compile import Profile, compile
 from minicnn.data import Loader, Splits, identity_differences
@@ -21,6 +21,7 @@ from minicnn.optim.schedules import ReduceOnPlateau
 from minicnn.precision import precision
 from minicnn.tensor import Tensor
 from minicnn.text import brief
+from minicnn.training import start
 from minicnn.training.checkpoint import CheckpointError, bounded_by, compare_keys
 from minicnn.training.config import Config
 from minicnn.training.divergence import TrainingError, first_not_finite
@@ -71,18 +72,17 @@ class Trainer:
         random.manual_seed(config.seed)
         self.model: Module = models.create(config.model, len(splits.train.classes), **config.model_options)
         self.model.to(backend)
-        self._whitened = self._whiten() if config.whiten else None
+        if config.source is not None:
+            start.load_weights(self.model, config.source, splits.train.classes)
+        self._frozen = start.freeze(self.model, config.freeze)
+        scaling: dict[str, Any] = {"mean": self.mean, "std": self.std, "backend": backend}
+        self._whitened = (
+            start.whiten(self.model, config.model, splits.train, config.whiten, **scaling) if config.whiten else None
+        )
         self._update = Update(self.model, config, eager)
         self.optimizer, self.averaged = self._update.optimizer, self._update.averaged
         self.train_loader = Loader(
-            splits.train,
-            config.batch_size,
-            mean=self.mean,
-            std=self.std,
-            shuffle=True,
-            augment=config.augmentation,
-            seed=config.seed,
-            backend=backend,
+            splits.train, config.batch_size, shuffle=True, augment=config.augmentation, seed=config.seed, **scaling
         )
         batches = len(self.train_loader)
         self.batches_per_epoch = min(batches, config.limit_batches) if config.limit_batches else batches
@@ -91,16 +91,11 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self._under_way = _Epoch()
 
-    def _whiten(self) -> nn.Conv2d:
-        """Fill the first convolution by the patches of training images, and return it."""
-        first = next((module for module in self.model.modules() if isinstance(module, nn.Conv2d)), None)
-        if first is None:
-            raise ValueError(f"whiten: expected a model with a convolution, {self.config.model} has none")
-        seen = self.splits.train.subset(np.arange(min(self.config.whiten, len(self.splits.train))))
-        images, _ = next(Loader(seen, len(seen), mean=self.mean, std=self.std, backend=self.backend).epoch(0))
-        nn.init.whitening_(first.weight, images)
-        first.weight.requires_grad_(False)
-        return first
+    def prepare(self) -> None:
+        """Put the model into training mode, but for the stages that are frozen."""
+        self.model.train()
+        for layer in self._frozen:
+            layer.eval()
 
     @property
     def best(self) -> dict[str, float] | None:
@@ -133,7 +128,7 @@ class Trainer:
         """
         epoch, now = len(self.history), self._under_way
         started, before, seen = time.perf_counter(), now.seconds, now.seen
-        self.model.train()
+        self.prepare()
         if self._whitened is not None and self._whitened.bias is not None and self.config.whiten_bias:
             self._whitened.bias.requires_grad_(epoch < self.config.whiten_bias)
         for images, labels in self.batches(epoch, now.batch):
@@ -183,7 +178,7 @@ class Trainer:
             ValueError: the steps are not compiled, or not on the CPU.
         """
         streams = random.get_state()
-        self.model.train()
+        self.prepare()
         update = Update(copy.deepcopy(self.model), self.config, self.eager)
         update.check = lambda name, array: None
         images, labels = next(self.batches(0))
@@ -269,6 +264,7 @@ class Trainer:
             "kind": "training",
             "config": asdict(self.config),
             "data": self.splits.identity,
+            "scaling": [*self.mean, *self.std],
             "optimizer": optimizer,
             "schedule": self.schedule.state_dict() if isinstance(self.schedule, ReduceOnPlateau) else {},
             "random": random.get_state(),
@@ -297,6 +293,9 @@ class Trainer:
             for name, value in ours.items()
             if name not in free and theirs.get(name) != value
         ]
+        before, now = metadata.get("scaling"), [*self.mean, *self.std]
+        if before not in (None, now):  # earlier without, as it was that of the data
+            differences.append(f"mean and std were {brief(before)}, now {brief(now)}")
         differences += identity_differences(metadata["data"], self.splits.identity)
         own_arrays, own = self.state()
         differences += compare_keys(

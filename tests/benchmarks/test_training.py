@@ -115,3 +115,22 @@ def test_the_recipe_in_torch_is_the_recipe(torch, monkeypatch):
     assert len(found) == 20
     np.testing.assert_allclose(found, expected, rtol=2e-3)
     np.testing.assert_allclose(found[:4], expected[:4], rtol=1e-5)
+
+
+def test_transfer(tmp_path):
+    file = tmp_path / "results" / "transfer.json"
+    small = ("--dataset", "digits", "--pictures", 2, "--seeds", 1, "--epochs", 1, "--source-epochs", 1, "--json", file)
+    done = run("transfer.py", "--classes", 7, 8, *small)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(file.read_text())
+    assert record["source"] == list("01234569") and record["transfer"] == ["7", "8"] and record["pictures"] == 2
+    assert [way["way"] for way in record["ways"]] == ["features frozen", "all trained", "from scratch"]
+    for way in record["ways"]:
+        assert way["validation"][str(way["lr"])] == max(way["validation"].values())
+        assert way["test"] == [way["mean"]] and 0 <= way["mean"] <= 1 and way["deviation"] == 0
+    assert run("report.py", file.parent).returncode == 0
+    assert done.stdout.strip() in file.parent.with_suffix(".md").read_text()
+    done = run("transfer.py", "--classes", 7, "cat", "--dataset", "digits")
+    assert (
+        done.returncode == 2 and "--classes: expected some of 0, 1, " in done.stderr and "received cat" in done.stderr
+    )
