@@ -133,7 +133,7 @@ class Layout:
     Attributes:
         lanes: their number; images: how many a block holds.
         rules: by the name of a kernel, what lowers a call of it.
-        block_of: from a value (N, C, H, W), or (N, F), to its block.
+        block_of: from a value (N, C, H, W), (N, F) or (N, L, E) to its block.
         instructions: the names of those that stand for others in this layout.
         is_shared: whether there is one block, whose instructions the threads share, or each thread has its blocks.
     """

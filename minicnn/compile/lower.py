@@ -90,6 +90,7 @@ class Lowering:
         self.labels = next((v for v in program.inputs if v.array.dtype == np.int64 and v.shape == (self.batch,)), None)
         self._copies: dict[Value, Region] = {}
         self._narrow: dict[Value, Block] = {}  # by what was rounded, the result
+        self._present: dict[Block, Block] = {}  # by a block the same without what absent images have
         self.statistics: dict[Value, Block] = {}  # by the means of a layer norm, where its statistics are
         self.slopes: dict[Value, Block] = {}  # by the input of an activation, its derivative there
         self._pairs: dict[tuple[Value, int], Block] = {}  # by what was rounded and a multiple of channels
@@ -174,6 +175,16 @@ class Lowering:
                 self.add_instruction("turn", x=made, size=block.size, y=block)
             self.blocks[value] = block
         return self.blocks[value]
+
+    def gradient(self, value: Value) -> Block:
+        """Return ``value`` in blocks where absent images are 0, for sums over images: a bias has made them others."""
+        block = self.block(value)
+        if self.batch % self.layout.images == 0:
+            return block
+        if block not in self._present:
+            self._present[block] = Block(*block.size)
+            self.add_instruction("present", a=block, y=self._present[block])
+        return self._present[block]
 
     def new_block(self, value: Value) -> Block:
         """Return a block for a result."""
@@ -332,7 +343,8 @@ class Lowering:
         """Return the points of the rows of ``value`` for outputs of ``width``; they are made once."""
         key = kind, value, *operands.values()
         if key not in self._transforms:
-            x, tiles = self.block(value), -(-width // self.machine.ROW_OUTPUTS)
+            x = self.gradient(value) if kind == "gather_rows_grad" else self.block(value)
+            tiles = -(-width // self.machine.ROW_OUTPUTS)
             y = self._transforms[key] = Block(x.channels, x.height, tiles, points=self.machine.ROW_POINTS)
             self.add_instruction(kind, x=x, size=x.size, tiles=tiles, y=y, **operands)
         return self._transforms[key]

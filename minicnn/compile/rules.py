@@ -34,9 +34,9 @@ def _conv2d_grad_weight(low: Lowering, call: Call) -> bool:
         return False
     window = (shape[2:], stride, padding, dilation)
     if gy in low.rounded and x in low.rounded and amx.pays(low.machine, *shape[:2]):
-        amx.weight_gradient(low, call.outputs[0], low.block(low.rounded[gy]), low.block(low.rounded[x]), window)
+        amx.weight_gradient(low, call.outputs[0], low.gradient(low.rounded[gy]), low.block(low.rounded[x]), window)
         return True
-    g, source = low.block(gy), low.block(x)
+    g, source = low.gradient(gy), low.block(x)
     if low.is_of_rows(window, g.width):
         low.gradient_of_rows(call.outputs[0], gy, x, window)
     elif not low.winograd_gradient(call.outputs[0], g, source, window):
@@ -64,7 +64,7 @@ def _grad_bias(low: Lowering, call: Call) -> bool:
     gy = low.flattened.get(call.arguments[0], call.arguments[0])
     if gy not in low.blocks and not low.is_batch(gy):
         return False
-    g = low.block(gy)
+    g = low.gradient(gy)
     low.total(call.outputs[0], "channel_sums", 2, x=g, size=g.size)  # of each part the sum, and what rounding lost
     return True
 
@@ -224,7 +224,7 @@ def _batch_norm_grad(low: Lowering, call: Call) -> bool:
     gy, x, mean, inverse_std, weight, training = call.arguments
     if gy not in low.blocks or x not in low.blocks or not low.is_batch(x):
         return False
-    g, source, channels = low.blocks[gy], low.blocks[x], x.shape[1]
+    g, source, channels = low.gradient(gy), low.blocks[x], x.shape[1]
     means = low.regions.get(mean) or low.copy(mean)
     partial = Region((2, channels), 2 * low.parts)  # of each part the sum, and what rounding lost
     low.add_instruction("norm_sums", gy=g, x=source, means=means, partial=partial)

@@ -87,9 +87,9 @@ def linear_grad_weight(low: Lowering, call: Call) -> bool:
         return False
     (result,) = call.outputs
     if gy in low.rounded and x in low.rounded and amx.pays(low.machine, *result.shape):
-        amx.weight_gradient(low, result, low.block(low.rounded[gy]), low.block(low.rounded[x]), _ONE_PIXEL)
+        amx.weight_gradient(low, result, low.gradient(low.rounded[gy]), low.block(low.rounded[x]), _ONE_PIXEL)
     else:
-        low.total(result, "weight_gradient", gy=low.block(gy), x=low.block(x), window=_ONE_PIXEL)
+        low.total(result, "weight_gradient", gy=low.gradient(gy), x=low.block(x), window=_ONE_PIXEL)
     return True
 
 
@@ -115,7 +115,7 @@ def layer_norm_grad(low: Lowering, call: Call) -> bool:
     gx, gweight, gbias = call.outputs
     if mean not in low.statistics:
         return False
-    g = low.block(gy)
+    g = low.gradient(gy)
     operands: dict[str, Any] = {"gy": g, "x": low.block(x), "statistics": low.statistics[mean], "size": g.size}
     low.total(gweight, "layer_norm_sums", 2, **operands)
     low.total(gbias, "channel_sums", 2, x=g, size=g.size)

@@ -191,10 +191,67 @@ def test_rounded_operands(registers, monkeypatch):
     assert ("amx_products" if registers == "AMX" else "pair_products") in made and not CALLS & set(made)
 
 
-def test_absent_images_add_nothing():
-    """Lanes behind the last image hold no number that reaches a gradient."""
-    x = np.full((17, 9, 16), 1e3, np.float32) * np.random.default_rng(0).standard_normal((17, 9, 16)).astype("f")
-    check(lambda: Block(16, 2, 24, 0.0), x.shape)
+class Norm(nn.Module):
+    """A layer norm before a linear layer."""
+
+    def __init__(self, width, eps=1e-5):
+        super().__init__()
+        self.norm, self.fc = nn.LayerNorm(width, eps), nn.Linear(width, 9)
+
+    def forward(self, x):
+        return self.fc(self.norm(x))
+
+
+def test_the_variance_of_absent_images_is_0():
+    """Without eps too, which keeps that of others from 0."""
+    check(lambda: Norm(8, eps=0.0), (17, 9, 8))
+
+
+@pytest.mark.parametrize("count", [13, 16])
+@pytest.mark.parametrize("layer", ["linear", "conv2d", "batch_norm", "layer_norm"])
+def test_absent_images_add_nothing_to_a_gradient(layer, count):
+    """A gradient that is a result itself: a bias has made something of lanes that hold no image."""
+    shape = (count, 9, 8) if layer in ("linear", "layer_norm") else (count, 8, 9, 7)
+    rng = np.random.default_rng(0)
+    x, states = rng.standard_normal(shape), [rng.standard_normal(8) for _ in range(2)]
+    if layer in ("linear", "conv2d"):
+        states[0] = rng.standard_normal((8, 8) if layer == "linear" else (8, 8, 3, 3))
+    apply = {
+        "linear": F.linear,
+        "conv2d": lambda x, w, b: F.conv2d(x, w, b, padding=1),
+        "batch_norm": lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True),
+        "layer_norm": lambda x, w, b: F.layer_norm(x, 8, w, b),
+    }[layer]
+
+    def gradients(compiled, dtype):
+        leaves = [Tensor(a.astype(dtype), requires_grad=True) for a in states]
+
+        def step(x):
+            for leaf in leaves:
+                leaf.grad = None
+            y = apply(x, *leaves)
+            y.backward(y.detach())
+            return [leaf.grad for leaf in leaves]
+
+        step = minicnn.compile(step) if compiled else step
+        return [g.numpy() for g in step(Tensor(x.astype(dtype)))]
+
+    with backend.use("reference"):
+        expected = gradients(False, np.float64)
+    for found, e in zip(gradients(True, np.float32), expected, strict=True):
+        assert np.abs(found - e).max() < 1e-5 * np.abs(e).max()
+
+
+@pytest.mark.parametrize("mean", [0, 1000])
+def test_wide_vectors_are_summed_in_pieces(mean):
+    width = 1024
+    x = (mean + np.random.default_rng(0).standard_normal((16, 3, width))).astype(np.float32)
+    norm = minicnn.compile(nn.LayerNorm(width))
+    with backend.use("reference"):
+        expected = F.layer_norm(Tensor(x.astype(np.float64)), width).numpy()
+    found = norm(x).numpy()
+    assert "layer_norm" in kinds(norm)
+    assert np.abs(found - expected).max() < (1e-6 if mean == 0 else 5e-5)
 
 
 def test_a_nan_stays_in_its_image():

@@ -129,7 +129,8 @@ def test_a_network_rounds_little_more_than_direct_sums():
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=BFLOAT16)])
 @pytest.mark.parametrize(
-    "count, inputs, outputs, height, width", [(17, 136, 129, 4, 12), (70, 144, 121, 6, 4), (9, 24, 1000, 4, 4)]
+    "count, inputs, outputs, height, width",
+    [(17, 136, 129, 4, 12), (70, 144, 121, 8, 4), (9, 24, 1000, 4, 4), (9, 136, 129, 15, 15)],
 )
 def test_a_weight_that_is_trained_is_transformed_in_the_products(
     count, inputs, outputs, height, width, precision, monkeypatch

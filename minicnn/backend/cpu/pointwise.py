@@ -62,6 +62,18 @@ def frame(memory, size, halo, y):
 
 @instruction("a:view size:pixels -> y:view(a)")
 @helper
+def present(memory, images_in_block, a, size, y):
+    """y = a, and 0 for absent images."""
+    zero, is_present = fill(0.0), first(images_in_block)
+    for c in range(size[0]):
+        for i in range(size[1]):
+            u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
+            for j in range(0, size[2] * LANES, LANES):
+                store(memory, w + j, where_greater(is_present, zero, load(memory, u + j), zero))
+
+
+@instruction("a:view size:pixels -> y:view(a)")
+@helper
 def round_to_bfloat16(memory, a, size, y):
     """y = a rounded to bfloat16."""
     for c in range(size[0]):

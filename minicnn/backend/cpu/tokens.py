@@ -8,12 +8,24 @@ import numpy as np
 from minicnn.backend.cpu.exponential import exp
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
-from minicnn.backend.cpu.lanes import divide, element, fill, load, maximum, multiply_add, square_root, store, total
+from minicnn.backend.cpu.lanes import (
+    divide,
+    element,
+    fill,
+    first,
+    load,
+    maximum,
+    multiply_add,
+    square_root,
+    store,
+    total,
+    where_greater,
+)
 from minicnn.backend.cpu.pointwise import add_to_sum
 from minicnn.backend.cpu.tile import TILES, tile
 
 _PIECE = 16
-"""Vectors of a sum in float32, before it is added to one in float64."""
+"""Vectors that are added up before their sum is added to that of others."""
 
 
 @instruction("x:view size:size -> y:view")
@@ -27,22 +39,36 @@ def turn(memory, x, size, y):
 
 @instruction("x:view weight:region bias:region eps:number size:size -> y:view statistics:view")
 @helper
-def layer_norm(memory, x, weight, bias, eps, size, y, statistics):
-    """y = (x - mean) / sqrt(variance + eps) weight + bias of each vector; mean and 1 / sqrt to the statistics."""
-    share, one = fill(np.float32(1) / np.float32(size[0])), fill(1.0)
+def layer_norm(memory, images_in_block, x, weight, bias, eps, size, y, statistics):
+    """y = (x - mean) / sqrt(variance + eps) weight + bias of each vector; mean and 1 / sqrt to the statistics.
+
+    The sums have two levels, and the mean what the distances from it add up to: a long sum rounds more. 1 / sqrt is 0
+    for absent images, where the variance is.
+    """
+    channels, plane, zero = size[0], x.plane, fill(0.0)
+    share, one, is_present = fill(np.float32(1) / np.float32(channels)), fill(1.0), first(images_in_block)
     for j in range(0, size[2] * LANES, LANES):
-        sums, squares = fill(0.0), fill(0.0)
-        for c in range(size[0]):
-            sums = sums + load(memory, x.at + c * x.plane + j)
-        mean = sums * share
-        for c in range(size[0]):
-            distance = load(memory, x.at + c * x.plane + j) - mean
-            squares = multiply_add(distance, distance, squares)
-        scale = divide(one, square_root(multiply_add(squares, share, fill(eps))))
+        at, whole = x.at + j, zero
+        for piece in range(0, channels, _PIECE):
+            sums = zero
+            for c in range(piece, min(piece + _PIECE, channels)):
+                sums = sums + load(memory, at + c * plane)
+            whole = whole + sums
+        mean, whole, squares = whole * share, zero, zero
+        for piece in range(0, channels, _PIECE):
+            sums, square_sums = zero, zero
+            for c in range(piece, min(piece + _PIECE, channels)):
+                distance = load(memory, at + c * plane) - mean
+                sums, square_sums = sums + distance, multiply_add(distance, distance, square_sums)
+            whole, squares = whole + sums, squares + square_sums
+        rest = whole * share
+        mean, variance = mean + rest, squares * share - rest * rest
+        scale = divide(one, square_root(maximum(variance, zero) + fill(eps)))
+        scale = where_greater(is_present, zero, scale, zero)
         store(memory, statistics.at + j, mean)
         store(memory, statistics.at + statistics.plane + j, scale)
-        for c in range(size[0]):
-            value = (load(memory, x.at + c * x.plane + j) - mean) * scale
+        for c in range(channels):
+            value = (load(memory, at + c * plane) - mean) * scale
             w, b = fill(element(memory, weight + c)), fill(element(memory, bias + c))
             store(memory, y.at + c * y.plane + j, multiply_add(value, w, b))
 
@@ -51,19 +77,22 @@ def layer_norm(memory, x, weight, bias, eps, size, y, statistics):
 @helper
 def layer_norm_grad(memory, gy, x, statistics, weight, size, gx):
     """gx = scale (g - mean of g - xhat mean of g xhat), with g = gy weight and xhat = (x - mean) scale."""
-    share = fill(np.float32(1) / np.float32(size[0]))
+    share, zero = fill(np.float32(1) / np.float32(size[0])), fill(0.0)
     for j in range(0, size[2] * LANES, LANES):
         mean, scale = load(memory, statistics.at + j), load(memory, statistics.at + statistics.plane + j)
-        sums, products = fill(0.0), fill(0.0)
-        for c in range(size[0]):
-            g = load(memory, gy.at + c * gy.plane + j) * fill(element(memory, weight + c))
-            sums = sums + g
-            products = multiply_add(g, (load(memory, x.at + c * x.plane + j) - mean) * scale, products)
-        sums, products = sums * share, products * share
+        whole, whole_product = zero, zero
+        for piece in range(0, size[0], _PIECE):
+            sums, products = zero, zero
+            for c in range(piece, min(piece + _PIECE, size[0])):
+                g = load(memory, gy.at + c * gy.plane + j) * fill(element(memory, weight + c))
+                sums = sums + g
+                products = multiply_add(g, (load(memory, x.at + c * x.plane + j) - mean) * scale, products)
+            whole, whole_product = whole + sums, whole_product + products
+        whole, whole_product = whole * share, whole_product * share
         for c in range(size[0]):
             g = load(memory, gy.at + c * gy.plane + j) * fill(element(memory, weight + c))
             xhat = (load(memory, x.at + c * x.plane + j) - mean) * scale
-            store(memory, gx.at + c * gx.plane + j, (g - sums - xhat * products) * scale)
+            store(memory, gx.at + c * gx.plane + j, (g - whole - xhat * whole_product) * scale)
 
 
 @instruction("gy:view x:view statistics:view size:size rest:part -> partial:part")
