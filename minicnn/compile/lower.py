@@ -59,6 +59,11 @@ def _size(value: Value) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def _as_it_lies(value: Value, block: Block) -> Block:
+    """Return the block of a value, or of tokens another, whose channels they are, as in their array."""
+    return Block(*_size(value)) if len(value.shape) == 3 else block
+
+
 def _edited_together(program: Program) -> dict[int, list[Value]]:
     """Return all Values in each memory that a call edits."""
     found: dict[int, dict[Value, None]] = {value.memory: {} for call in program.calls for value in call.writes()}
@@ -162,17 +167,16 @@ class Lowering:
                 self.add_instruction("round_to_bfloat16", a=self.block(source), y=block)
             self.blocks[value] = self._narrow[source]
         elif value not in self.blocks:
-            block = made = self.layout.block_of(value)
-            if len(value.shape) == 3:
-                made = Block(*_size(value))
+            block = self.layout.block_of(value)
+            lying = _as_it_lies(value, block)
             if value is self.images:
-                self.add_instruction("feed", size=_size(value), y=made)
+                self.add_instruction("feed", size=_size(value), y=lying)
             else:
                 region = Region(value.shape)
                 self.add_call("load", "region", source=self.contiguous(value), region=region)
-                self.add_instruction("interleave", x=region, size=_size(value), y=made)
-            if made is not block:
-                self.add_instruction("turn", x=made, size=block.size, y=block)
+                self.add_instruction("interleave", x=region, size=_size(value), y=lying)
+            if lying is not block:
+                self.add_instruction("turn", x=lying, size=block.size, y=block)
             self.blocks[value] = block
         return self.blocks[value]
 
@@ -204,10 +208,10 @@ class Lowering:
             self.block(seen)
         if seen in self.blocks and not known:
             block = self.blocks[seen]
-            if len(seen.shape) == 3:
-                block = Block(*_size(seen))
-                self.add_instruction("turn", x=self.blocks[seen], size=block.size, y=block)
-            self.add_instruction("deinterleave", x=block, size=_size(seen), y=self.new_region(value))
+            lying = _as_it_lies(seen, block)
+            if lying is not block:
+                self.add_instruction("turn", x=block, size=lying.size, y=lying)
+            self.add_instruction("deinterleave", x=lying, size=_size(seen), y=self.new_region(value))
         return value
 
     def region(self, value: Value) -> Region:

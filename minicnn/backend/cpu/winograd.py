@@ -167,22 +167,9 @@ def winograd_gradient(
     for start in range(0, number, strip):
         tiles = min(strip, number - start)
         _operands(
-            edge,
-            memory,
-            x,
-            inputs,
-            gy,
-            outputs,
-            width,
-            start,
-            tiles,
-            work,
-            x_points,
-            x_step,
-            gy_points,
-            gy_step,
+            edge, memory, x, inputs, gy, outputs, width, start, tiles, work, x_points, x_step, gy_points, gy_step,
             length,
-        )
+        )  # fmt: skip
         for position in range(points):
             add_products(
                 shape, memory, table, partial + position * rows * inputs, inputs,
