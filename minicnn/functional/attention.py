@@ -58,8 +58,14 @@ def packed_attention(qkv: Tensor, heads: int) -> Tensor:
 
     qkv: (N, L, 3 E), queries, keys and values one after the other, each with its ``heads`` one after the other ->
     (N, L, E): for each head :func:`scaled_dot_product_attention` of its columns.
+
+    Raises:
+        ValueError: another shape, or columns that the heads cannot share.
     """
     check_float("packed_attention", qkv=qkv)
+    if qkv.ndim != 3 or qkv.shape[2] % (3 * heads):
+        expected = f"(N, L, {3 * heads} times the columns of a head)"
+        raise ValueError(f"packed_attention: expected {expected}, received shape {qkv.shape}")
     k = kernels_of(qkv)
     x = qkv._operand
     y, weights = k.attention(x, heads)

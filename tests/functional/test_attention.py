@@ -5,6 +5,7 @@ import pytest
 
 import minicnn.functional as F
 from minicnn import Tensor, gradcheck
+from minicnn.functional.attention import packed_attention
 
 SHAPES = {  # query, key, value
     "self": ((2, 3, 5, 4),) * 3,
@@ -68,3 +69,19 @@ def test_errors():
         F.scaled_dot_product_attention(q, k, v.astype("float32"))
     with pytest.raises(ValueError, match=r"dropout: expected p in \[0, 1\], received 1.5"):
         F.scaled_dot_product_attention(q, k, v, dropout_p=1.5)
+
+
+@pytest.mark.parametrize("length, heads, width", [(5, 1, 4), (9, 3, 2), (1, 2, 5)])
+def test_packed_attention_is_that_of_each_head(length, heads, width):
+    x = np.random.default_rng(0).standard_normal((2, length, 3 * heads * width))
+    parts = x.reshape(2, length, 3, heads, width).transpose(2, 0, 3, 1, 4)
+    expected = F.scaled_dot_product_attention(*map(Tensor, parts)).numpy().transpose(0, 2, 1, 3)
+    found = packed_attention(Tensor(x), heads).numpy()
+    np.testing.assert_allclose(found, expected.reshape(found.shape), rtol=1e-12, atol=1e-14)
+    assert gradcheck(lambda qkv: packed_attention(qkv, heads), [Tensor(x, requires_grad=True)]) < 1e-6
+
+
+@pytest.mark.parametrize("shape, heads", [((2, 5, 12), 5), ((5, 12), 2), ((2, 5, 10), 1)])
+def test_packed_attention_of_other_shapes(shape, heads):
+    with pytest.raises(ValueError, match=r"packed_attention: expected \(N, L, .* times .*received shape"):
+        packed_attention(Tensor(np.zeros(shape)), heads)
