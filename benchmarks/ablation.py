@@ -157,7 +157,7 @@ def picture(record: dict[str, Any]) -> Any:
     _, *rows = losses(record)
     figure = new_figure(7.2, 1.1 + 0.27 * max(len(rows), 1))
     axes = figure.subplots()
-    label = "by one view"
+    label: str | None = "by one view"
     for place, row in enumerate(rows):
         points, plain_points = ([100 * share for share in row[name]] for name in ("loss", "plain_loss"))
         shown = points and not row["diverged"]
@@ -167,7 +167,7 @@ def picture(record: dict[str, Any]) -> Any:
             axes.plot([min(points), max(points)], [place] * 2, color=INK, linewidth=1.2)
             end, words = max(0.0, *points, *plain_points), _mean(row["loss"])
         if shown and plain_points:
-            looks = {"marker": "o", "markersize": 5, "markeredgecolor": "white", "linestyle": ""}
+            looks: dict[str, Any] = {"marker": "o", "markersize": 5, "markeredgecolor": "white", "linestyle": ""}
             axes.plot(mean(plain_points), place, color=ORANGE, label=label, **looks)
             label = None
         axes.annotate(words, (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8, color=FAINT)
