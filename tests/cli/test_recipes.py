@@ -41,6 +41,7 @@ def few_test_images(monkeypatch):
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_trains_and_tests(name, command, tmp_path):
     phases = ("--augment-from", 2) if recipe(name).augment_from else ()
+    phases += ("--warmup", 1) if recipe(name).warmup else ()
     length = ("--epochs", 2, "--limit-batches", 1, *phases)
     code, out, err = command("train", "--recipe", name, *FEW, *length, "--out", tmp_path / "run")
     assert code == 0, err
