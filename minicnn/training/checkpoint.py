@@ -118,7 +118,7 @@ def bounded_by(arrays: Mapping[str, np.ndarray], where: str) -> Iterator[None]:
     try:
         with init.limited(2 * len(arrays) + 1000, 2 * elements + 2**22):
             yield
-    except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
+    except (OSError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(f"{where}: {error}") from error
 
 
