@@ -22,7 +22,7 @@ from typing import Any
 
 import contest
 import runs
-from minicnn import plots
+from minicnn import backend, plots
 from minicnn.plots.style import BLUE, FAINT, INK, ORANGE, new_figure, plain
 from minicnn.training import Config, TrainingError, recipe
 
@@ -64,7 +64,7 @@ def main() -> None:
     options.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
     options.add_argument("--picture", type=Path, metavar="FILE", help="draw what is lost here")
     arguments = options.parse_args()
-    config = recipe(_RECIPE, validation=0, **runs.overrides(arguments))
+    config = recipe(_RECIPE, validation=0, **runs.overrides(arguments)).settled(backend.get("numpy"))
     splits = runs.load(arguments, config)
     record: dict[str, Any] = {"ablation": _RECIPE, **runs.identity(config, splits)}
     record |= {"runs": runs.known(arguments.json, record), **contest.conditions([])}

@@ -42,6 +42,12 @@ class Backend:
     xp: Any
     kernels: type[Kernels]
 
+    def settled(self, precision: str) -> str:
+        """Return the precision that is meant: of "auto" the faster, "bf16" on a CPU with AMX, otherwise "float32"."""
+        if precision != "auto":
+            return precision
+        return "bf16" if self.name == "numpy" and package("numpy").machine.has_amx() else "float32"
+
     def asarray(self, array: Any) -> Any:
         """Return ``array`` (NumPy or CuPy) as an array of this backend, moved only where it must be."""
         if isinstance(array, Recorded):

@@ -71,7 +71,7 @@ def train(
     chosen = choose_backend(backend, threads, *(config.precision for config in configs.values()))
     splits, source["recipe"] = load(source, configs)
     source["dataset"] = splits.origin
-    config = configs[source["recipe"]]
+    config = configs[source["recipe"]].settled(chosen)
     output = Output()
     output.say(f"data: {splits.note}")
     folder = out or new_folder(splits.name, config.model)

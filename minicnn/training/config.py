@@ -18,7 +18,7 @@ from minicnn.data import Augment, Splits
 from minicnn.data.augment import option
 from minicnn.expected import Either, Number, OneOf, check
 from minicnn.optim import schedules
-from minicnn.precision import PRECISIONS
+from minicnn.precision import CHOICES
 from minicnn.tensor import Tensor
 from minicnn.text import brief
 from minicnn.training import pretrained, start
@@ -37,7 +37,7 @@ class Config(Augment):
     """What determines the weights that a run ends with: these fields, and those of the augmentation.
 
     ``precision`` is that of :class:`minicnn.precision`, for the steps of the run, its validations and its test; the
-    weights are float32 with either.
+    weights are float32 with either. A :class:`~minicnn.training.Trainer` settles "auto".
 
     ``field.metadata`` has of each the "help", what is "expected", and the "panel" under which it is listed.
     """
@@ -117,8 +117,9 @@ class Config(Augment):
     )  # fmt: skip
     precision: str = option(
         "float32",
-        "What convolutions and linear layers multiply: float32, or bf16, on a GPU or a CPU with AVX512_BF16.",
-        OneOf(PRECISIONS),
+        "What convolutions and linear layers multiply: float32, or bf16, on a GPU or a CPU with AVX512_BF16; auto: "
+        "bf16 on a CPU with AMX, where it is faster, otherwise float32.",
+        OneOf(CHOICES),
         "Run",
     )
     seed: int = option(0, "Of initial weights, data order, changes and split.", _FROM_0, "Run")
@@ -182,6 +183,10 @@ class Config(Augment):
         object.__setattr__(self, "model", self.model or model)
         object.__setattr__(self, "model_options", {**options, **self.model_options})
         check(self.model, OneOf(models.names()), "model")  # those of now
+
+    def settled(self, backend: backend.Backend) -> "Config":
+        """Return this configuration with the precision that "auto" means on ``backend``."""
+        return replace(self, precision=backend.settled(self.precision)) if self.precision == "auto" else self
 
     @property
     def augmentation(self) -> Augment:

@@ -67,7 +67,8 @@ class Trainer:
     """
 
     def __init__(self, config: Config, splits: Splits, backend: Backend, eager: bool = False) -> None:
-        self.config, self.splits, self.backend, self.eager = config, splits, backend, eager
+        self.config = config = config.settled(backend)
+        self.splits, self.backend, self.eager = splits, backend, eager
         self.mean, self.std = config.scaling(splits)
         random.manual_seed(config.seed)
         self.model: Module = models.create(config.model, len(splits.train.classes), **config.model_options)

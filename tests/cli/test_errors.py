@@ -9,9 +9,10 @@ from PIL import Image
 
 from minicnn import backend, data
 from minicnn.backend import Backend, BackendUnavailable
-from minicnn.backend.cpu import jit
+from minicnn.backend.cpu import jit, machine
 from minicnn.cli import main as main_module
 from minicnn.cli import options
+from minicnn.training import Config
 
 from .conftest import ROOT, complaints
 
@@ -42,7 +43,10 @@ def no_data(monkeypatch):
         (("--milestones", "3,,5"), "milestones: expected whole numbers as 30,45, received '3,,5'"),
         (("--backend", "numpi"), "backend: expected auto, numpy, cupy, reference; received 'numpi'"),
         (("--backend", "numpy", "--threads", "99"), "received 99"),
-        (("--precision", "fp16"), "precision: expected one of float32, bf16, received 'fp16'; did you mean 'bf16'?"),
+        (
+            ("--precision", "fp16"),
+            "precision: expected one of float32, bf16, auto, received 'fp16'; did you mean 'bf16'?",
+        ),
         (("--stop-after", "-1"), "Invalid value for '--stop-after'"),
         (("--nesterov", "--momentum", "0"), "expected a momentum and no dampening with nesterov"),
         (("--schedule", "plateau", "--gamma", "1"), "factor"),
@@ -87,6 +91,18 @@ def test_a_processor_without_bfloat16(command, no_data, monkeypatch, tmp_path, n
     assert err.count("\n") == 1 and out == ("stage-baseline (1 of 4)\n" if name == "study" else "")
 
 
+@pytest.mark.parametrize(
+    ("name", "amx", "meant"), [("numpy", True, "bf16"), ("numpy", False, "float32"), ("reference", True, "float32")]
+)
+def test_auto_is_the_faster_precision(monkeypatch, name, amx, meant):
+    monkeypatch.setattr(machine, "has_amx", lambda: amx)
+    monkeypatch.setattr(jit, "HAS_BFLOAT16", False)
+    monkeypatch.setattr(backend, "set_default", backend.get)
+    chosen = options.choose_backend(name, 0, "auto")
+    assert chosen.settled("auto") == Config(precision="auto").settled(chosen).precision == meant
+    assert (chosen.settled("float32"), Config(precision="bf16").settled(chosen).precision) == ("float32", "bf16")
+
+
 def test_the_reference_needs_no_such_processor(monkeypatch):
     monkeypatch.setattr(jit, "HAS_BFLOAT16", False)
     monkeypatch.setattr(backend, "set_default", backend.get)
@@ -105,7 +121,7 @@ def test_a_gpu_needs_no_such_processor(monkeypatch):
 def test_an_unknown_precision_elsewhere(command, name):
     code, out, err = command(name, "--precision", "fp16", *COMPUTING[name])
     assert (code, out) == (2, "")
-    assert err == "error: --precision: expected one of float32, bf16, received 'fp16'; did you mean 'bf16'?\n"
+    assert err == "error: --precision: expected one of float32, bf16, auto, received 'fp16'; did you mean 'bf16'?\n"
 
 
 def test_a_traceback_only_with_debug(command, script, tmp_path):
@@ -225,7 +241,7 @@ def test_help_says_which_precision_there_is(command, monkeypatch, name):
     monkeypatch.setenv("COLUMNS", "300")
     _, out, _ = command(name, "--help")
     (line,) = (line for line in out.splitlines() if "--precision" in line)
-    assert "float32, or bf16, on a GPU or a CPU with AVX512_BF16." in line
+    assert "float32, or bf16, on a GPU or a CPU with AVX512_BF16; auto: bf16 on a CPU with AMX, where it is" in line
     own = name in ("evaluate", "predict", "explain")
     assert ("whatever the training did" in line) == ("[default: float32]" in line) == own
 

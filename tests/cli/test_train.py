@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from minicnn import files
-from minicnn.backend.cpu import jit
+from minicnn.backend.cpu import jit, machine
 from minicnn.cli import train as train_module
 from minicnn.training import checkpoint
 
@@ -336,6 +336,19 @@ def test_resume_goes_on_with_averages_and_accumulated_gradients(train, tmp_path)
         assert arrays_of(tmp_path / "parts", name) == arrays_of(tmp_path / "whole", name)
     code, _, err = train("--ema", 0.5, "--out", tmp_path / "parts", "--resume")
     assert code == 1 and err == "error: cannot resume: ema was 0.9, now 0.5\n"
+
+
+def test_a_run_in_the_faster_precision_says_which(command, train, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "has_amx", lambda: False)
+    monkeypatch.setattr(jit, "HAS_BFLOAT16", False)
+    options = ("--precision", "auto", "--epochs", 2, "--out", tmp_path / "run")
+    assert train(*options, "--stop-after", 1)[0] == 0 and train(*options, "--resume")[0] == 0
+    for name in ("config", "metrics"):
+        stored = json.loads((tmp_path / "run" / f"{name}.json").read_text())
+        assert (stored["config"]["precision"] if name == "config" else stored["compute_precision"]) == "float32"
+    weights = ("--weights", tmp_path / "run" / "best.safetensors", "--json", "--backend", "numpy")
+    losses = [json.loads(command("evaluate", *weights, *more)[1])["loss"] for more in ((), options[:2])]
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.skipif(not jit.HAS_BFLOAT16, reason="the processor has no AVX512_BF16")
