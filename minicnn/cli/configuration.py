@@ -64,7 +64,10 @@ def choose(source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.
     )
     base = stored_config(stored.metadata, stored.arrays) if stored is not None else None
     with usage_errors():
-        return {name: base.override(**given) if base else recipe(name, **given) for name in recipes}
+        configs = {name: base.override(**given) if base else recipe(name, **given) for name in recipes}
+        for config in configs.values():
+            config.check_needs(given)
+    return configs
 
 
 def prepare(

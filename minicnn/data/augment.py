@@ -1,6 +1,7 @@
 """Random changes of training pictures: what may happen, and the draws; the pixels are the backend's affair."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,10 +13,19 @@ _ERASED, _RATIO, _TRIES = (0.02, 0.33), (0.3, 3.3), 10  # of torchvision's Rando
 _AMOUNT, _SHARE = Number(), Number(most=1)
 
 
-def option(default: Any, help: str, expected: Any, panel: str = "Augmentation") -> Any:
-    """Return a field: a sentence with its unit and what turns it off, what it may be, and where it is listed."""
+def option(
+    default: Any,
+    help: str,
+    expected: Any,
+    panel: str = "Augmentation",
+    needs: Mapping[str, Sequence[str]] | None = None,
+) -> Any:
+    """Return a field: a sentence with its unit and what turns it off, what it may be, and where it is listed.
+
+    needs: without a field that has one of these values, or, where there are none, is on, this one does nothing.
+    """
     made: dict[str, Any] = {"default_factory" if default is dict else "default": default}
-    return field(**made, metadata={"help": help, "expected": expected, "panel": panel})
+    return field(**made, metadata={"help": help, "expected": expected, "panel": panel, "needs": needs or {}})
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class Augment:
         "reflect",
         "What a move uncovers: reflect, constant (black) or replicate (the edge).",
         OneOf(("reflect", "constant", "replicate")),
+        needs={"shift": (), "rotation": (), "translate": (), "shear": (), "zoom": ()},
     )
     rotation: float = option(0.0, "Largest random rotation, degrees.", Number(most=180))
     translate: float = option(0.0, "Largest random shift, share of the size.", _SHARE)

@@ -30,6 +30,11 @@ _SCHEDULES = OneOf(("constant", "step", "multi-step", "cosine", "one-cycle", "li
 _COUNT, _FROM_0, _AMOUNT, _SHARE = Number(1, whole=True), Number(whole=True), Number(), Number(most=1)
 _FROM_OWN = Number(-1, whole=True)
 _optimisation = partial(option, panel="Optimisation")
+_SGD = {"optimizer": ("sgd",)}
+
+
+def _of_schedule(*names: str) -> dict[str, tuple[str, ...]]:
+    return {"schedule": names}
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,8 @@ class Config(Augment):
     accumulate: int = _optimisation(1, "Batches whose gradients make one step (1: each its own).", _COUNT)
     optimizer: str = _optimisation("sgd", f"{', '.join(_OPTIMIZERS)}.", _OPTIMIZERS)
     lr: float = _optimisation(0.05, "Learning rate (the highest of its schedule).", Number(above=True))
-    momentum: float = _optimisation(0.9, "Share of the past steps in a step of sgd (0: none).", _AMOUNT)
-    nesterov: bool = _optimisation(False, "Nesterov's momentum.", bool)
+    momentum: float = _optimisation(0.9, "Share of the past steps in a step of sgd (0: none).", _AMOUNT, needs=_SGD)
+    nesterov: bool = _optimisation(False, "Nesterov's momentum.", bool, needs=_SGD)
     weight_decay: float = _optimisation(0.0, "Pull of the weights towards 0 (0: off).", _AMOUNT)
     decay_bias_and_norm: bool = _optimisation(True, "Weight decay of tensors with one axis too.", bool)
     bias_lr: float = _optimisation(
@@ -73,15 +78,23 @@ class Config(Augment):
     )
     schedule: str = _optimisation("constant", f"{', '.join(_SCHEDULES)}.", _SCHEDULES)
     warmup: int = _optimisation(0, "Epochs of linear warm-up (0: none).", _FROM_0)
-    step_size: int = _optimisation(10, "Epochs between the steps of 'step'.", _COUNT)
-    gamma: float = _optimisation(0.1, "Factor of 'step', 'multi-step' and 'plateau'.", _SHARE)
-    milestones: tuple[int, ...] = _optimisation((), "Epochs of 'multi-step', as 30,45.", [_COUNT])
+    step_size: int = _optimisation(10, "Epochs between the steps of 'step'.", _COUNT, needs=_of_schedule("step"))
+    gamma: float = _optimisation(
+        0.1,
+        "Factor of 'step', 'multi-step' and 'plateau'.",
+        _SHARE,
+        needs=_of_schedule("step", "multi-step", "plateau"),
+    )
+    milestones: tuple[int, ...] = _optimisation(
+        (), "Epochs of 'multi-step', as 30,45.", [_COUNT], needs=_of_schedule("multi-step")
+    )
     knots: tuple[tuple[float, float], ...] = _optimisation(
         ((0.0, 0.0), (0.2, 1.0), (1.0, 0.0)),
         "Share of the run and factor of lr at the bends of 'linear', as 0:0.2,0.25:1,1:0.",
         [(_SHARE, _AMOUNT)],
+        needs=_of_schedule("linear"),
     )
-    patience: int = _optimisation(10, "Epochs that 'plateau' waits.", _FROM_0)
+    patience: int = _optimisation(10, "Epochs that 'plateau' waits.", _FROM_0, needs=_of_schedule("plateau"))
     label_smoothing: float = _optimisation(0.0, "Share of the target spread over all classes (0: off).", _SHARE)
     clip_norm: float = _optimisation(0.0, "Largest norm of the gradient (0: off).", _AMOUNT)
     clip_value: float = _optimisation(0.0, "Largest element of the gradient (0: off).", _AMOUNT)
@@ -92,8 +105,9 @@ class Config(Augment):
         0, "Steps after which weights go back to their average, which is then used (0: off).", _FROM_0
     )
     lookahead_decay: float = _optimisation(
-        0.95, "Decay a step of that average at the end of the run; it rises with the cube of the share done.", _SHARE
-    )
+        0.95, "Decay a step of that average at the end of the run; it rises with the cube of the share done.", _SHARE,
+        needs={"lookahead": ()},
+    )  # fmt: skip
     early_stop: int = _optimisation(0, "Stop after so many epochs without a best (0: off).", _FROM_0)
     augment_from: int = option(0, "First epoch, counted from 1, with augmentation (0: all).", _FROM_0)
     whiten: int = option(
@@ -183,6 +197,17 @@ class Config(Augment):
         object.__setattr__(self, "model", self.model or model)
         object.__setattr__(self, "model_options", {**options, **self.model_options})
         check(self.model, OneOf(models.names()), "model")  # those of now
+
+    def check_needs(self, names: Iterable[str]) -> None:
+        """Raise ValueError where one of these fields, which somebody chose, is on and does nothing without another."""
+        for each in fields(self):
+            needs = each.metadata["needs"]
+            if each.name in names and getattr(self, each.name) and needs:
+                found = {name: getattr(self, name) for name in needs}
+                if not any(value in needs[name] if needs[name] else value for name, value in found.items()):
+                    wanted = (" ".join([name, " or ".join(values)]).strip() for name, values in needs.items())
+                    received = ", ".join(f"{name} {value}" for name, value in found.items())
+                    raise ValueError(f"{each.name}: expected {' or '.join(wanted)} with it, received {received}")
 
     def settled(self, backend: backend.Backend) -> "Config":
         """Return this configuration with the precision that "auto" means on ``backend``."""

@@ -47,6 +47,10 @@ def no_data(monkeypatch):
             ("--precision", "fp16"),
             "precision: expected one of float32, bf16, auto, received 'fp16'; did you mean 'bf16'?",
         ),
+        (
+            ("--knots", "0:1,1:0", "--schedule", "cosine"),
+            "knots: expected schedule linear with it, received schedule cosine",
+        ),
         (("--stop-after", "-1"), "Invalid value for '--stop-after'"),
         (("--nesterov", "--momentum", "0"), "expected a momentum and no dampening with nesterov"),
         (("--schedule", "plateau", "--gamma", "1"), "factor"),

@@ -136,3 +136,45 @@ def test_the_augmentation_is_part_of_it():
     assert config.augmentation == data.Augment(flip=0.5, shift=2, mixup=0.3)
     assert dataclasses.replace(config, flip=0.0).augmentation.flip == 0
     assert Config().augmentation == data.Augment()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "others", "received"),
+    [
+        (
+            "knots",
+            ((0, 1), (1, 0)),
+            {"schedule": "linear"},
+            "expected schedule linear with it, received schedule constant",
+        ),
+        (
+            "gamma",
+            0.5,
+            {"schedule": "step"},
+            "schedule step or multi-step or plateau with it, received schedule constant",
+        ),
+        ("milestones", (3,), {"schedule": "multi-step"}, "expected schedule multi-step with it"),
+        ("step_size", 5, {"schedule": "step"}, "expected schedule step with it"),
+        ("patience", 5, {"schedule": "plateau"}, "expected schedule plateau with it"),
+        ("lookahead_decay", 0.9, {"lookahead": 5}, "expected lookahead with it, received lookahead 0"),
+        ("momentum", 0.8, {"optimizer": "sgd"}, "expected optimizer sgd with it, received optimizer adam"),
+        ("nesterov", True, {"optimizer": "sgd"}, "expected optimizer sgd with it"),
+        (
+            "padding_mode",
+            "constant",
+            {"zoom": 0.1},
+            "expected shift or rotation or translate or shear or zoom with it, ",
+        ),
+    ],
+)
+def test_what_somebody_chose_does_something(field, value, others, received):
+    optimizer = "adam" if "optimizer" in others else "sgd"
+    useless = Config(**{"optimizer": optimizer, field: value})  # as a recipe with another schedule leaves it
+    useless.check_needs([name for name in vars(useless) if name != field])
+    with pytest.raises(ValueError, match=f"^{field}: .*{received}"):
+        useless.check_needs([field])
+    Config(**{field: value, **others}).check_needs([field, *others])
+
+
+def test_what_is_switched_off_needs_nothing():
+    Config(optimizer="adam", momentum=0.0, nesterov=False).check_needs(["momentum", "nesterov", "optimizer"])
