@@ -160,6 +160,7 @@ PASSES = [
     "graph",
     "record",
     "amx",
+    "winograd_rows",
     "lower",
     "tokens",
     "rules",

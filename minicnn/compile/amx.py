@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.compile.graph import Block, Region
+from minicnn.compile.graph import FILTERS_IN_CACHE, Block, Region
 from minicnn.compile.program import Value
 
 
@@ -48,8 +48,9 @@ def weight_gradient(low: Any, value: Value, gy: Block, x: Block, window: Any) ->
     low.add_instruction(
         "amx_columns", x=x, size=x.size, rows=(high, padding[0]), columns=(stride[1], padding[1]), phase=phase, y=right
     )
+    # of more filters the sums of a part are in no cache; of large pictures they still cost less memory than the factors
     geometry = {"size": (rows, gy.height, across), "window": window, "phase": phase, "high": high}
-    if gy.channels * x.channels > _IN_CACHE and gy.height * gy.width < 16 * math.prod(kernel) and low.count > 1:
+    if gy.channels * x.channels > FILTERS_IN_CACHE and gy.height * gy.width < 16 * math.prod(kernel) and low.count > 1:
         low.add_call("amx_sums", "region", gy=left, x=right, **geometry, region=low.new_region(value))
     else:
         sums = Region((rows * machine.SIDE, columns * math.prod(kernel) * machine.SIDE), low.parts)
@@ -57,9 +58,6 @@ def weight_gradient(low: Any, value: Value, gy: Block, x: Block, window: Any) ->
         low.add_call("from_registers", "region", sums=sums, region=low.new_region(value))
 
 
-_IN_CACHE = 128 * 128
-"""Filters up to which the sums of their gradient are kept part by part, and for large pictures: they cost less memory
-than the factors."""
 _FIRST_CACHE = 10_000
 """Words of a weight that stay in a core's first cache, with room for the pixels that they are multiplied with."""
 _PIXELS = 4

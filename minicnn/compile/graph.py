@@ -14,6 +14,9 @@ from typing import Any
 
 from minicnn.compile.program import Call, Program, Value
 
+FILTERS_IN_CACHE = 128 * 128
+"""Filters up to which a thread's sums of their gradient stay in its cache."""
+
 
 @dataclass(frozen=True, eq=False)
 class Block:

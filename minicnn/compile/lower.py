@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.compile import amx
-from minicnn.compile.graph import Block, Graph, Layout, Node, Region
+from minicnn.compile import amx, winograd_rows
+from minicnn.compile.graph import FILTERS_IN_CACHE, Block, Graph, Layout, Node, Region
 from minicnn.compile.program import Call, Program, Value
 
-_IN_CACHE = 128 * 128
-"""Filters up to which the sums of their gradient are kept part by part."""
 THREE = ((3, 3), (1, 1), (1, 1), (1, 1))
 """The window of the convolutions that Winograd's method takes."""
 _WORTH, _WORTH_BESIDE_PAIRS = 6, 2.6
@@ -44,11 +42,6 @@ def is_weight(value: Value) -> bool:
 def _reach(sweeps: Any, length: int) -> int:
     """How far outside of an axis of this length is seen."""
     return max(0, *(max(-s.reach[0], s.reach[1] - length + 1) for s in sweeps))
-
-
-def _one_column(window: Any) -> Any:
-    """The window that is left of one where a transform takes the columns."""
-    return tuple((n, one) for (n, _), one in zip(window, (1, 1, 0, 1), strict=True))
 
 
 def _size(value: Value) -> tuple[int, int, int]:
@@ -99,8 +92,8 @@ class Lowering:
         self.statistics: dict[Value, Block] = {}  # by the means of a layer norm, where its statistics are
         self.slopes: dict[Value, Block] = {}  # by the input of an activation, its derivative there
         self._pairs: dict[tuple[Value, int], Block] = {}  # by what was rounded and a multiple of channels
-        self._filters: dict[Value, Region] = {}  # those transformed for the rows
-        self._transforms: dict[tuple[Any, ...], Block] = {}  # by kind, value and padding, which settle the width
+        self.filters_of_rows: dict[Value, Region] = {}  # those transformed for the rows
+        self.transforms_of_rows: dict[tuple[Any, ...], Block] = {}  # by kind, value and padding, which settle the width
         self._results_of_calls: set[Value] = set()
         self._edited = _edited_together(program)
 
@@ -134,10 +127,10 @@ class Lowering:
             seen = [v for v in (*reads, *self.nodes[-1].sees) if np.may_share_memory(v.array, output.array)]
             self.sees[output] = tuple(seen)
         for value in written:  # other copies of it are out of date
-            for copies in (self._copies, self._filters, self.blocks, self.flattened, self.slopes):
+            for copies in (self._copies, self.filters_of_rows, self.blocks, self.flattened, self.slopes):
                 copies.pop(value, None)
-            for key in [key for key in self._transforms if value in key]:
-                del self._transforms[key]
+            for key in [key for key in self.transforms_of_rows if value in key]:
+                del self.transforms_of_rows[key]
 
     # Where Values are
 
@@ -242,16 +235,16 @@ class Lowering:
         if is_rounded and amx.pays(self.machine, y.channels, size.channels):
             w = amx.weight_of(self, weight, adjoint)
             source = self._paired(x, self.machine.STEPS)
-            self._tiles(source, y, w, offset, window, adjoint, rows_first=True, kind="amx_products", framed=True)
+            self.tiles(source, y, w, offset, window, adjoint, rows_first=True, kind="amx_products", framed=True)
             return
-        wide = y.channels * size.channels > _IN_CACHE and self.count > 1
+        wide = y.channels * size.channels > FILTERS_IN_CACHE and self.count > 1
         edge = self.edge_of_tiles(window, size, y, wide, _WORTH_BESIDE_PAIRS if is_rounded else _WORTH)
-        is_of_rows = window is not None and self.is_of_rows(window, (size if adjoint else y).width)
+        is_of_rows = window is not None and winograd_rows.pays(self.machine, window, (size if adjoint else y).width)
         if is_rounded and not edge and not is_of_rows:
             outputs, inputs = weight.shape[:2][::-1] if adjoint else weight.shape[:2]
             w = Region((outputs, -(-inputs // 2), *weight.shape[2:]))
             self.add_call("paired", "region", source=weight, region=w, adjoint=adjoint)
-            self._tiles(self._paired(x), y, w, offset, window, adjoint, rows_first=True, kind="pair_products")
+            self.tiles(self._paired(x), y, w, offset, window, adjoint, rows_first=True, kind="pair_products")
             return
         source = self.block(x)
         if edge:
@@ -263,13 +256,13 @@ class Lowering:
             operands = {"x": source, "y": y, "weight": w, "bias": offset, "floor": -np.inf}
             self.add_instruction("winograd", halos={"x": source.halo_for_tiles(edge, 1)}, edge=edge, **operands)
         elif is_of_rows:
-            self._products_of_rows(x, y, weight, offset, window, adjoint)
-        elif adjoint and window is not None and math.prod(weight.shape) > _IN_CACHE:
+            winograd_rows.products(self, x, y, weight, offset, window, adjoint)
+        elif adjoint and window is not None and math.prod(weight.shape) > FILTERS_IN_CACHE:
             swapped = Region((weight.shape[1], weight.shape[0], *weight.shape[2:]))  # rows that lie together
             self.add_call("swapped", "region", source=weight, region=swapped)
-            self._tiles(source, y, swapped, offset, window, adjoint, rows_first=True)
+            self.tiles(source, y, swapped, offset, window, adjoint, rows_first=True)
         else:
-            self._tiles(source, y, self.copy(weight), offset, window, adjoint)
+            self.tiles(source, y, self.copy(weight), offset, window, adjoint)
 
     def _wide_products(self, x: Block, y: Block, weight: Region, bias: Region | None, edge: int) -> None:
         """Append a convolution by 3 x 3 whose products are made for all blocks at once: the weight is in no cache."""
@@ -282,7 +275,7 @@ class Lowering:
         self.add_call("wide_products", "y", x=x_points, weight=weight, y=y_points, adjoint=False, rounded=False)
         self.add_instruction("gather_tiles", edge=edge, x=y_points, bias=bias, added=None, floor=-np.inf, y=y)
 
-    def _tiles(
+    def tiles(
         self, x: Block, y: Block, weight: Region, bias: Region | None, window: Any, adjoint: bool,
         rows_first: bool = False, kind: str = "products", framed: bool = False,
     ) -> None:  # fmt: skip
@@ -312,47 +305,6 @@ class Lowering:
             self.add_instruction("pair", x=x, channels=x.channels, size=y.size, y=y)
         return self._pairs[source, multiple]
 
-    def _products_of_rows(
-        self, x: Value, y: Block, weight: Value, bias: Region | None, window: Any, adjoint: bool
-    ) -> None:
-        """Append the same by F(4, 5) along the rows: products at each point, where the kernel has one column."""
-        padding = window[2][1]
-        if adjoint:
-            source = self._transformed("gather_rows_grad", x, self.block(x).width)
-        else:
-            source = self._transformed("spread_rows", x, y.width, padding=padding)
-        made = Block(y.channels, y.height, source.width, points=source.points)
-        if weight not in self._filters:
-            w = self._filters[weight] = Region((source.points, *weight.shape[:3], 1))
-            self.add_call("filters", "region", source=weight, region=w, adjoint=False)
-        self._tiles(source, made, self._filters[weight], None, _one_column(window), adjoint)
-        if adjoint:
-            self.add_instruction("spread_rows_grad", x=made, size=y.size, tiles=made.width, padding=padding, y=y)
-        else:
-            self.add_instruction("gather_rows", x=made, size=y.size, tiles=made.width, bias=bias, floor=-np.inf, y=y)
-
-    def gradient_of_rows(self, value: Value, gy: Value, x: Value, window: Any) -> None:
-        """Append the gradient for a filter from the points of both."""
-        width = self.block(gy).width
-        gy_points = self._transformed("gather_rows_grad", gy, width)
-        x_points = self._transformed("spread_rows", x, width, padding=window[2][1])
-        sums = Region((gy_points.points, gy_points.channels, x_points.channels * window[0][0]), self.parts)
-        self.add_instruction(
-            "weight_gradient", gy=gy_points, x=x_points, window=_one_column(window), partial=sums,
-            halos={"x": (window[2][0], 0)},
-        )  # fmt: skip
-        self.add_call("unfilter", "region", sums=sums, region=self.new_region(value))
-
-    def _transformed(self, kind: str, value: Value, width: int, **operands: Any) -> Block:
-        """Return the points of the rows of ``value`` for outputs of ``width``; they are made once."""
-        key = kind, value, *operands.values()
-        if key not in self._transforms:
-            x = self.gradient(value) if kind == "gather_rows_grad" else self.block(value)
-            tiles = -(-width // self.machine.ROW_OUTPUTS)
-            y = self._transforms[key] = Block(x.channels, x.height, tiles, points=self.machine.ROW_POINTS)
-            self.add_instruction(kind, x=x, size=x.size, tiles=tiles, y=y, **operands)
-        return self._transforms[key]
-
     def winograd_gradient(self, value: Value, gy: Block, x: Block, window: Any) -> bool:
         """Append the gradient for a filter, block by block where the sums stay in the cache, else as one product.
 
@@ -360,7 +312,7 @@ class Lowering:
             Whether Winograd's method is faster; if not, nothing is appended.
         """
         outputs, inputs = gy.channels, x.channels
-        in_cache = outputs * inputs <= _IN_CACHE
+        in_cache = outputs * inputs <= FILTERS_IN_CACHE
         edge = self.edge_of_tiles(window, x, gy, not in_cache)
         if not edge or inputs % self.machine.LANES:
             return False
@@ -393,8 +345,3 @@ class Lowering:
         large = 36 * tiles[4] < 16 * tiles[2] and (all_at_once or tiles[4] >= 3)
         edge = 4 if large else 2
         return edge if (edge + 2) ** 2 * tiles[edge] < worth * y.height * y.width else 0
-
-    def is_of_rows(self, window: Any, width: int) -> bool:
-        """Whether a convolution with results of ``width`` is one that F(4, 5) along the rows does faster."""
-        kernel, stride, _, dilation = (horizontal for _, horizontal in window)
-        return kernel == 5 and stride == dilation == 1 and width >= self.machine.ROW_OUTPUTS

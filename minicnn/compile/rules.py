@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.compile import amx, tokens
+from minicnn.compile import amx, tokens, winograd_rows
 from minicnn.compile.graph import Block, Layout, Region
 from minicnn.compile.lower import Lowering, is_weight
 from minicnn.compile.program import Call, Value
@@ -37,8 +37,8 @@ def _conv2d_grad_weight(low: Lowering, call: Call) -> bool:
         amx.weight_gradient(low, call.outputs[0], low.gradient(low.rounded[gy]), low.block(low.rounded[x]), window)
         return True
     g, source = low.gradient(gy), low.block(x)
-    if low.is_of_rows(window, g.width):
-        low.gradient_of_rows(call.outputs[0], gy, x, window)
+    if winograd_rows.pays(low.machine, window, g.width):
+        winograd_rows.gradient(low, call.outputs[0], gy, x, window)
     elif not low.winograd_gradient(call.outputs[0], g, source, window):
         low.total(call.outputs[0], "weight_gradient", gy=g, x=source, window=window, halos={"x": padding})
     return True
