@@ -217,9 +217,12 @@ def _products(
         yield operands | {
             "y": encoder.point(y, point), "y_row": places.plane(y), "shape": shape, "y_columns": offsets(results, wide),
             "x_columns": offsets(starts, wide), "weight_steps": offsets(factors), "x_steps": offsets(taps),
-            "steps": np.size(taps), "columns": np.size(results), "rows": y.channels, "rows_inside": 0, "bias": bias,
-            "floor": floor,
+            "steps": np.size(taps), "columns": np.size(results), "rows": y.channels, "bias": bias, "floor": floor,
         }  # fmt: skip
+
+
+def _row_by_row(encoder: _Encoder, **operands: Any) -> Iterator[Operands]:
+    yield from (row | {"rows_inside": 0} for row in _products(encoder, **operands))
 
 
 def _winograd(
@@ -288,7 +291,7 @@ _EXPANDED: dict[str, Callable[..., Any]] = {
     **EXPANDED,
     "copy": _copy,
     "pair_products": _products,
-    "products": _products,
+    "products": _row_by_row,
     "winograd": _winograd,
     "winograd_gradient": _winograd_gradient,
     "winograd_operands": _winograd_operands,

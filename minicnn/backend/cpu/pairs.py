@@ -26,20 +26,17 @@ def pair(memory, x, channels, size, y):
 
 @instruction(
     "shape:word weight:place weight_row:word x:place y_columns:word x_columns:word weight_steps:word x_steps:word "
-    "steps:word columns:word rows:word rows_inside:word bias:region floor:number y_row:word -> y:place"
+    "steps:word columns:word rows:word bias:region floor:number y_row:word -> y:place"
 )
 @helper
 def pair_products(
     shape, memory, table, y, y_row, weight, weight_row, x, y_columns, x_columns, weight_steps, x_steps, steps, columns,
-    rows, rows_inside, bias, floor,
+    rows, bias, floor,
 ):  # fmt: skip
     """As :func:`minicnn.backend.cpu.blocks.products`, of pairs."""
     high, wide = TILES[shape]
-    outer, inner = (columns, rows) if rows_inside else (rows, columns)
-    far, near = (wide, high) if rows_inside else (high, wide)
-    for u in range(0, outer, far):
-        for v in range(0, inner, near):
-            i, j = (v, u) if rows_inside else (u, v)
+    for i in range(0, rows, high):
+        for j in range(0, columns, wide):
             tile(
                 3, shape, memory, y + i * y_row, y_row, memory, weight + i * weight_row, weight_row, memory, x, table,
                 weight_steps, y_columns + j, x_columns + j, x_steps, steps, memory, bias + i, floor,
