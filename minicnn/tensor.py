@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from operator import setitem
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -282,13 +282,18 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
             tensor([5., 5.], dtype=float32)
         """
         self._check_editable("copy_")
-        self._edit(kernels_of(self).copy_into, source._operand if isinstance(source, Tensor) else source)
+        self._edit(kernels_of(self).copy_into, self._as_mine(source))
         return self
 
     def __setitem__(self, index: Any, value: Any) -> None:
         check_readable("item assignment")
         self._check_editable("item assignment")
-        self._edit(setitem, _plain(index), value._operand if isinstance(value, Tensor) else value)
+        self._edit(kernels_of(self).setitem, _plain(index), self._as_mine(value))
+
+    def _as_mine(self, value: Any) -> Any:
+        """Return what is to be written: an array, of a tensor or in lists too, as one of this tensor's backend."""
+        value = value._operand if isinstance(value, Tensor) else value
+        return value if isinstance(value, Number) else backend.of(self._operand).asarray(value)
 
     def _check_editable(self, operation: str) -> None:
         """Raise RuntimeError for a tensor that the tape records: it cannot follow an edit in place."""

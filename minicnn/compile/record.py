@@ -86,6 +86,9 @@ class _Recorder:
             if array.owner is not self:
                 array.refuse("an operation")
             return array
+        if not isinstance(array, self.backend.xp.ndarray):
+            here, there = (kind.__module__ for kind in (self.backend.xp.ndarray, type(array)))
+            raise TypeError(f"compile: expected all tensors in {here}, as the first input, received one in {there}")
         if not self.owns(tensor):
             known = self._tensors.get(id(tensor))
             if known is None or (known[2] is None and is_grad_enabled()):  # it may be read without a tape first

@@ -131,3 +131,57 @@ def test_a_step_is_recorded_as_on_the_cpu(cupy, cuda, monkeypatch):
             np.testing.assert_array_equal(backend.to_numpy(model.conv1.weight.data), weight)
     assert calls["cupy"] == calls["numpy"]
     assert [kernel for kernel, _ in calls["cupy"]].count("sgd_step") == 10
+
+
+def test_places_out_of_range(cupy, cuda):
+    """CuPy takes them modulo the length; here they are errors, with NumPy's words."""
+    array, a = np.arange(60.0).reshape(3, 4, 5), cupy.asarray(np.arange(60.0).reshape(3, 4, 5))
+    every = slice(None)
+    for index in [
+        [3], np.array([0, -4]), (every, np.array([[0], [4]])), (..., np.array([5])), (0, ..., np.array([-6])),
+        (None, np.array([2]), None, np.array([9])), (np.array([True, False, True]), np.array([4])),
+        (np.ones((3, 4), bool), np.array([5])), np.array([300], np.uint16), (np.array([0, 1]), every, [0, 5]),
+    ]:  # fmt: skip
+        there = index if isinstance(index, list) else cupy_index(cupy, index)
+        with pytest.raises(IndexError, match="out of bounds for axis") as expected:
+            array[index]
+        for use in (lambda: cuda.getitem(a, there), lambda: cuda.setitem(a, there, 1.0)):  # noqa: B023
+            with pytest.raises(IndexError) as found:
+                use()
+            assert str(found.value) == str(expected.value)
+    for index in [np.array([], np.int64), (np.array([-3, 2]), ..., np.array([4, -5])), (None, [1], -1)]:
+        found = cuda.getitem(a, cupy_index(cupy, index))
+        np.testing.assert_array_equal(found.get(), array[index])
+
+
+def cupy_index(cupy, index):
+    """The index with CuPy's arrays for those of NumPy."""
+    if isinstance(index, tuple):
+        return tuple(cupy_index(cupy, part) for part in index)
+    return cupy.asarray(index) if isinstance(index, np.ndarray) else index
+
+
+def test_what_is_written_into_a_tensor_becomes_an_array_of_its_backend(cupy, cuda, monkeypatch):
+    monkeypatch.setitem(backend._loaded, "cupy", backend.Backend("cupy", cupy, cuda))
+    with backend.use("cupy"):
+        x = minicnn.tensor(np.zeros((2, 3), np.float32))
+        x[0] = np.arange(3)
+        x[1] = [3, 4, 5]
+        np.testing.assert_array_equal(x.numpy(), [[0, 1, 2], [3, 4, 5]])
+        x.copy_(np.ones(3))
+        x[:, 1] = minicnn.tensor(7.0)
+        x[minicnn.tensor([0, 1]), 2] = 0.5
+        np.testing.assert_array_equal(x.numpy(), [[1, 7, 0.5]] * 2)
+        y = x.numpy()
+    with backend.use("numpy"):
+        here = minicnn.tensor(np.zeros((2, 3), np.float32))
+    here.copy_(x)
+    here[0] = x[1]
+    np.testing.assert_array_equal(here.numpy(), y)
+
+
+def test_a_plan_of_arrays_of_two_backends(cupy, cuda, monkeypatch):
+    monkeypatch.setitem(backend._loaded, "cupy", backend.Backend("cupy", cupy, cuda))
+    weight = minicnn.Tensor(cupy.asarray(np.ones(3, np.float32)))
+    with pytest.raises(TypeError, match="compile: expected all tensors in numpy, as the first input, received .* cupy"):
+        minicnn.compile(lambda x: x * 2 + weight.sum())(minicnn.Tensor(np.ones(3, np.float32)))

@@ -95,3 +95,19 @@ def test_labels_out_of_range_raise(gpu):
     for labels in ([0, 3], [-1, 0]):
         with pytest.raises(ValueError, match="labels from 0 to 2"):
             F.cross_entropy(logits, gpu.asarray(np.array(labels)))
+
+
+def test_places_out_of_range_raise(gpu):
+    x = minicnn.tensor(np.zeros((3, 4), np.float32))
+    for index in ([3], np.array([-4]), (slice(None), gpu.asarray(np.array([[0], [4]]))), minicnn.tensor([5])):
+        with pytest.raises(IndexError, match="out of bounds for axis"):
+            x[index]
+        with pytest.raises(IndexError, match="out of bounds for axis"):
+            x[index] = 1.0
+
+
+def test_arrays_and_lists_from_the_host_are_written(gpu):
+    x = minicnn.tensor(np.zeros((2, 3), np.float32))
+    x[0], x[1] = np.arange(3), [3, 4, 5]
+    np.testing.assert_array_equal(x.numpy(), [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(x.copy_(np.ones(3)).numpy(), np.ones((2, 3)))

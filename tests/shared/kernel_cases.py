@@ -208,6 +208,15 @@ PLACES = [  # what is written back, an index, and the shape of what it picks fro
     (real(4, 3), (np.array([1, 1, 2, 1]), slice(0, 3), 4), (3, 4, 5)),
     (real(30), np.arange(60).reshape(3, 4, 5) % 2 == 0, (3, 4, 5)),
 ]
+PLACES_TO_SET = [  # an array, places in it, each once, and what becomes of them
+    (real(4, 3), (slice(1, None), 0), real(3)),
+    (real(3, 4, 5), (-1, Ellipsis, 2, slice(None)), real(5)),
+    (real(3, 4, 5), np.arange(60).reshape(3, 4, 5) % 2 == 0, real(30)),
+    (real(4, 3), np.array([2, -4]), real(2, 3)),
+    (real(4, 3), ..., 2.5),
+    (real(3, 4, 5), (..., None, np.array([4, 0])), np.arange(4)[:, None, None]),
+    (real(3, 4), (np.array([0, 2]), slice(1, 3)), real(2)),
+]
 AXES = [(axis, keepdims) for axis in ((0,), (0, 2), (0, 1, 2)) for keepdims in (False, True)]
 
 
@@ -307,6 +316,7 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "gelu_grad": [(gy, np.asarray(x * 4), form) for gy, x in [*PAIRS, (real(13), FINITE)] for form in ("none", "tanh")],
     "getitem": [*((real(*shape), index) for _, index, shape in PLACES), (real(4), ...)],
     "getitem_grad": PLACES,
+    "setitem": PLACES_TO_SET,
     "attention": list(attentions()),
     "attention_grad": list(attention_gradients()),
     "label_range": [

@@ -31,8 +31,10 @@ class Kernels(reference.Kernels):
     tanh_grad = activation.tanh_grad
     all_finite = arithmetic.all_finite
     bfloat16 = arithmetic.bfloat16
+    getitem = arithmetic.getitem
     getitem_grad = arithmetic.getitem_grad
     lerp_into = arithmetic.lerp_into
+    setitem = arithmetic.setitem
     attention_grad = attention.attention_grad
     attention = attention.attention  # last: it hides the module
     conv2d = conv.conv2d

@@ -1,4 +1,9 @@
-"""Arithmetic in CUDA where it saves launches; getitem's gradient without atomics, so that its bits never change."""
+"""Arithmetic in CUDA where it saves launches; getitem's gradient without atomics, so that its bits never change.
+
+CuPy takes integers in arrays of an index modulo the length of their axis; here they raise IndexError, as in NumPy.
+"""
+
+import numpy as np
 
 from minicnn.backend.cuda.launch import cupy, elementwise
 
@@ -32,10 +37,19 @@ def bfloat16(a):
     return elementwise("bfloat16", "T a", "T y", _BFLOAT16, a)
 
 
+def getitem(a, index):
+    _check_places(a.shape, index)
+    return a[index]
+
+
+def setitem(target, index, value):
+    _check_places(target.shape, index)
+    target[index] = value
+
+
 def getitem_grad(gy, index, shape):
     ga = cupy.zeros(shape, dtype=gy.dtype)
-    parts = index if isinstance(index, tuple) else (index,)
-    if all(part is None or part is Ellipsis or isinstance(part, slice) or type(part) is int for part in parts):
+    if not any(map(_is_places, index if isinstance(index, tuple) else (index,))):
         ga[index] = gy  # a view: no element twice
         return ga
     places = cupy.arange(ga.size).reshape(shape)[index].ravel()
@@ -43,3 +57,28 @@ def getitem_grad(gy, index, shape):
     inputs = "raw T gy, raw int64 order, raw int64 places"
     elementwise("add_runs", inputs, "raw T ga", _ADD_RUNS, gy, order, places[order], ga, size=order.size)
     return ga
+
+
+def _is_places(part):
+    """Whether a part of an index is an array, or becomes one; the others are None, ``...``, slices and integers."""
+    return part is not None and part is not Ellipsis and not isinstance(part, slice) and type(part) is not int
+
+
+def _check_places(shape, index):
+    """Raise IndexError for integers in arrays that are out of range: the host has to wait for those on the device."""
+    parts = index if isinstance(index, tuple) else (index,)
+    arrays = [(part if hasattr(part, "dtype") else np.asarray(part)) if _is_places(part) else None for part in parts]
+    if not any(a is not None and a.size and a.dtype.kind in "iu" for a in arrays):
+        return
+    # an array of booleans stands for as many axes as it has, None for none, and ``...`` for those that are left
+    axes = [
+        0 if part is None or part is Ellipsis else a.ndim if a is not None and a.dtype.kind == "b" else 1
+        for part, a in zip(parts, arrays, strict=True)
+    ]
+    axis = 0
+    for part, a, count in zip(parts, arrays, axes, strict=True):
+        if a is not None and a.size and a.dtype.kind in "iu" and axis < len(shape):
+            for place in (int(a.min()), int(a.max())):
+                if not -shape[axis] <= place < shape[axis]:
+                    raise IndexError(f"index {place} is out of bounds for axis {axis} with size {shape[axis]}")
+        axis += len(shape) - sum(axes) if part is Ellipsis else count

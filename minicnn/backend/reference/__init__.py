@@ -57,6 +57,7 @@ class Kernels:
     exp = arithmetic.exp
     getitem = arithmetic.getitem
     getitem_grad = arithmetic.getitem_grad
+    setitem = arithmetic.setitem
     greater = arithmetic.greater
     greater_equal = arithmetic.greater_equal
     lerp_into = arithmetic.lerp_into

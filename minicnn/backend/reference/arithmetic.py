@@ -140,6 +140,12 @@ def getitem(a, index):
     return a[index]
 
 
+@kernel(writes="target")
+def setitem(target, index, value):
+    """target[index] = value, in place; value: an array or a number."""
+    target[index] = value
+
+
 @kernel(lambda gy, index, shape: shape)
 def getitem_grad(gy, index, shape):
     """Zeros of ``shape`` with gy added at ``index``; indices that repeat accumulate."""
