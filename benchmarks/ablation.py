@@ -64,7 +64,7 @@ def main() -> None:
     options.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
     options.add_argument("--picture", type=Path, metavar="FILE", help="draw what is lost here")
     arguments = options.parse_args()
-    config = recipe(_RECIPE, validation=0, **runs.overrides(arguments)).settled(backend.get("numpy"))
+    config = recipe(_RECIPE, validation=0, **runs.overrides(arguments)).settled(backend.get("numpy").fastest_precision)
     splits = runs.load(arguments, config)
     record: dict[str, Any] = {"ablation": _RECIPE, **runs.identity(config, splits)}
     record |= {"runs": runs.known(arguments.json, record), **contest.conditions([])}

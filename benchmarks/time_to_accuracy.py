@@ -41,7 +41,7 @@ def main() -> None:
     arguments = options.parse_args()
     contest.require("torch")
     overrides = runs.overrides(arguments)
-    config = recipe(arguments.recipe, validation=0, **overrides).settled(backend.get("numpy"))
+    config = recipe(arguments.recipe, validation=0, **overrides).settled(backend.get("numpy").fastest_precision)
     splits = runs.load(arguments, config)
     record: dict[str, Any] = {"time_to_accuracy": arguments.recipe, **runs.identity(config, splits)}
     record["threads"] = arguments.threads

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 
 PRECISIONS = ("float32", "bf16")
-CHOICES = (*PRECISIONS, "auto")
-"""What may be asked for: "auto" is the faster one, see :meth:`minicnn.backend.Backend.settled`."""
 _entered: ContextVar[tuple["precision", ...]] = ContextVar("precisions", default=())  # the innermost last
 
 

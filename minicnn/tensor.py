@@ -291,9 +291,13 @@ class Tensor(Readable, Comparable, Reducible, Arithmetic):
         self._edit(kernels_of(self).setitem, _plain(index), self._as_mine(value))
 
     def _as_mine(self, value: Any) -> Any:
-        """Return what is to be written: an array, of a tensor or in lists too, as one of this tensor's backend."""
-        value = value._operand if isinstance(value, Tensor) else value
-        return value if isinstance(value, Number) else backend.of(self._operand).asarray(value)
+        """Return what is to be written: a tensor's array as one of this tensor's backend, a list as of its dtype."""
+        mine = backend.of(self._operand)
+        if isinstance(value, Tensor):
+            return mine.asarray(value._operand)
+        if isinstance(value, Number) or mine.xp is np:
+            return value  # NumPy itself knows what it can write
+        return mine.asarray(value if hasattr(value, "dtype") else np.array(value, self.dtype))
 
     def _check_editable(self, operation: str) -> None:
         """Raise RuntimeError for a tensor that the tape records: it cannot follow an edit in place."""

@@ -1,10 +1,12 @@
 """Tensor operations against PyTorch and finite differences, their dtypes, views and errors."""
 
+import math
+
 import numpy as np
 import pytest
 
 import minicnn
-from minicnn import Tensor, cat, gradcheck, stack
+from minicnn import Tensor, cat, gradcheck, stack, tensor
 
 
 def data(*shape, low=-2.0, high=2.0, seed=0):
@@ -294,3 +296,18 @@ def test_errors_say_what_was_expected_and_received(name):
     action, error, message = ERRORS[name]
     with pytest.raises(error, match=message):
         action()
+
+
+@pytest.mark.parametrize("write", [lambda x, value: x.copy_(value), lambda x, value: x.__setitem__(slice(None), value)])
+def test_a_list_that_is_written_has_the_dtype_of_the_tensor(write):
+    whole = tensor(np.zeros(2, np.int64))
+    write(whole, [2**53 + 1, 0.5])
+    assert whole.tolist() == [2**53 + 1, 0]
+    wrong = [
+        ("uint8", [300, 1], OverflowError),
+        ("uint8", [-1, 1], OverflowError),
+        ("int64", [math.nan, 1], ValueError),
+    ]
+    for dtype, values, error in [*wrong, ("int64", [2**63, 1], OverflowError), ("float32", [1j, 1], TypeError)]:
+        with pytest.raises(error):
+            write(tensor(np.zeros(2, dtype)), values)

@@ -42,10 +42,9 @@ class Backend:
     xp: Any
     kernels: type[Kernels]
 
-    def settled(self, precision: str) -> str:
-        """Return the precision that is meant: of "auto" the faster, "bf16" on a CPU with AMX, otherwise "float32"."""
-        if precision != "auto":
-            return precision
+    @property
+    def fastest_precision(self) -> str:
+        """The precision in which compiled steps are fastest: "bf16" on a CPU with AMX, otherwise "float32"."""
         return "bf16" if self.name == "numpy" and package("numpy").machine.has_amx() else "float32"
 
     def asarray(self, array: Any) -> Any:

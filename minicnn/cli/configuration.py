@@ -8,7 +8,7 @@ import functools
 import inspect
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -65,9 +65,21 @@ def choose(source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.
     base = stored_config(stored.metadata, stored.arrays) if stored is not None else None
     with usage_errors():
         configs = {name: base.override(**given) if base else recipe(name, **given) for name in recipes}
-        for config in configs.values():
-            config.check_needs(given)
+        check_useful(given, configs.values())
     return configs
+
+
+def check_useful(given: Mapping[str, Any], configs: Iterable[Config]) -> None:
+    """Raise ValueError for an option that does nothing with any of the configurations that it has become a part of."""
+    unused = [config.unused(given) for config in configs]
+    for name in given:
+        if all(name in each for each in unused):
+            raise ValueError(unused[0][name])
+
+
+def precisions(configs: Mapping[str, Config]) -> set[str]:
+    """Return the precisions that a backend must have for these configurations: "auto" is one that it has."""
+    return {config.precision for config in configs.values()} - {"auto"}
 
 
 def prepare(

@@ -42,7 +42,6 @@ def evaluate(
         check(split, OneOf(("test", "validation", "train")), "--split")
     check_holds_no_run(out)
     chosen = options.choose_backend(backend, threads, precision)
-    precision = chosen.settled(precision)
     trained = pretrained.load(weights, chosen)
     splits = _load(dataset, data_dir, skip_damaged, trained.metadata)
     if splits.train.classes != trained.classes:

@@ -51,7 +51,6 @@ def explain(
         raise options.UsageError("expected a picture: explain.py -image PATH [PATH ...]")
     check_holds_no_run(out)
     chosen = options.choose_backend(backend, threads, precision)
-    precision = chosen.settled(precision)
     trained = pretrained.load(weights, chosen)
     if class_name:
         with options.usage_errors():

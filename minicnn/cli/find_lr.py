@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from minicnn import files, plots
-from minicnn.cli.configuration import Dataset, RecipeName, load, prepare, with_config
+from minicnn.cli.configuration import Dataset, RecipeName, load, precisions, prepare, with_config
 from minicnn.cli.folders import check_holds_no_run, held, new_folder
 from minicnn.cli.options import BackendName, DataDir, Debug, Out, Threads, choose_backend, naming_memory
 from minicnn.text import shown
@@ -33,7 +33,7 @@ def find_lr(
     """
     check_holds_no_run(out)
     source, configs = prepare(given, recipe_name, dataset, data_dir)  # checked before any data loads
-    chosen = choose_backend(backend, threads, *(config.precision for config in configs.values()))
+    chosen = choose_backend(backend, threads, *precisions(configs))
     splits, name = load(source, configs)
     config = configs[name]
     print(f"data: {shown(splits.note)}")

@@ -12,7 +12,7 @@ import typer
 from minicnn import backend
 from minicnn.backend import Backend, BackendUnavailable
 from minicnn.expected import OneOf, check
-from minicnn.precision import CHOICES
+from minicnn.precision import PRECISIONS
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the data (default: MINICNN_DATA, or a cache folder).")
@@ -40,7 +40,7 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         help="What convolutions and linear layers multiply, whatever the training did: float32, or bf16, "
-        "on a GPU or a CPU with AVX512_BF16; auto: bf16 on a CPU with AMX, where it is faster, otherwise float32.",
+        "on a GPU or a CPU with AVX512_BF16.",
     ),
 ]
 _ALLOCATION = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "ALLOC_FAILED")  # in CUDA's own errors
@@ -68,12 +68,12 @@ def choose_backend(name: str, threads: int, *precisions: str) -> Backend:
     """Make a backend the default, with so many threads; warn where "auto" passes over a CuPy that is installed.
 
     Raises:
-        UsageError: an unknown name, too many threads, or none of the precisions that may be asked for.
+        UsageError: an unknown name, too many threads, or none of the precisions that there are.
         BackendUnavailable: the backend does not work here, or not in one of the ``precisions``.
     """
     with usage_errors():
         for precision in precisions:
-            check(precision, OneOf(CHOICES), "--precision")
+            check(precision, OneOf(PRECISIONS), "--precision")
         chosen = backend.set_default(backend.get(name).name)
         if threads:
             backend.set_num_threads(threads)

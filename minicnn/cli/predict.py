@@ -43,7 +43,6 @@ def predict(
     if not given:
         raise options.UsageError("expected a picture: predict.py -image PATH [PATH ...]")
     chosen = options.choose_backend(backend, threads, precision)
-    precision = chosen.settled(precision)
     trained = pretrained.load(weights, chosen)
     answers: list[dict[str, Any]] = []
     readable, pictures = [], []

@@ -7,7 +7,7 @@ import typer
 
 from minicnn import data, files
 from minicnn.cli.compare import draw, read_runs, table
-from minicnn.cli.configuration import Dataset, with_config
+from minicnn.cli.configuration import Dataset, check_useful, with_config
 from minicnn.cli.folders import METRICS, STATE, WEIGHTS, held
 from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError, usage_errors
 from minicnn.cli.train import train
@@ -35,12 +35,12 @@ def study(
     """Train recipes one after another, draw their curves on one sheet, study.png, and write their table, study.md.
 
     A run that is finished is left as it is, and one that was stopped goes on: the same command again continues a study.
-    The options of train are for all recipes alike.
+    The options of train are for all recipes alike; one that has no use for an option goes without it.
     """
     names = list(dict.fromkeys(recipes or _DEFAULT))
-    with usage_errors():
-        for name in names:  # all of them, before the first is trained
-            recipe(name, **given)
+    with usage_errors():  # all of them, before the first is trained
+        configs = {name: recipe(name, **given) for name in names}
+        check_useful(given, configs.values())
     with held(out):
         for number, name in enumerate(names, 1):
             folder = out / name
@@ -52,7 +52,8 @@ def study(
             resume = (folder / STATE).exists()
             run = {"dataset": dataset, "data_dir": data_dir, "backend": backend, "threads": threads}
             recipe_name = "" if resume else name
-            code = train.__wrapped__(given, recipe_name, out=folder, resume=resume, **run)  # type: ignore[attr-defined]
+            used = {word: value for word, value in given.items() if word not in configs[name].unused(given)}
+            code = train.__wrapped__(used, recipe_name, out=folder, resume=resume, **run)  # type: ignore[attr-defined]
             if code:
                 return code
         rows, histories = read_runs([out / name for name in names])

@@ -15,7 +15,7 @@ from rich.table import Table
 
 import minicnn
 from minicnn import files, plots
-from minicnn.cli.configuration import Dataset, RecipeName, choose, load, with_config
+from minicnn.cli.configuration import Dataset, RecipeName, choose, load, precisions, with_config
 from minicnn.cli.folders import METRICS, STATE, WEIGHTS, check_holds_no_run, held, new_folder
 from minicnn.cli.options import BackendName, DataDir, Debug, Out, Threads, UsageError, choose_backend, naming_memory
 from minicnn.cli.reports import test_reports, write_curves, write_pictures
@@ -26,6 +26,7 @@ from minicnn.text import aligned
 from minicnn.training import Config, Trainer, checkpoint, recipe_card, recipe_names
 from minicnn.training.progress import Output, Progress
 from minicnn.training.stored import write_json
+from minicnn.training.trainer import stored_config
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 if hasattr(signal, "SIGHUP"):  # the terminal is closed
@@ -68,10 +69,13 @@ def train(
         check_holds_no_run(out)
     source["dataset"] = source.get("dataset") or "auto"
     configs = choose(source, given, None if recipe_name else stored)  # checked before any data loads
-    chosen = choose_backend(backend, threads, *(config.precision for config in configs.values()))
+    if stored is not None:
+        kept = stored_config(stored.metadata, stored.arrays).precision
+        configs = {name: config.settled(kept) for name, config in configs.items()}
+    chosen = choose_backend(backend, threads, *precisions(configs))
     splits, source["recipe"] = load(source, configs)
     source["dataset"] = splits.origin
-    config = configs[source["recipe"]].settled(chosen)
+    config = configs[source["recipe"]]
     output = Output()
     output.say(f"data: {splits.note}")
     folder = out or new_folder(splits.name, config.model)
@@ -85,7 +89,7 @@ def train(
             f"run: {config.model}, {parameters:,} parameters, {len(splits.train):,} training images, "
             f"backend {chosen.name}, into {folder}"
         )
-        _write_config(folder, config, source, chosen.name)
+        _write_config(folder, trainer.config, source, chosen.name)
         if profile:
             _profile(trainer, folder, output)
         code = _fit(trainer, folder, stop_after, source)

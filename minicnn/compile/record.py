@@ -86,9 +86,6 @@ class _Recorder:
             if array.owner is not self:
                 array.refuse("an operation")
             return array
-        if not isinstance(array, self.backend.xp.ndarray):
-            here, there = (kind.__module__ for kind in (self.backend.xp.ndarray, type(array)))
-            raise TypeError(f"compile: expected all tensors in {here}, as the first input, received one in {there}")
         if not self.owns(tensor):
             known = self._tensors.get(id(tensor))
             if known is None or (known[2] is None and is_grad_enabled()):  # it may be read without a tape first
@@ -258,9 +255,16 @@ class _Recorder:
     def _noted(self, argument: Any) -> Any:
         if isinstance(argument, list | tuple):
             return type(argument)(self._noted(a) for a in argument)
+        kind = self.program.backend.xp.ndarray
+        array = argument.value.array if isinstance(argument, Recorded) else argument
+        if hasattr(array, "dtype") and not isinstance(array, kind | np.ndarray | np.generic | np.dtype | type):
+            there = type(array).__module__
+            raise TypeError(
+                f"compile: expected all arrays in {kind.__module__}, as the first input's, received {there}"
+            )
         if isinstance(argument, Recorded):
             return argument.value
-        return self._value_of(argument) if isinstance(argument, self.program.backend.xp.ndarray) else argument
+        return self._value_of(argument) if isinstance(argument, kind) else argument
 
 
 def _names(module: Module, name: str) -> Iterator[tuple[int, str]]:

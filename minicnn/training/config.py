@@ -4,8 +4,9 @@ A recipe is a TOML file in ``recipes/`` whose keys are fields of :class:`Config`
 a table ``[measured]`` of what a run of it gave (test_accuracy, seconds, parameters, …), which change nothing.
 """
 
+import copy
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from minicnn.data import Augment, Splits
 from minicnn.data.augment import option
 from minicnn.expected import Either, Number, OneOf, check
 from minicnn.optim import schedules
-from minicnn.precision import CHOICES
+from minicnn.precision import PRECISIONS
 from minicnn.tensor import Tensor
 from minicnn.text import brief
 from minicnn.training import pretrained, start
@@ -132,8 +133,8 @@ class Config(Augment):
     precision: str = option(
         "float32",
         "What convolutions and linear layers multiply: float32, or bf16, on a GPU or a CPU with AVX512_BF16; auto: "
-        "bf16 on a CPU with AMX, where it is faster, otherwise float32.",
-        OneOf(CHOICES),
+        "bf16 on a CPU with AMX, whose compiled steps are faster in it, otherwise float32.",
+        OneOf((*PRECISIONS, "auto")),
         "Run",
     )
     seed: int = option(0, "Of initial weights, data order, changes and split.", _FROM_0, "Run")
@@ -198,20 +199,30 @@ class Config(Augment):
         object.__setattr__(self, "model_options", {**options, **self.model_options})
         check(self.model, OneOf(models.names()), "model")  # those of now
 
-    def check_needs(self, names: Iterable[str]) -> None:
-        """Raise ValueError where one of these fields, which somebody chose, is on and does nothing without another."""
-        for each in fields(self):
-            needs = each.metadata["needs"]
-            if each.name in names and getattr(self, each.name) and needs:
-                found = {name: getattr(self, name) for name in needs}
-                if not any(value in needs[name] if needs[name] else value for name, value in found.items()):
-                    wanted = (" ".join([name, " or ".join(values)]).strip() for name, values in needs.items())
-                    received = ", ".join(f"{name} {value}" for name, value in found.items())
-                    raise ValueError(f"{each.name}: expected {' or '.join(wanted)} with it, received {received}")
+    def unused(self, names: Collection[str]) -> dict[str, str]:
+        """Return which of these fields are not at their defaults and do nothing without another, each with a sentence.
 
-    def settled(self, backend: backend.Backend) -> "Config":
-        """Return this configuration with the precision that "auto" means on ``backend``."""
-        return replace(self, precision=backend.settled(self.precision)) if self.precision == "auto" else self
+        A configuration may have such fields, as a recipe whose schedule was replaced has.
+        """
+        found = {}
+        for each in fields(self):
+            needs, default = each.metadata["needs"], each.default
+            if not needs or each.name not in names or getattr(self, each.name) == default:
+                continue
+            values = {name: getattr(self, name) for name in needs}
+            if not any(value in needs[name] if needs[name] else value for name, value in values.items()):
+                wanted = " or ".join(" ".join([name, " or ".join(words)]).strip() for name, words in needs.items())
+                received = ", ".join(f"{name} {value}" for name, value in values.items())
+                found[each.name] = f"{each.name}: expected {wanted} with it, received {received}"
+        return found
+
+    def settled(self, precision: str) -> "Config":
+        """Return this configuration with ``precision`` in the place of "auto"."""
+        if self.precision != "auto":
+            return self
+        made = copy.copy(self)  # not anew: the weights of ``source`` are those of now
+        object.__setattr__(made, "precision", precision)
+        return made
 
     @property
     def augmentation(self) -> Augment:

@@ -67,7 +67,7 @@ class Trainer:
     """
 
     def __init__(self, config: Config, splits: Splits, backend: Backend, eager: bool = False) -> None:
-        self.config = config = config.settled(backend)
+        self.config = config = config.settled("float32" if eager else backend.fastest_precision)
         self.splits, self.backend, self.eager = splits, backend, eager
         self.mean, self.std = config.scaling(splits)
         random.manual_seed(config.seed)

@@ -3,6 +3,7 @@
 import importlib.util
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import typer
 from PIL import Image
@@ -12,7 +13,7 @@ from minicnn.backend import Backend, BackendUnavailable
 from minicnn.backend.cpu import jit, machine
 from minicnn.cli import main as main_module
 from minicnn.cli import options
-from minicnn.training import Config
+from minicnn.training import Config, Trainer
 
 from .conftest import ROOT, complaints
 
@@ -95,16 +96,16 @@ def test_a_processor_without_bfloat16(command, no_data, monkeypatch, tmp_path, n
     assert err.count("\n") == 1 and out == ("stage-baseline (1 of 4)\n" if name == "study" else "")
 
 
-@pytest.mark.parametrize(
-    ("name", "amx", "meant"), [("numpy", True, "bf16"), ("numpy", False, "float32"), ("reference", True, "float32")]
-)
-def test_auto_is_the_faster_precision(monkeypatch, name, amx, meant):
+@pytest.mark.parametrize("name", ["numpy", "reference", "cupy"])
+@pytest.mark.parametrize("amx", [False, True])
+def test_the_faster_precision_is_that_of_compiled_steps(monkeypatch, name, amx):
     monkeypatch.setattr(machine, "has_amx", lambda: amx)
-    monkeypatch.setattr(jit, "HAS_BFLOAT16", False)
-    monkeypatch.setattr(backend, "set_default", backend.get)
-    chosen = options.choose_backend(name, 0, "auto")
-    assert chosen.settled("auto") == Config(precision="auto").settled(chosen).precision == meant
-    assert (chosen.settled("float32"), Config(precision="bf16").settled(chosen).precision) == ("float32", "bf16")
+    chosen = Backend(name, np, backend.get("reference").kernels)
+    assert chosen.fastest_precision == ("bf16" if amx and name == "numpy" else "float32")
+    splits = data.load("digits")
+    for eager in (False, True):
+        trainer = Trainer(Config(precision="auto"), splits, backend.get("numpy"), eager)
+        assert trainer.config.precision == ("bf16" if amx and not eager else "float32")
 
 
 def test_the_reference_needs_no_such_processor(monkeypatch):
@@ -125,7 +126,7 @@ def test_a_gpu_needs_no_such_processor(monkeypatch):
 def test_an_unknown_precision_elsewhere(command, name):
     code, out, err = command(name, "--precision", "fp16", *COMPUTING[name])
     assert (code, out) == (2, "")
-    assert err == "error: --precision: expected one of float32, bf16, auto, received 'fp16'; did you mean 'bf16'?\n"
+    assert err == "error: --precision: expected one of float32, bf16, received 'fp16'; did you mean 'bf16'?\n"
 
 
 def test_a_traceback_only_with_debug(command, script, tmp_path):
@@ -245,8 +246,9 @@ def test_help_says_which_precision_there_is(command, monkeypatch, name):
     monkeypatch.setenv("COLUMNS", "300")
     _, out, _ = command(name, "--help")
     (line,) = (line for line in out.splitlines() if "--precision" in line)
-    assert "float32, or bf16, on a GPU or a CPU with AVX512_BF16; auto: bf16 on a CPU with AMX, where it is" in line
+    assert "float32, or bf16, on a GPU or a CPU with AVX512_BF16" in line
     own = name in ("evaluate", "predict", "explain")
+    assert ("auto: bf16 on a CPU with AMX" in line) == (not own)
     assert ("whatever the training did" in line) == ("[default: float32]" in line) == own
 
 

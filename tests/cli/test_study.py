@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from minicnn.cli import main
+from minicnn.cli import train as train_module
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +57,20 @@ def test_wrong_words_end_it_before_any_training(study, tmp_path):
     code, out, err = study("digits", "lenett")
     assert (code, out) == (2, "") and "did you mean 'lenet'?" in err and err.count("\n") == 1
     assert study("digits", "--lr", -1)[0] == 2
+    code, out, err = study("digits", "lenet", "--patience", 3)
+    assert (code, out) == (2, "") and err.startswith("error: patience: expected schedule plateau with it, received ")
     assert not (tmp_path / "study").exists()
+
+
+def test_an_option_that_one_recipe_has_no_use_for(monkeypatch, study, tmp_path):
+    """It goes without; the others take it."""
+    taken = []
+    monkeypatch.setattr(train_module.train, "__wrapped__", lambda given, name, **_: taken.append((name, given)) or 7)
+    for order in (("digits", "custom-cnn"), ("custom-cnn", "digits")):
+        assert study(*order, "--momentum", 0.8)[0] == 7
+    (first, with_sgd), (second, with_adam) = taken
+    assert (first, second) == ("digits", "custom-cnn")
+    assert with_sgd == with_adam | {"momentum": 0.8} and "momentum" not in with_adam
 
 
 @pytest.mark.parametrize("name", ["compare", "convert", "explain", "study"])

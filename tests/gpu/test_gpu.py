@@ -106,6 +106,21 @@ def test_places_out_of_range_raise(gpu):
             x[index] = 1.0
 
 
+def test_other_than_integers_and_booleans_are_no_index(gpu):
+    x = minicnn.tensor(np.zeros((3, 4), np.float32))
+    for index in (1.0, np.float32(1), np.array([0.0]), "a"):
+        with pytest.raises(IndexError):
+            x[index]
+    np.testing.assert_array_equal(x[[gpu.asarray(2), gpu.asarray(0)]].numpy(), np.zeros((2, 4)))
+
+
+@pytest.mark.parametrize("index", [np.arange(1, 6), np.arange(6) > 0, slice(1, None)], ids=str)
+def test_what_is_written_is_read_before(gpu, index):
+    x = minicnn.tensor(np.arange(6.0))
+    x[index] = x[:-1]
+    np.testing.assert_array_equal(x.numpy(), [0, 0, 1, 2, 3, 4])
+
+
 def test_arrays_and_lists_from_the_host_are_written(gpu):
     x = minicnn.tensor(np.zeros((2, 3), np.float32))
     x[0], x[1] = np.arange(3), [3, 4, 5]

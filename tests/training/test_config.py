@@ -6,7 +6,7 @@ import math
 import pytest
 
 from minicnn import Tensor, data, nn, optim, random
-from minicnn.training import Config
+from minicnn.training import Config, pretrained
 
 
 @pytest.mark.parametrize(
@@ -170,11 +170,23 @@ def test_the_augmentation_is_part_of_it():
 def test_what_somebody_chose_does_something(field, value, others, received):
     optimizer = "adam" if "optimizer" in others else "sgd"
     useless = Config(**{"optimizer": optimizer, field: value})  # as a recipe with another schedule leaves it
-    useless.check_needs(["lr", "optimizer"])
-    with pytest.raises(ValueError, match=f"^{field}: .*{received}"):
-        useless.check_needs([field])
-    Config(**{field: value, **others}).check_needs([field, *others])
+    assert not useless.unused(["lr", "optimizer"])
+    assert list(found := useless.unused([field, "lr"])) == [field] and received in found[field]
+    assert not Config(**{field: value, **others}).unused([field, *others])
 
 
-def test_what_is_switched_off_needs_nothing():
-    Config(optimizer="adam", momentum=0.0, nesterov=False).check_needs(["momentum", "nesterov", "optimizer"])
+def test_what_is_at_its_default_needs_nothing():
+    assert not Config(optimizer="adam").unused(["momentum", "nesterov", "optimizer", "padding_mode", "patience"])
+    assert list(Config(optimizer="adam", momentum=0.0, patience=0).unused(["momentum", "patience"])) == [
+        "momentum",
+        "patience",
+    ]
+
+
+def test_a_settled_configuration_keeps_its_weights(tmp_path, monkeypatch):
+    """They are not read again: the file may be gone, or another one."""
+    config = Config(weights="lenet-cifar10", precision="auto")
+    monkeypatch.setattr(pretrained, "load", None)
+    settled = config.settled("bf16")
+    assert settled.source is config.source and (settled.precision, config.precision) == ("bf16", "auto")
+    assert settled.settled("float32") is settled

@@ -1,6 +1,7 @@
 """Arithmetic in CUDA where it saves launches; getitem's gradient without atomics, so that its bits never change.
 
-CuPy takes integers in arrays of an index modulo the length of their axis; here they raise IndexError, as in NumPy.
+CuPy takes integers in arrays of an index modulo the length of their axis; here those out of range raise IndexError, as
+in NumPy. It writes to places while it reads the values for them; here what is written is read first.
 """
 
 import numpy as np
@@ -44,12 +45,14 @@ def getitem(a, index):
 
 def setitem(target, index, value):
     _check_places(target.shape, index)
+    if _has_places(index) and isinstance(value, cupy.ndarray) and cupy.may_share_memory(target, value):
+        value = value.copy()
     target[index] = value
 
 
 def getitem_grad(gy, index, shape):
     ga = cupy.zeros(shape, dtype=gy.dtype)
-    if not any(map(_is_places, index if isinstance(index, tuple) else (index,))):
+    if not _has_places(index):
         ga[index] = gy  # a view: no element twice
         return ga
     places = cupy.arange(ga.size).reshape(shape)[index].ravel()
@@ -59,17 +62,22 @@ def getitem_grad(gy, index, shape):
     return ga
 
 
+def _has_places(index):
+    return any(map(_is_places, index if isinstance(index, tuple) else (index,)))
+
+
 def _is_places(part):
     """Whether a part of an index is an array, or becomes one; the others are None, ``...``, slices and integers."""
     return part is not None and part is not Ellipsis and not isinstance(part, slice) and type(part) is not int
 
 
 def _check_places(shape, index):
-    """Raise IndexError for integers in arrays that are out of range: the host has to wait for those on the device."""
+    """Raise IndexError for arrays of other than booleans and integers, and for integers that are out of range.
+
+    The host has to wait for those on the device.
+    """
     parts = index if isinstance(index, tuple) else (index,)
-    arrays = [(part if hasattr(part, "dtype") else np.asarray(part)) if _is_places(part) else None for part in parts]
-    if not any(a is not None and a.size and a.dtype.kind in "iu" for a in arrays):
-        return
+    arrays = [(part if hasattr(part, "dtype") else _array(part)) if _is_places(part) else None for part in parts]
     # an array of booleans stands for as many axes as it has, None for none, and ``...`` for those that are left
     axes = [
         0 if part is None or part is Ellipsis else a.ndim if a is not None and a.dtype.kind == "b" else 1
@@ -77,8 +85,18 @@ def _check_places(shape, index):
     ]
     axis = 0
     for part, a, count in zip(parts, arrays, axes, strict=True):
-        if a is not None and a.size and a.dtype.kind in "iu" and axis < len(shape):
+        if a is not None and a.size and a.dtype.kind not in "iub":
+            raise IndexError(f"arrays used as indices must be of integer or boolean type, received {a.dtype}")
+        if a is not None and a.size and a.dtype.kind != "b" and sum(axes) <= len(shape):
             for place in (int(a.min()), int(a.max())):
                 if not -shape[axis] <= place < shape[axis]:
                     raise IndexError(f"index {place} is out of bounds for axis {axis} with size {shape[axis]}")
         axis += len(shape) - sum(axes) if part is Ellipsis else count
+
+
+def _array(part):
+    """An array of a list, of numbers or of arrays on the device."""
+    try:
+        return np.asarray(part)
+    except TypeError:
+        return cupy.asarray(part)
