@@ -40,6 +40,8 @@ def main() -> None:
             times = contest.take_turns(workers, measurement.name, arguments.rounds, arguments.seconds)
             rows.append(_row(measurement, *times))
             print(_line(rows[-1]), flush=True)
+        for kernel in set(ours.ready["lacking"]).intersection(arguments.kernel):
+            print(f"not timed, as this processor has no instructions for it: {kernel}")
         untimed = own.difference(names)
         if untimed:
             print(f"not timed, for want of a size in kernel_cases.py: {', '.join(sorted(untimed))}")

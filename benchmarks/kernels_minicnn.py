@@ -5,6 +5,7 @@ from functools import partial
 
 from kernel_cases import converted, measurements
 from minicnn import backend
+from minicnn.backend.cpu.jit import HAS_BFLOAT16
 from worker import Workload
 
 
@@ -12,10 +13,13 @@ def build(kernels: str) -> Workload:
     """One task a measurement, on the kernels of the backend ``kernels``: "numpy" or "reference".
 
     The fact "own" names the kernels that the backend has in its own right: the CPU leaves the others to the reference.
+    Those that this processor lacks instructions for are not among them, but in the fact "lacking".
     """
     k = backend.get(kernels).kernels
+    lacking = ["bfloat16"] if kernels == "numpy" and not HAS_BFLOAT16 else []
     tasks: dict[str, Callable[[], object]] = {}
     for measurement in measurements():
         arguments = converted(measurement.arguments, lambda array: array)
         tasks[measurement.name] = partial(getattr(k, measurement.kernel), *arguments)
-    return Workload(tasks, facts={"own": [name for name in vars(k) if not name.startswith("_")]})
+    own = [name for name in vars(k) if not name.startswith("_") and name not in lacking]
+    return Workload(tasks, facts={"own": own, "lacking": lacking})
