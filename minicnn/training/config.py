@@ -152,6 +152,8 @@ class Config(Augment):
         check(self.shift, Number(most=31, whole=True), "shift")  # pictures are 32 x 32
         if self.warmup >= self.epochs:
             raise ValueError(f"warmup: expected fewer than the {self.epochs} epochs, received {self.warmup}")
+        if self.warmup and self.schedule == "plateau":
+            raise ValueError(f"warmup: expected 0 with schedule plateau, received {self.warmup}")
         if "num_classes" in self.model_options:
             raise ValueError(
                 f"model_options: expected none that the data set has, received {brief(self.model_options)}"

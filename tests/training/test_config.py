@@ -190,3 +190,8 @@ def test_a_settled_configuration_keeps_its_weights(tmp_path, monkeypatch):
     settled = config.settled("bf16")
     assert settled.source is config.source and (settled.precision, config.precision) == ("bf16", "auto")
     assert settled.settled("float32") is settled
+
+
+def test_a_plateau_has_no_warm_up():
+    with pytest.raises(ValueError, match="warmup: expected 0 with schedule plateau, received 2"):
+        Config(schedule="plateau", warmup=2)
