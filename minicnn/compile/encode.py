@@ -222,6 +222,7 @@ def _products(
 
 
 def _row_by_row(encoder: _Encoder, **operands: Any) -> Iterator[Operands]:
+    """Products of all columns for some rows, and then for the next: the weights of these stay in the cache."""
     yield from (row | {"rows_inside": 0} for row in _products(encoder, **operands))
 
 
