@@ -21,11 +21,13 @@ def fold(graph: Graph, constant: Collection[Node]) -> Graph:
 
 
 def fuse(graph: Graph, machine: Any, constant: Collection[Node]) -> Graph:
-    """Make a ReLU the floor and a sum the start of what is before it, transform filters in products, work in place.
+    """Make a ReLU the floor and a sum the start of what is before it, a batch norm a part of the GELU behind it.
+
+    Transform filters in products, and work in place.
 
     constant: the nodes whose results are the same in every replay.
     """
-    nodes = _floors(_transformed_there(graph, constant))
+    nodes = _normed(_floors(_transformed_there(graph, constant)))
     nodes = _apart(_in_place(_added(nodes), machine.INSTRUCTIONS))
     return replace(graph, nodes=without_unread(nodes, graph))
 
@@ -215,6 +217,19 @@ def _floors(nodes: Sequence[Node]) -> list[Node]:
                 join(i, x, others)
         elif maker.kind == "max_pool_grad" and maker.operands["x"] is fused[i].operands["b"] and not others:
             join(i, x)
+    return [fused[i] for i in sorted(fused)]
+
+
+def _normed(nodes: Sequence[Node]) -> list[Node]:
+    """Return the nodes with each batch norm in the GELU that alone reads it."""
+    makers = {thing: i for i, node in enumerate(nodes) for thing in node.writes}
+    readers, fused = _readers(nodes), dict(enumerate(nodes))
+    for i, node in enumerate(nodes):
+        x = node.operands["a"] if node.kind in ("gelu", "gelu_and_slope") else None
+        norm = fused[makers[x]] if x in makers else None
+        if norm and norm.kind == "affine" and norm.operands["floor"] == -math.inf and len(readers[x]) == 1:
+            del fused[makers[x]]
+            fused[i] = node.exchanged(x, norm.operands["a"], terms=norm.operands["terms"])
     return [fused[i] for i in sorted(fused)]
 
 

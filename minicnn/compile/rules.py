@@ -158,9 +158,9 @@ def _gelu(low: Lowering, call: Call) -> bool:
     y = low.new_block(call.outputs[0])
     if any(c.kernel == "gelu_grad" and c.arguments[1] is x for c in low.program.calls):
         low.slopes[x] = Block(*y.size)
-        low.add_instruction("gelu_and_slope", a=low.blocks[x], y=y, slope=low.slopes[x])
+        low.add_instruction("gelu_and_slope", a=low.blocks[x], terms=None, y=y, slope=low.slopes[x])
     else:
-        low.add_instruction("gelu", a=low.blocks[x], y=y)
+        low.add_instruction("gelu", a=low.blocks[x], terms=None, y=y)
     return True
 
 

@@ -167,6 +167,14 @@ def weight_gradient(
 @helper
 def max_pool(memory, x, size, window, stride, floor, y):
     """y = max(largest of each window, floor); the windows lie inside x. size: of y."""
+    if window[0] == window[1] == stride[0] == stride[1] == 2:  # known to the compiler, which unrolls the loops
+        _max_pool(memory, x, size, (2, 2), (2, 2), floor, y)
+    else:
+        _max_pool(memory, x, size, window, stride, floor, y)
+
+
+@helper
+def _max_pool(memory, x, size, window, stride, floor, y):
     for c in range(size[0]):
         for i in range(size[1]):
             line, out = x.at + c * x.plane + i * stride[0] * x.row, y.at + c * y.plane + i * y.row
@@ -182,13 +190,22 @@ def max_pool(memory, x, size, window, stride, floor, y):
 @helper
 def max_pool_grad(memory, gy, x, y, size, x_size, window, stride, floor, gx):
     """gx = gy at the first pixel of its window that equals y, unless ``floor`` won; summed where windows overlap."""
-    zero, threshold = fill(0.0), fill(floor)
+    zero = fill(0.0)
     is_sum = window[0] != stride[0] or window[1] != stride[1]
     rows, columns = (0, 0) if is_sum else (size[1] * stride[0], size[2] * stride[1])  # what the windows write whole
     for c in range(x_size[0]):
         for i in range(x_size[1]):
             for j in range(columns if i < rows else 0, x_size[2]):
                 store(memory, gx.at + c * gx.plane + i * gx.row + j * LANES, zero)
+    if window[0] == window[1] == stride[0] == stride[1] == 2:  # known to the compiler, which unrolls the loops
+        _max_pool_grad(memory, gy, x, y, size, (2, 2), (2, 2), False, floor, gx)
+    else:
+        _max_pool_grad(memory, gy, x, y, size, window, stride, is_sum, floor, gx)
+
+
+@helper
+def _max_pool_grad(memory, gy, x, y, size, window, stride, is_sum, floor, gx):
+    zero, threshold = fill(0.0), fill(floor)
     for c in range(size[0]):
         for i in range(size[1]):
             line, target = x.at + c * x.plane + i * stride[0] * x.row, gx.at + c * gx.plane + i * stride[0] * gx.row

@@ -15,17 +15,17 @@ from minicnn.backend.cpu.jit import LANES
 
 
 class Lanes(types.Type):
-    """The type of a vector of ``element``, float32 or float64."""
+    """The type of a vector of ``count`` numbers, of the type ``element``: float32 or float64."""
 
-    def __init__(self, element):
-        self.element = element
-        super().__init__(name=f"Lanes({element})")
+    def __init__(self, element, count=LANES):
+        self.element, self.count = element, count
+        super().__init__(name=f"Lanes({element}, {count})")
 
 
 @register_model(Lanes)
 class _Model(models.PrimitiveModel):
     def __init__(self, manager, kind):
-        super().__init__(manager, kind, ir.VectorType(manager.lookup(kind.element).get_value_type(), LANES))
+        super().__init__(manager, kind, ir.VectorType(manager.lookup(kind.element).get_value_type(), kind.count))
 
 
 def place(context, builder, array_type, array, index):
@@ -35,18 +35,18 @@ def place(context, builder, array_type, array, index):
     return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
 
 
-def spread(builder, value):
-    """Emit ``value`` in every lane."""
-    kind = ir.VectorType(value.type, LANES)
+def spread(builder, value, count=LANES):
+    """Emit ``value`` in every one of ``count`` lanes."""
+    kind = ir.VectorType(value.type, count)
     undefined = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count))
 
 
 def call(builder, name, *arguments):
     """Emit a call of LLVM's intrinsic ``name`` on vectors of one type."""
     kind = arguments[0].type
-    suffix = f"v{LANES}f{64 if isinstance(kind.element, ir.DoubleType) else 32}"
+    suffix = f"v{kind.count}f{64 if isinstance(kind.element, ir.DoubleType) else 32}"
     function = ir.FunctionType(kind, [kind] * len(arguments))
     return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.{suffix}"), arguments)
 
@@ -59,6 +59,18 @@ def load(typing, memory, at):
         return builder.load(place(context, builder, signature.args[0], *arguments), align=4)
 
     return Lanes(memory.dtype)(memory, at), codegen
+
+
+@intrinsic
+def load_wide(typing, memory, at):
+    """memory[at : at + 2 * LANES], for functions of one lane after the other."""
+
+    def codegen(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, value=arguments[0]).data
+        kind = context.get_value_type(signature.return_type)
+        return builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), kind.as_pointer()), align=4)
+
+    return Lanes(memory.dtype, 2 * LANES)(memory, at), codegen
 
 
 def _bfloat16(builder, vector):
@@ -164,10 +176,12 @@ def prefetch(typing, memory, at):
 
 @intrinsic
 def store(typing, memory, at, vector):
-    """memory[at : at + LANES] = vector."""
+    """memory[at : at + its length] = vector."""
 
     def codegen(context, builder, signature, arguments):
-        builder.store(arguments[2], place(context, builder, signature.args[0], *arguments[:2]), align=4)
+        array, at, vector = arguments
+        data = context.make_array(signature.args[0])(context, builder, value=array).data
+        builder.store(vector, builder.bitcast(builder.gep(data, [at]), vector.type.as_pointer()), align=4)
         return context.get_dummy_value()
 
     return types.void(memory, at, vector), codegen
@@ -210,6 +224,17 @@ def fill(typing, value):
         return spread(builder, context.cast(builder, arguments[0], signature.args[0], types.float32))
 
     return Lanes(types.float32)(value), codegen
+
+
+@intrinsic
+def fill_like(typing, vector, value):
+    """``value`` as float32 in every lane of a vector that is as long as ``vector``."""
+
+    def codegen(context, builder, signature, arguments):
+        number = context.cast(builder, arguments[1], signature.args[1], types.float32)
+        return spread(builder, number, arguments[0].type.count)
+
+    return vector(vector, value), codegen
 
 
 @intrinsic
@@ -300,13 +325,20 @@ def square_root(typing, vector):
 
 
 @intrinsic
+def absolute(typing, vector):
+    """Each lane without its sign."""
+    return vector(vector), lambda context, builder, signature, arguments: call(builder, "fabs", *arguments)
+
+
+@intrinsic
 def power_of_two(typing, vector):
     """2^n for lanes of float32 that are whole numbers from -126 to 127: n + 127 are the bits of its exponent."""
 
     def codegen(context, builder, signature, arguments):
-        kind = ir.VectorType(ir.IntType(32), LANES)
-        exponent = builder.add(builder.fptosi(arguments[0], kind), ir.Constant(kind, [127] * LANES))
-        bits = builder.shl(exponent, ir.Constant(kind, [23] * LANES))
+        count = arguments[0].type.count
+        kind = ir.VectorType(ir.IntType(32), count)
+        exponent = builder.add(builder.fptosi(arguments[0], kind), ir.Constant(kind, [127] * count))
+        bits = builder.shl(exponent, ir.Constant(kind, [23] * count))
         return builder.bitcast(bits, arguments[0].type)
 
     return vector(vector), codegen

@@ -12,8 +12,10 @@ from minicnn.backend.cpu.lanes import (
     bfloat16,
     element,
     fill,
+    fill_like,
     first,
     load,
+    load_wide,
     maximum,
     multiply_add,
     random_bits,
@@ -173,32 +175,57 @@ def norm_grad(memory, images_in_block, a, b, terms, size, y):
                 store(memory, w + j, multiply_add(load(memory, u + j), p, value))
 
 
-@instruction("a:view size:pixels -> y:view(a)")
 @helper
-def gelu(memory, a, size, y):
-    """y = a Phi(a)."""
+def _norm_terms(memory, terms, channel, channels):
+    """p and q of a channel's batch norm; 1 and 0 where ``terms`` is 0, and there is none."""
+    if terms == 0:
+        return memory.dtype.type(1), memory.dtype.type(0)
+    return element(memory, terms + channel), element(memory, terms + channels + channel)
+
+
+@helper
+def _gelu(a, p, q):
+    """z Phi(z) of z = p a + q, and its derivative Phi(z) + z phi(z)."""
+    value = multiply_add(a, fill_like(a, p), fill_like(a, q))
+    cdf, density = normal(value)
+    return value * cdf, multiply_add(value, density, cdf)
+
+
+@instruction("a:view terms:region size:pixels -> y:view(a)")
+@helper
+def gelu(memory, a, terms, size, y):
+    """y = z Phi(z) of z = p a + q, terms p and q: batch norm, or none."""
+    end = size[2] * LANES
+    wide = end - end % (2 * LANES)
     for c in range(size[0]):
+        p, q = _norm_terms(memory, terms, c, size[0])
         for i in range(size[1]):
             u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
-            for j in range(0, size[2] * LANES, LANES):
-                value = load(memory, u + j)
-                cdf, _ = normal(value)
-                store(memory, w + j, value * cdf)
+            for j in range(0, wide, 2 * LANES):
+                store(memory, w + j, _gelu(load_wide(memory, u + j), p, q)[0])
+            for j in range(wide, end, LANES):
+                store(memory, w + j, _gelu(load(memory, u + j), p, q)[0])
 
 
-@instruction("a:view size:pixels -> y:view slope:view(a)")
+@instruction("a:view terms:region size:pixels -> y:view slope:view(a)")
 @helper
-def gelu_and_slope(memory, a, size, y, slope):
-    """y = a Phi(a), and its derivative Phi(a) + a phi(a), of which the gradient is a multiple."""
+def gelu_and_slope(memory, a, terms, size, y, slope):
+    """y as of ``gelu``, and its derivative for z, of which the gradient is a multiple."""
+    end = size[2] * LANES
+    wide = end - end % (2 * LANES)
     for c in range(size[0]):
+        p, q = _norm_terms(memory, terms, c, size[0])
         for i in range(size[1]):
             u, v = a.at + c * a.plane + i * a.row, slope.at + c * slope.plane + i * slope.row
             w = y.at + c * y.plane + i * y.row
-            for j in range(0, size[2] * LANES, LANES):
-                value = load(memory, u + j)
-                cdf, density = normal(value)
-                store(memory, w + j, value * cdf)
-                store(memory, v + j, multiply_add(value, density, cdf))
+            for j in range(0, wide, 2 * LANES):
+                value, derivative = _gelu(load_wide(memory, u + j), p, q)
+                store(memory, w + j, value)
+                store(memory, v + j, derivative)
+            for j in range(wide, end, LANES):
+                value, derivative = _gelu(load(memory, u + j), p, q)
+                store(memory, w + j, value)
+                store(memory, v + j, derivative)
 
 
 @instruction("a:view b:view size:pixels -> y:view(a,b)")
