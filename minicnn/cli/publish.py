@@ -31,11 +31,19 @@ _CONFIG = {"recipe": str, "config": dict, "versions": dict}
 def publish(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     name: Annotated[str, typer.Argument(help="Name of the weights, as lenet-cifar10.")],
+    card_alone: Annotated[
+        Path | None, typer.Option("--card", metavar="FILE", help="Write the card here, and ship no weights.")
+    ] = None,
     debug: Debug = False,
 ) -> int:
-    """Ship the best weights of a run under a name, with a card: recipe, seed, epochs, accuracy, date, versions."""
+    """Ship the best weights of a run under a name, with a card: recipe, seed, epochs, accuracy, date, versions.
+
+    Weights that are too large to ship have their card alone, with --card.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", name, re.ASCII):  # it becomes the name of two files
         raise UsageError(f"NAME: expected letters, digits, '-', '_' and '.', as lenet-cifar10, received {name!r}")
+    if card_alone and card_alone.suffix.lower() != ".json":
+        raise UsageError(f"--card: expected a .json file, received {card_alone}")
     if not (run / METRICS).exists():
         raise UsageError(f"{run}: no {METRICS}, so no finished run")
     metrics, config = read_json(run / METRICS, _METRICS), read_json(run / "config.json", _CONFIG)
@@ -47,6 +55,7 @@ def publish(
     except ValueError as error:
         raise ValueError(f"{run / WEIGHTS} is damaged, or not of the run that {METRICS} tells of: {error}") from error
     test = metrics["test"]
+    tested = f"{test['accuracy']:.2%} on {test['images']:,} test images"
     path = pretrained.FOLDER / f"{name}.safetensors"
     if metadata.get("origin") not in data.NAMES:  # a path of this machine means nothing elsewhere
         metadata["origin"] = ""
@@ -71,9 +80,14 @@ def publish(
         "date": time.strftime("%Y-%m-%d"),
         "versions": config["versions"],
     }
+    if card_alone:
+        with held_for(card_alone):
+            write_json(card_alone, card)
+        print(f"wrote the card of {name}: {tested}")
+        return 0
     with held_for(path):
         checkpoint.save(path, trained.arrays(), metadata)
         card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         write_json(path.with_suffix(".json"), card)
-    print(f"shipped {name}: {test['accuracy']:.2%} on {test['images']:,} test images, {path.stat().st_size:,} bytes")
+    print(f"shipped {name}: {tested}, {path.stat().st_size:,} bytes")
     return 0

@@ -22,6 +22,21 @@ def test_a_run_becomes_weights_with_a_name(command, digits_run, tmp_path, monkey
     assert pretrained.load("mine", backend.get("numpy")).classes == tuple("0123456789")
 
 
+def test_a_card_without_weights(command, digits_run, tmp_path, monkeypatch):
+    """Of weights that are too large to ship: the same card, but for the checksum of a file that nobody has."""
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    assert command("publish", digits_run.folder, "mine")[0] == 0
+    shipped = json.loads((tmp_path / "mine.json").read_text())
+    del shipped["sha256"]
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "nowhere")
+    code, out, err = command("publish", digits_run.folder, "mine", "--card", tmp_path / "cards" / "card.json")
+    assert (code, err) == (0, "") and out.startswith("wrote the card of mine: ")
+    assert json.loads((tmp_path / "cards" / "card.json").read_text()) == shipped
+    assert not (tmp_path / "nowhere").exists()
+    code, out, err = command("publish", digits_run.folder, "mine", "--card", tmp_path / "card.txt")
+    assert code == 2 and out == "" and err.startswith("error: --card: expected a .json file") and err.count("\n") == 1
+
+
 def test_a_folder_without_a_finished_run_is_refused(command, tmp_path):
     code, out, err = command("publish", tmp_path, "mine")
     assert code == 2 and out == "" and "no finished run" in err and err.count("\n") == 1
