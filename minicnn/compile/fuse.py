@@ -191,32 +191,30 @@ def _readers(nodes: Sequence[Node]) -> dict[Thing, list[int]]:
 def _floors(nodes: Sequence[Node]) -> list[Node]:
     """Return the nodes without each ReLU that its maker can do, and without each gradient of one that a pool can do.
 
-    A maker has a floor, and nobody else may see its result without: but for the gradient of a maximum, which only looks
-    for the pixel that won.
+    A maker has a floor, and nobody else may see its result without. What a pool takes for the pixel that won is none
+    where that is its floor, so that the gradient of the ReLU before it is in that of the pool.
     """
     makers = {thing: i for i, node in enumerate(nodes) for thing in node.writes}
     readers = _readers(nodes)
     fused: dict[int, Node] = dict(enumerate(nodes))
-
-    def join(i: int, result: Block, others: Sequence[int] = ()) -> None:
-        """Let the maker of ``result`` have a floor and make what node ``i`` does, and ``others`` read that."""
-        y = fused.pop(i).operands["y"]
-        j = makers[y] = makers[result]
-        fused[j] = fused[j].exchanged(result, y, floor=max(fused[j].operands["floor"], 0.0))
-        for k in others:
-            fused[k] = fused[k].exchanged(result, y)
-
     for i, node in enumerate(nodes):
-        if node.kind not in ("relu", "relu_grad"):
+        if node.kind not in ("relu", "relu_grad") or len(readers[node.operands["a"]]) > 1:
             continue
-        x = node.operands["a"]
-        maker, others = fused[makers[x]], [k for k in readers[x] if k != i]
-        if node.kind == "relu":
-            pools = all(fused[k].kind == "max_pool_grad" and fused[k].operands["y"] is x for k in others)
-            if "floor" in maker.operands and pools:
-                join(i, x, others)
-        elif maker.kind == "max_pool_grad" and maker.operands["x"] is fused[i].operands["b"] and not others:
-            join(i, x)
+        x, y = node.operands["a"], node.operands["y"]
+        floored = j = makers[x]
+        if node.kind == "relu_grad":
+            if fused[j].kind != "max_pool_grad":
+                continue
+            taps = fused[j].operands["taps"]
+            floored = makers[taps]
+            if fused[floored].operands["x"] is not node.operands["b"] or len(readers[taps]) > 1:
+                continue
+        elif "floor" not in fused[j].operands:
+            continue
+        del fused[i]
+        makers[y] = j
+        fused[j] = fused[j].exchanged(x, y)
+        fused[floored] = fused[floored].exchanged(x, y, floor=max(fused[floored].operands["floor"], 0.0))
     return [fused[i] for i in sorted(fused)]
 
 

@@ -81,7 +81,6 @@ class Lowering:
         self.flattened: dict[Value, Value] = {}  # what is in no block: the same elements in another shape that are
         self.regions: dict[Value, Region] = {}
         self.sees: dict[Value, tuple[Value, ...]] = {}
-        self.pooled: dict[Block, Block] = {}  # by the result of a maximum what it was taken of
         self.rounded: dict[Value, Value] = {}  # to bfloat16: from what; the instruction is made for the first reader
         self.activated: dict[tuple[Value, float], Value] = {}  # by the input and the alpha of an ELU its output
         self.images = next((v for v in program.inputs if len(v.shape) == 4 and self.is_batch(v)), None)

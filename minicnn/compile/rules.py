@@ -243,11 +243,16 @@ def _max_pool2d(low: Lowering, call: Call) -> bool:
     inside = all((o - 1) * s + k <= n for o, s, k, n in zip(output_size, stride, window, x.shape[2:], strict=True))
     if x not in low.blocks or padding != (0, 0) or dilation != (1, 1) or not inside:
         return False
-    if any(c.kernel != "max_pool2d_grad" for c in low.program.calls if taps in c.reads()):
+    readers = {c.kernel for c in low.program.calls if taps in c.reads()}
+    if not readers <= {"max_pool2d_grad"} & low.layout.rules.keys():
         return False
-    source, block = low.blocks[x], low.new_block(y)
-    low.add_instruction("max_pool", x=source, size=block.size, window=window, stride=stride, floor=-np.inf, y=block)
-    low.blocks[taps], low.pooled[block] = block, source
+    block = low.new_block(y)
+    operands = {"x": low.blocks[x], "size": block.size, "window": window, "stride": stride, "floor": -np.inf}
+    if readers:
+        low.blocks[taps] = Block(*block.size)
+        low.add_instruction("max_pool_and_taps", **operands, y=block, taps=low.blocks[taps])
+    else:
+        low.add_instruction("max_pool", **operands, y=block)
     return True
 
 
@@ -255,11 +260,9 @@ def _max_pool2d_grad(low: Lowering, call: Call) -> bool:
     gy, taps, shape, window, stride, _, _ = call.arguments
     if taps not in low.blocks:
         return False
-    y = low.blocks[taps]
-    g, gx = low.block(gy), Block(*shape[1:])
-    low.blocks[call.outputs[0]] = gx
-    options = {"size": y.size, "x_size": gx.size, "window": window, "stride": stride, "floor": -np.inf}
-    low.add_instruction("max_pool_grad", gy=g, x=low.pooled[y], y=y, gx=gx, **options)
+    g, gx = low.block(gy), low.new_block(call.outputs[0])
+    options = {"size": g.size, "x_size": gx.size, "window": window, "stride": stride}
+    low.add_instruction("max_pool_grad", gy=g, taps=low.blocks[taps], gx=gx, **options)
     return True
 
 

@@ -15,14 +15,14 @@ def test_lenet_step_is_fused():
     run.train(batches(1, (9, 3, 32, 32)))
     found = kinds(run.step)
     assert found["products"] == 9  # 5 forward, 4 gradients of inputs
-    assert found["max_pool"] == found["max_pool_grad"] == found["weight_gradient"] == 2
+    assert found["max_pool_and_taps"] == found["max_pool_grad"] == found["weight_gradient"] == 2
     assert found["relu_grad"] == 2 and found["channel_sums"] == 5 and found["matrix"] == 3
     assert found["cross_entropy"] == found["cross_entropy_grad"] == found["sgd_steps"] == 1
     assert "relu" not in found and "conv2d()" not in found and "linear()" not in found
     (plan,) = run.step.plans.values()
     assert found["spread_rows"] == found["gather_rows"] == found["gather_rows_grad"] == 2
-    floors = [n.operands["floor"] for n in nodes_of(plan) if n.kind in ("products", "gather_rows", "max_pool_grad")]
-    assert floors.count(0.0) == 4 + 2  # after each hidden layer, under each pool
+    floors = [n.operands["floor"] for n in nodes_of(plan) if n.kind in ("products", "gather_rows", "max_pool_and_taps")]
+    assert floors.count(0.0) == 4 + 2  # after each hidden layer, in each pool
     assert str(plan).startswith("plan: 9 images in 2 blocks of 8") and "digraph" in plan.to_dot()
 
 
@@ -32,10 +32,10 @@ def test_lenet_step_is_fused():
         (chain(conv(3, 4, 3), nn.ReLU, nn.Flatten, fc(24, 10)), {"matrix"}, {"relu", "reshape", "copy"}),
         (
             chain(conv(3, 4, 3), nn.ReLU, conv(4, 4, 3, padding=1), pool(1), nn.Flatten, fc(24, 10)),
-            {"max_pool"},
+            {"max_pool_and_taps"},
             {"relu", "copy"},
         ),
-        (chain(conv(3, 4, 3), pool(2), nn.ReLU, nn.Flatten, fc(4, 10)), {"max_pool", "relu_grad"}, {"relu"}),
+        (chain(conv(3, 4, 3), pool(2), nn.ReLU, nn.Flatten, fc(4, 10)), {"max_pool_and_taps", "relu_grad"}, {"relu"}),
         (
             chain(conv(3, 4, 1), conv(4, 4, 3, 2, padding=1), nn.Flatten, fc(24, 10)),
             {"products"},

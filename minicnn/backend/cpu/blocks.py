@@ -20,6 +20,7 @@ from minicnn.backend.cpu.lanes import (
     transpose,
     where_equal,
     where_greater,
+    where_wins,
 )
 from minicnn.backend.cpu.tile import TILES, tile
 
@@ -167,14 +168,6 @@ def weight_gradient(
 @helper
 def max_pool(memory, x, size, window, stride, floor, y):
     """y = max(largest of each window, floor); the windows lie inside x. size: of y."""
-    if window[0] == window[1] == stride[0] == stride[1] == 2:  # known to the compiler, which unrolls the loops
-        _max_pool(memory, x, size, (2, 2), (2, 2), floor, y)
-    else:
-        _max_pool(memory, x, size, window, stride, floor, y)
-
-
-@helper
-def _max_pool(memory, x, size, window, stride, floor, y):
     for c in range(size[0]):
         for i in range(size[1]):
             line, out = x.at + c * x.plane + i * stride[0] * x.row, y.at + c * y.plane + i * y.row
@@ -186,10 +179,41 @@ def _max_pool(memory, x, size, window, stride, floor, y):
                 store(memory, out + j * LANES, best)
 
 
-@instruction("gy:view x:view y:view size:size x_size:size window:pair stride:pair floor:number -> gx:view")
+@instruction("x:view size:size window:pair stride:pair floor:number -> y:view taps:view")
 @helper
-def max_pool_grad(memory, gy, x, y, size, x_size, window, stride, floor, gx):
-    """gx = gy at the first pixel of its window that equals y, unless ``floor`` won; summed where windows overlap."""
+def max_pool_and_taps(memory, x, size, window, stride, floor, y, taps):
+    """y as of ``max_pool``, and which pixel of its window it is, counted row by row from 0: the first; -1: floor."""
+    if window[0] == window[1] == stride[0] == stride[1] == 2:  # known to the compiler, which unrolls the loops
+        _max_pool_and_taps(memory, x, size, (2, 2), (2, 2), floor, y, taps)
+    else:
+        _max_pool_and_taps(memory, x, size, window, stride, floor, y, taps)
+
+
+@helper
+def _max_pool_and_taps(memory, x, size, window, stride, floor, y, taps):
+    for c in range(size[0]):
+        for i in range(size[1]):
+            line, out = x.at + c * x.plane + i * stride[0] * x.row, y.at + c * y.plane + i * y.row
+            to = taps.at + c * taps.plane + i * taps.row
+            for j in range(size[2]):
+                start = line + j * stride[1] * LANES
+                best, tap = load(memory, start), fill(0.0)
+                for u in range(window[0]):
+                    for v in range(window[1]):
+                        value = load(memory, start + u * x.row + v * LANES)
+                        tap = where_wins(value, best, fill(u * window[1] + v), tap)
+                        best = where_wins(value, best, value, best)
+                if floor > -np.inf:
+                    tap = where_greater(best, fill(floor), tap, fill(-1.0))
+                    best = maximum(best, fill(floor))
+                store(memory, out + j * LANES, best)
+                store(memory, to + j * LANES, tap)
+
+
+@instruction("gy:view taps:view size:size x_size:size window:pair stride:pair -> gx:view")
+@helper
+def max_pool_grad(memory, gy, taps, size, x_size, window, stride, gx):
+    """gx = gy at the pixel of its window that ``taps`` say, summed where windows overlap. size: of gy, x_size: of gx."""
     zero = fill(0.0)
     is_sum = window[0] != stride[0] or window[1] != stride[1]
     rows, columns = (0, 0) if is_sum else (size[1] * stride[0], size[2] * stride[1])  # what the windows write whole
@@ -198,29 +222,25 @@ def max_pool_grad(memory, gy, x, y, size, x_size, window, stride, floor, gx):
             for j in range(columns if i < rows else 0, x_size[2]):
                 store(memory, gx.at + c * gx.plane + i * gx.row + j * LANES, zero)
     if window[0] == window[1] == stride[0] == stride[1] == 2:  # known to the compiler, which unrolls the loops
-        _max_pool_grad(memory, gy, x, y, size, (2, 2), (2, 2), False, floor, gx)
+        _max_pool_grad(memory, gy, taps, size, (2, 2), (2, 2), False, gx)
     else:
-        _max_pool_grad(memory, gy, x, y, size, window, stride, is_sum, floor, gx)
+        _max_pool_grad(memory, gy, taps, size, window, stride, is_sum, gx)
 
 
 @helper
-def _max_pool_grad(memory, gy, x, y, size, window, stride, is_sum, floor, gx):
-    zero, threshold = fill(0.0), fill(floor)
+def _max_pool_grad(memory, gy, taps, size, window, stride, is_sum, gx):
+    zero = fill(0.0)
     for c in range(size[0]):
         for i in range(size[1]):
-            line, target = x.at + c * x.plane + i * stride[0] * x.row, gx.at + c * gx.plane + i * stride[0] * gx.row
+            target = gx.at + c * gx.plane + i * stride[0] * gx.row
             for j in range(size[2]):
-                best = load(memory, y.at + c * y.plane + i * y.row + j * LANES)
-                left = load(memory, gy.at + c * gy.plane + i * gy.row + j * LANES)
-                if floor > -np.inf:
-                    left = where_greater(best, threshold, left, zero)
+                tap = load(memory, taps.at + c * taps.plane + i * taps.row + j * LANES)
+                gradient = load(memory, gy.at + c * gy.plane + i * gy.row + j * LANES)
                 for u in range(window[0]):
                     for v in range(window[1]):
-                        value = load(memory, line + u * x.row + (j * stride[1] + v) * LANES)
                         place = target + u * gx.row + (j * stride[1] + v) * LANES
-                        share = where_equal(value, best, left, zero)
+                        share = where_equal(tap, fill(u * window[1] + v), gradient, zero)
                         store(memory, place, load(memory, place) + share if is_sum else share)
-                        left = where_equal(value, best, zero, left)
 
 
 @instruction("x:view size:size rows:region columns:region -> y:view")

@@ -371,6 +371,19 @@ where_equal = _chosen("==")  # yes where a == b, else no
 where_greater = _chosen(">")
 
 
+@intrinsic
+def where_wins(typing, a, b, yes, no):
+    """yes where a > b, or a is the first NaN of both, else no: so a maximum is found."""
+
+    def codegen(context, builder, signature, arguments):
+        a, b, *chosen = arguments
+        return builder.select(
+            builder.and_(builder.fcmp_unordered(">", a, b), builder.fcmp_ordered("ord", b, b)), *chosen
+        )
+
+    return yes(a, b, yes, no), codegen
+
+
 def _operator(function, emit):
     @type_callable(function)
     def types_of(context):
