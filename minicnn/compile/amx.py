@@ -31,9 +31,10 @@ def weight_of(low: Any, weight: Value, adjoint: bool) -> Region:
     return region
 
 
-def weight_gradient(low: Any, value: Value, gy: Block, x: Block, window: Any) -> None:
-    """Append the gradient for a weight from gy and x, which it rounds to bfloat16."""
+def weight_gradient(low: Any, value: Value, rounded_gy: Value, rounded_x: Value, window: Any) -> None:
+    """Append the gradient for a weight from gy and x, both rounded to bfloat16."""
     machine = low.machine
+    gy, x = (low.layout.block_of(v) for v in (rounded_gy, rounded_x))
     kernel, stride, padding, dilation = window
     rows, columns = -(-gy.channels // machine.SIDE), -(-x.channels // machine.SIDE)
     across = -(-gy.width // _PIXELS)
@@ -44,10 +45,10 @@ def weight_gradient(low: Any, value: Value, gy: Block, x: Block, window: Any) ->
         _opaque(words, low.layout.lanes)
         for words in (rows * gy.height * across * machine.REGISTER, columns * high * line)
     )
-    low.add_instruction("amx_rows", gy=gy, size=gy.size, y=left)
-    low.add_instruction(
-        "amx_columns", x=x, size=x.size, rows=(high, padding[0]), columns=(stride[1], padding[1]), phase=phase, y=right
-    )
+    pairs = low.paired(rounded_gy, machine.STEPS, is_gradient=True), low.paired(rounded_x, machine.STEPS)
+    low.add_instruction("amx_rows", gy=pairs[0], size=gy.size, y=left)
+    edges = {"rows": (high, padding[0]), "columns": (stride[1], padding[1]), "phase": phase}
+    low.add_instruction("amx_columns", x=pairs[1], size=x.size, **edges, y=right)
     # of more filters the sums of a part are in no cache; of large pictures they still cost less memory than the factors
     geometry = {"size": (rows, gy.height, across), "window": window, "phase": phase, "high": high}
     if gy.channels * x.channels > FILTERS_IN_CACHE and gy.height * gy.width < 16 * math.prod(kernel) and low.count > 1:
@@ -171,12 +172,7 @@ def _of_gradient(
     }  # fmt: skip
 
 
-def _columns(encoder: Any, **operands: Any) -> Iterator[dict[str, Any]]:
-    yield operands | {"work": encoder.work}
-
-
 EXPANDED: dict[str, Callable[..., Any]] = {
-    "amx_columns": _columns,
     "amx_gradient": _gradient,
     "amx_products": _products,
 }

@@ -23,11 +23,11 @@ def fold(graph: Graph, constant: Collection[Node]) -> Graph:
 def fuse(graph: Graph, machine: Any, constant: Collection[Node]) -> Graph:
     """Make a ReLU the floor and a sum the start of what is before it, a batch norm a part of the GELU behind it.
 
-    Transform filters in products, and work in place.
+    Make pairs of bfloat16 where their numbers are made, transform filters in products, and work in place.
 
     constant: the nodes whose results are the same in every replay.
     """
-    nodes = _normed(_floors(_transformed_there(graph, constant)))
+    nodes = _paired(_normed(_floors(_transformed_there(graph, constant))))
     nodes = _apart(_in_place(_added(nodes), machine.INSTRUCTIONS))
     return replace(graph, nodes=without_unread(nodes, graph))
 
@@ -223,11 +223,37 @@ def _normed(nodes: Sequence[Node]) -> list[Node]:
     makers = {thing: i for i, node in enumerate(nodes) for thing in node.writes}
     readers, fused = _readers(nodes), dict(enumerate(nodes))
     for i, node in enumerate(nodes):
-        x = node.operands["a"] if node.kind in ("gelu", "gelu_and_slope") else None
-        norm = fused[makers[x]] if x in makers else None
-        if norm and norm.kind == "affine" and norm.operands["floor"] == -math.inf and len(readers[x]) == 1:
+        if node.kind not in ("gelu", "gelu_and_slope"):
+            continue
+        x: Block = node.operands["a"]
+        norm = fused[makers[x]]
+        if norm.kind == "affine" and norm.operands["floor"] == -math.inf and len(readers[x]) == 1:
             del fused[makers[x]]
             fused[i] = node.exchanged(x, norm.operands["a"], terms=norm.operands["terms"])
+    return [fused[i] for i in sorted(fused)]
+
+
+_PAIRING = {"gelu_and_slope": "y", "max_pool_grad": "gx", "norm_grad": "y"}
+"""Instructions that have a form that makes pairs, with the result that is pairs then."""
+
+
+def _paired(nodes: Sequence[Node]) -> list[Node]:
+    """Return the nodes with pairs of bfloat16 made by what makes their numbers, where nobody else reads these."""
+    makers = {thing: i for i, node in enumerate(nodes) for thing in node.writes}
+    readers, fused = _readers(nodes), dict(enumerate(nodes))
+    for i, node in enumerate(nodes):
+        if node.kind != "pair":
+            continue
+        x: Block = node.operands["x"]
+        maker = fused[makers[x]]
+        is_made = maker.kind in _PAIRING and maker.operands[_PAIRING[maker.kind]] == x
+        overlap = maker.kind == "max_pool_grad" and maker.operands["window"] != maker.operands["stride"]
+        if not is_made or overlap or x.channels % 2 or len(readers[x]) > 1:
+            continue
+        del fused[i]
+        operands = {"planes": node.operands["planes"], "size": maker.operands.get("size", x.size)}
+        maker = maker.exchanged(x, node.operands["y"], **operands)
+        fused[makers[x]] = replace(maker, kind=f"{maker.kind}_and_pair")
     return [fused[i] for i in sorted(fused)]
 
 

@@ -90,7 +90,7 @@ class Lowering:
         self._present: dict[Block, Block] = {}  # by a block the same without what absent images have
         self.statistics: dict[Value, Block] = {}  # by the means of a layer norm, where its statistics are
         self.slopes: dict[Value, Block] = {}  # by the input of an activation, its derivative there
-        self._pairs: dict[tuple[Value, int], Block] = {}  # by what was rounded and a multiple of channels
+        self._pairs: dict[tuple[Block, int], Block] = {}  # by what was rounded and a multiple of channels
         self.filters_of_rows: dict[Value, Region] = {}  # those transformed for the rows
         self.transforms_of_rows: dict[tuple[Any, ...], Block] = {}  # by kind, value and padding, which settle the width
         self._results_of_calls: set[Value] = set()
@@ -233,7 +233,7 @@ class Lowering:
         is_rounded = x in self.rounded and weight.call is not None
         if is_rounded and amx.pays(self.machine, y.channels, size.channels):
             w = amx.weight_of(self, weight, adjoint)
-            source = self._paired(x, self.machine.STEPS)
+            source = self.paired(x, self.machine.STEPS, is_gradient=adjoint)
             self.tiles(source, y, w, offset, window, adjoint, rows_first=True, kind="amx_products", framed=True)
             return
         wide = y.channels * size.channels > FILTERS_IN_CACHE and self.count > 1
@@ -243,7 +243,7 @@ class Lowering:
             outputs, inputs = weight.shape[:2][::-1] if adjoint else weight.shape[:2]
             w = Region((outputs, -(-inputs // 2), *weight.shape[2:]))
             self.add_call("paired", "region", source=weight, region=w, adjoint=adjoint)
-            self.tiles(self._paired(x), y, w, offset, window, adjoint, rows_first=True, kind="pair_products")
+            self.tiles(self.paired(x), y, w, offset, window, adjoint, rows_first=True, kind="pair_products")
             return
         source = self.block(x)
         if edge:
@@ -294,15 +294,16 @@ class Lowering:
         operands["adjoint"] = adjoint and not rows_first
         self.add_instruction(kind, halos={"x": halo}, floor=-np.inf, **operands)
 
-    def _paired(self, value: Value, multiple: int = 2) -> Block:
-        """Return what was rounded to bfloat16 with two channels in each element, up to a ``multiple`` of channels."""
-        source = self.rounded[value]
-        if (source, multiple) not in self._pairs:
-            x = self.block(source)
-            y = Block(self.machine.up(x.channels, multiple) // 2, x.height, x.width)
-            self._pairs[source, multiple] = y
-            self.add_instruction("pair", x=x, channels=x.channels, size=y.size, y=y)
-        return self._pairs[source, multiple]
+    def paired(self, value: Value, multiple: int = 2, is_gradient: bool = False) -> Block:
+        """Return what was rounded to bfloat16 with two channels in each element, up to a ``multiple`` of channels.
+
+        is_gradient: whether absent images are 0.
+        """
+        x = self.gradient(self.rounded[value]) if is_gradient else self.block(self.rounded[value])
+        if (x, multiple) not in self._pairs:
+            y = self._pairs[x, multiple] = Block(self.machine.up(x.channels, multiple) // 2, x.height, x.width)
+            self.add_instruction("pair", x=x, size=x.size, planes=y.channels, y=y)
+        return self._pairs[x, multiple]
 
     def winograd_gradient(self, value: Value, gy: Block, x: Block, window: Any) -> bool:
         """Append the gradient for a filter, block by block where the sums stay in the cache, else as one product.

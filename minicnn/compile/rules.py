@@ -34,7 +34,7 @@ def _conv2d_grad_weight(low: Lowering, call: Call) -> bool:
         return False
     window = (shape[2:], stride, padding, dilation)
     if gy in low.rounded and x in low.rounded and amx.pays(low.machine, *shape[:2]):
-        amx.weight_gradient(low, call.outputs[0], low.gradient(low.rounded[gy]), low.block(low.rounded[x]), window)
+        amx.weight_gradient(low, call.outputs[0], gy, x, window)
         return True
     g, source = low.gradient(gy), low.block(x)
     if winograd_rows.pays(low.machine, window, g.width):

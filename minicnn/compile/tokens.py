@@ -87,7 +87,7 @@ def linear_grad_weight(low: Lowering, call: Call) -> bool:
         return False
     (result,) = call.outputs
     if gy in low.rounded and x in low.rounded and amx.pays(low.machine, *result.shape):
-        amx.weight_gradient(low, result, low.gradient(low.rounded[gy]), low.block(low.rounded[x]), _ONE_PIXEL)
+        amx.weight_gradient(low, result, gy, x, _ONE_PIXEL)
     else:
         low.total(result, "weight_gradient", gy=low.gradient(gy), x=low.block(x), window=_ONE_PIXEL)
     return True

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from minicnn.backend.cpu import exponential, lanes
+from minicnn.backend.cpu import exponential, halves, lanes
 from minicnn.backend.cpu.jit import LANES
 
 
@@ -45,6 +45,31 @@ def three(x, y):
     lanes.store(y, 7 * LANES, lanes.where_greater(a, b, one, zero))
     lanes.store(y, 8 * LANES, lanes.round_even(a))
     y[9 * LANES] = lanes.total(a)
+
+
+@numba.njit
+def turned(x, at, step, y, to, to_step):
+    halves.turn_pairs(x, at, step, y, to, to_step)
+
+
+@numba.njit
+def both_halves(x, y):
+    a, b = lanes.load(x, 0), lanes.load(x, LANES)
+    lanes.store(y, 0, halves.lower_halves(a, b))
+    lanes.store(y, LANES, halves.upper_halves(a, b))
+    lanes.store(y, 2 * LANES, halves.halves_where_equal(a, b, lanes.fill(2.0), lanes.load(x, 2 * LANES)))
+
+
+@numba.njit
+def wins(x, y):
+    a, b = lanes.load(x, 0), lanes.load(x, LANES)
+    lanes.store(y, 0, lanes.where_wins(a, b, lanes.fill(1.0), lanes.fill(0.0)))
+
+
+@numba.njit
+def wide(x, y):
+    value = lanes.load_wide(x, 1)
+    lanes.store(y, 0, lanes.absolute(value) + lanes.fill_like(value, 0.5))
 
 
 def floats(values):
@@ -117,3 +142,42 @@ def test_maximum_keeps_nan():
     three(x, y)
     np.testing.assert_array_equal(y[5 * LANES : 6 * LANES], np.maximum(x[:LANES], 0))
     assert y[6 * LANES] == y[7 * LANES] == 0  # no comparison with NaN holds
+
+
+def test_pairs_of_channels_become_pairs_of_images():
+    channels = np.arange(LANES * LANES, dtype=np.uint16).reshape(LANES, LANES)  # channel, image
+    x, y = np.zeros((2, 200), dtype=np.float32)
+    step, to_step, half = LANES + 3, LANES + 5, LANES // 2
+    for i in range(half):
+        x.view(np.uint16)[2 * (2 + i * step) :][: 2 * LANES] = channels[2 * i : 2 * i + 2].T.ravel()
+    turned(x, 2, step, y, 7, to_step)
+    words = y.view(np.uint16)
+    for r in range(half):
+        place = slice(2 * (7 + r * to_step), 2 * (7 + r * to_step) + 2 * LANES)
+        np.testing.assert_array_equal(words[place], channels[:, 2 * r : 2 * r + 2].ravel())
+        words[place] = 0
+    assert not words.any()
+
+
+def test_halves():
+    x, y = np.zeros((2, 3 * LANES), dtype=np.float32)
+    x.view(np.uint16)[:] = np.arange(6 * LANES) * 257 + 1
+    x[:LANES:2], x[LANES : 2 * LANES : 3] = 2, 2
+    both_halves(x, y)
+    words = x.view(np.uint16).reshape(3, LANES, 2)
+    np.testing.assert_array_equal(y.view(np.uint16)[: 4 * LANES].reshape(2, -1), words[:2].reshape(-1, 2).T)
+    chosen = words[2] * np.stack([x[:LANES] == 2, x[LANES : 2 * LANES] == 2], axis=1)
+    np.testing.assert_array_equal(y.view(np.uint16)[4 * LANES :].reshape(-1, 2), chosen)
+
+
+def test_the_first_nan_wins():
+    a, b = floats([1, 2, 2, np.nan, np.nan, 1, -np.inf, np.inf]), floats([2, 1, 2, 0, np.nan, np.nan, -np.inf, np.nan])
+    y = np.empty(LANES, dtype=np.float32)
+    wins(np.concatenate([a, b]), y)
+    np.testing.assert_array_equal(y, [0, 1, 0, 1, 0, 0, 0, 0])
+
+
+def test_twice_as_many_lanes():
+    x, y = np.linspace(-3, 4, 2 * LANES + 1).astype(np.float32), np.empty(2 * LANES, dtype=np.float32)
+    wide(x, y)
+    np.testing.assert_array_equal(y, np.abs(x[1:]) + np.float32(0.5))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -13,6 +14,7 @@ import minicnn.functional as F
 from minicnn import Tensor, backend, nn
 from minicnn.backend.cpu import machine
 from minicnn.backend.cpu.jit import HAS_BFLOAT16
+from minicnn.compile import fuse
 from shared.runs import kinds
 
 pytestmark = pytest.mark.skipif(not HAS_BFLOAT16, reason="no AVX512_BF16")
@@ -166,6 +168,59 @@ def test_what_two_layers_read_is_rounded_once():
     compiled = minicnn.compile(lambda x: a(x) + b(x), precision="bf16")
     compiled(np.ones((20, 4, 3, 3), np.float32))
     assert kinds(compiled)["pair"] == 1 and kinds(compiled)["pair_products"] == 2
+
+
+BETWEEN = {  # two convolutions: what makes pairs at once, forward or backward
+    "norm": (lambda c: nn.BatchNorm2d(c), {"norm_grad_and_pair"}),
+    "gelu": (lambda c: nn.GELU(), {"gelu_and_slope_and_pair"}),
+    "norm, gelu": (
+        lambda c: nn.Sequential(nn.BatchNorm2d(c), nn.GELU()),
+        {"norm_grad_and_pair", "gelu_and_slope_and_pair"},
+    ),
+    "pool": (lambda c: nn.MaxPool2d(2), {"max_pool_grad_and_pair"}),
+    "high pool": (lambda c: nn.MaxPool2d((3, 2)), {"max_pool_grad_and_pair"}),
+    "relu, pool": (lambda c: nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), {"max_pool_grad_and_pair"}),
+    "overlapping pool": (lambda c: nn.MaxPool2d(3, 2), set()),
+}
+
+
+@pytest.mark.parametrize("channels", [22, 33])
+@pytest.mark.parametrize("count", [5, 16])
+@pytest.mark.parametrize("between", BETWEEN)
+def test_pairs_that_are_made_at_once_are_those_made_after(between, count, channels, registers, monkeypatch):
+    """Bit for bit. Of an odd number of channels they are made after; without AMX too, as others read the numbers."""
+    layer, fused = BETWEEN[between]
+    x = np.random.default_rng(0).standard_normal((count, 16, 9, 11)).astype(np.float32)
+    x[0, 0, :4, :4] = 0  # pools with no winner behind a ReLU
+
+    def trained():
+        minicnn.manual_seed(1)
+        model = nn.Sequential(
+            nn.Conv2d(16, 16, 1),
+            nn.Conv2d(16, channels, 3, 2, 1, bias=False),  # the gradient of a bias is of numbers that are not rounded
+            layer(channels),
+            nn.Conv2d(channels, 18, 3, 2, 1),
+        )
+
+        def step(x):
+            h = model(x)
+            (h * h).mean().backward()
+            return [p.grad for p in model.parameters()]
+
+        compiled = minicnn.compile(step, precision="bf16")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return [gradient.numpy() for gradient in compiled(x)], set(kinds(compiled))
+
+    at_once, found = trained()
+    whole = {kind for kind in fused if count % 8 == 0 or kind.startswith("gelu")}  # of absent images others make zeros
+    expected = set() if channels % 2 or registers != "AMX" else whole
+    assert {kind for kind in found if kind.endswith("_and_pair")} == expected
+    monkeypatch.setattr(fuse, "_PAIRING", {})
+    after, others = trained()
+    assert not any(kind.endswith("_and_pair") for kind in others) and "pair" in others
+    for a, b in zip(at_once, after, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_values_edited_in_between_are_rounded_when_they_are_read():

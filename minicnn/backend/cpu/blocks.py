@@ -213,7 +213,7 @@ def _max_pool_and_taps(memory, x, size, window, stride, floor, y, taps):
 @instruction("gy:view taps:view size:size x_size:size window:pair stride:pair -> gx:view")
 @helper
 def max_pool_grad(memory, gy, taps, size, x_size, window, stride, gx):
-    """gx = gy at the pixel of its window that ``taps`` say, summed where windows overlap. size: of gy, x_size: of gx."""
+    """gx = gy at the pixel of its window that ``taps`` say, summed where windows overlap. size: of gy."""
     zero = fill(0.0)
     is_sum = window[0] != stride[0] or window[1] != stride[1]
     rows, columns = (0, 0) if is_sum else (size[1] * stride[0], size[2] * stride[1])  # what the windows write whole

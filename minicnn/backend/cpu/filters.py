@@ -4,9 +4,10 @@ A block is some rows of filters, (rows, columns, taps), and in an operand that l
 filters of a row.
 """
 
+from minicnn.backend.cpu.halves import bfloat16
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
-from minicnn.backend.cpu.lanes import bfloat16, element, fill, load, multiply_add, put, store
+from minicnn.backend.cpu.lanes import element, fill, load, multiply_add, put, store
 from minicnn.backend.cpu.transforms import gather_filter, spread_filter
 
 WORK = 2 * 36 * LANES

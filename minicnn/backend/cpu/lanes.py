@@ -73,55 +73,6 @@ def load_wide(typing, memory, at):
     return Lanes(memory.dtype, 2 * LANES)(memory, at), codegen
 
 
-def _bfloat16(builder, vector):
-    """Emit the bits of a vector rounded to bfloat16, whose lower halves are 0, but of a NaN; that has one above too."""
-    integers = ir.VectorType(ir.IntType(32), LANES)
-    numbers = (16, 1, 0x7FFF, 0xFFFF0000, 0x400000)
-    half, one, odd_half, upper, quiet = (ir.Constant(integers, [n] * LANES) for n in numbers)
-    bits = builder.bitcast(vector, integers)
-    odd = builder.and_(builder.lshr(bits, half), one)
-    rounded = builder.and_(builder.add(bits, builder.add(odd, odd_half)), upper)
-    return builder.select(builder.fcmp_ordered("==", vector, vector), rounded, builder.or_(bits, quiet))
-
-
-@intrinsic
-def bfloat16(typing, vector):
-    """Its elements rounded to bfloat16, see :func:`minicnn.backend.reference.arithmetic.bfloat16`."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.bitcast(_bfloat16(builder, arguments[0]), arguments[0].type)
-
-    return vector(vector), codegen
-
-
-@intrinsic
-def paired(typing, low, high):
-    """Both rounded to bfloat16, in the lower and in the upper half of each element."""
-
-    def codegen(context, builder, signature, arguments):
-        below, above = (_bfloat16(builder, argument) for argument in arguments)
-        half, upper = (ir.Constant(below.type, [n] * LANES) for n in (16, 0xFFFF0000))
-        bits = builder.or_(builder.lshr(below, half), builder.and_(above, upper))
-        return builder.bitcast(bits, arguments[0].type)
-
-    return low(low, high), codegen
-
-
-@intrinsic
-def narrow(typing, low, high):
-    """Both rounded to bfloat16, one after the other in half the bytes."""
-
-    def codegen(context, builder, signature, arguments):
-        halves = ir.VectorType(ir.IntType(16), LANES)
-        rounded = (_bfloat16(builder, argument) for argument in arguments)
-        upper = (builder.lshr(bits, ir.Constant(bits.type, [16] * LANES)) for bits in rounded)
-        below, above = (builder.trunc(bits, halves) for bits in upper)
-        order = ir.Constant(ir.VectorType(ir.IntType(32), 2 * LANES), list(range(2 * LANES)))
-        return builder.bitcast(builder.shuffle_vector(below, above, order), arguments[0].type)
-
-    return low(low, high), codegen
-
-
 @intrinsic
 def element(typing, memory, at):
     """memory[at], also where ``at`` lies outside of the array: Python's negative indices do not count from its end."""

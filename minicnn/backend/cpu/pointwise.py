@@ -6,10 +6,10 @@
 import numpy as np
 
 from minicnn.backend.cpu.exponential import expm1, normal
+from minicnn.backend.cpu.halves import bfloat16
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
 from minicnn.backend.cpu.lanes import (
-    bfloat16,
     element,
     fill,
     fill_like,
@@ -160,14 +160,20 @@ def affine(memory, a, terms, floor, size, y):
                 store(memory, w + j, maximum(multiply_add(load(memory, u + j), p, q), least))
 
 
+@helper
+def norm_grad_terms(memory, terms, channel, channels, present):
+    """p, q and r of a channel, 0 for absent images."""
+    p, q = element(memory, terms + channel), element(memory, terms + channels + channel)
+    return fill(p) * present, fill(q) * present, fill(element(memory, terms + 2 * channels + channel)) * present
+
+
 @instruction("a:view b:view terms:region size:pixels -> y:view(a)")
 @helper
 def norm_grad(memory, images_in_block, a, b, terms, size, y):
     """y = p a + q b + r, terms p, q and r, 0 for absent images: the gradient of batch norm."""
     present, channels = first(images_in_block), size[0]
     for c in range(channels):
-        p, q = fill(element(memory, terms + c)) * present, fill(element(memory, terms + channels + c)) * present
-        r = fill(element(memory, terms + 2 * channels + c)) * present
+        p, q, r = norm_grad_terms(memory, terms, c, channels, present)
         for i in range(size[1]):
             u, v, w = a.at + c * a.plane + i * a.row, b.at + c * b.plane + i * b.row, y.at + c * y.plane + i * y.row
             for j in range(0, size[2] * LANES, LANES):
@@ -176,7 +182,7 @@ def norm_grad(memory, images_in_block, a, b, terms, size, y):
 
 
 @helper
-def _norm_terms(memory, terms, channel, channels):
+def norm_terms(memory, terms, channel, channels):
     """p and q of a channel's batch norm; 1 and 0 where ``terms`` is 0, and there is none."""
     if terms == 0:
         return memory.dtype.type(1), memory.dtype.type(0)
@@ -184,7 +190,7 @@ def _norm_terms(memory, terms, channel, channels):
 
 
 @helper
-def _gelu(a, p, q):
+def gelu_of(a, p, q):
     """z Phi(z) of z = p a + q, and its derivative Phi(z) + z phi(z)."""
     value = multiply_add(a, fill_like(a, p), fill_like(a, q))
     cdf, density = normal(value)
@@ -198,13 +204,13 @@ def gelu(memory, a, terms, size, y):
     end = size[2] * LANES
     wide = end - end % (2 * LANES)
     for c in range(size[0]):
-        p, q = _norm_terms(memory, terms, c, size[0])
+        p, q = norm_terms(memory, terms, c, size[0])
         for i in range(size[1]):
             u, w = a.at + c * a.plane + i * a.row, y.at + c * y.plane + i * y.row
             for j in range(0, wide, 2 * LANES):
-                store(memory, w + j, _gelu(load_wide(memory, u + j), p, q)[0])
+                store(memory, w + j, gelu_of(load_wide(memory, u + j), p, q)[0])
             for j in range(wide, end, LANES):
-                store(memory, w + j, _gelu(load(memory, u + j), p, q)[0])
+                store(memory, w + j, gelu_of(load(memory, u + j), p, q)[0])
 
 
 @instruction("a:view terms:region size:pixels -> y:view slope:view(a)")
@@ -214,16 +220,16 @@ def gelu_and_slope(memory, a, terms, size, y, slope):
     end = size[2] * LANES
     wide = end - end % (2 * LANES)
     for c in range(size[0]):
-        p, q = _norm_terms(memory, terms, c, size[0])
+        p, q = norm_terms(memory, terms, c, size[0])
         for i in range(size[1]):
             u, v = a.at + c * a.plane + i * a.row, slope.at + c * slope.plane + i * slope.row
             w = y.at + c * y.plane + i * y.row
             for j in range(0, wide, 2 * LANES):
-                value, derivative = _gelu(load_wide(memory, u + j), p, q)
+                value, derivative = gelu_of(load_wide(memory, u + j), p, q)
                 store(memory, w + j, value)
                 store(memory, v + j, derivative)
             for j in range(wide, end, LANES):
-                value, derivative = _gelu(load(memory, u + j), p, q)
+                value, derivative = gelu_of(load(memory, u + j), p, q)
                 store(memory, w + j, value)
                 store(memory, v + j, derivative)
 

@@ -6,9 +6,18 @@ has images of pixels as steps, for which both of its factors are written anew, r
 """
 
 from minicnn.backend.cpu.amx import REGISTER, SIDE, STEPS, begin, end, matrix_products
+from minicnn.backend.cpu.halves import lower_halves, paired, turn_pairs, upper_halves
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
-from minicnn.backend.cpu.lanes import element, fill, load, maximum, narrow, paired, put, store, transpose
+from minicnn.backend.cpu.lanes import (
+    element,
+    fill,
+    load,
+    maximum,
+    put,
+    store,
+    transpose,
+)
 
 _AT_ONCE = 256
 """Steps of a gradient that are made for all its sums before the next: their factors stay in the cache."""
@@ -107,29 +116,34 @@ def amx_weight(memory, block, weight, row, column, columns, rows, taps, work, y)
 @instruction("gy:view size:size -> y:place")
 @helper
 def amx_rows(memory, gy, size, y):
-    """y = gy in registers: rows are channels, steps the images of four pixels; 0 behind a row's end. size: of gy."""
+    """y = gy in registers: rows are channels, steps the images of four pixels; 0 behind a row's end.
+
+    gy: pairs of channels; size: of what they were made of.
+    """
     channels, height, width = size
     across = (width + 3) // 4
     zero = fill(0.0)
-    for c in range(channels):
+    for c in range(0, channels, 2):
         for i in range(height):
-            at = gy.at + c * gy.plane + i * gy.row
+            at = gy.at + c // 2 * gy.plane + i * gy.row
             to = y + ((c // SIDE * height + i) * across) * REGISTER + c % SIDE * SIDE
             for j in range(0, width, 4):
                 for k in range(0, 4, 2):
                     low = load(memory, at + (j + k) * LANES) if j + k < width else zero
                     high = load(memory, at + (j + k + 1) * LANES) if j + k + 1 < width else zero
-                    store(memory, to + j // 4 * REGISTER + k * LANES // 2, narrow(low, high))
+                    place = to + j // 4 * REGISTER + k * LANES // 2
+                    store(memory, place, lower_halves(low, high))
+                    store(memory, place + SIDE, upper_halves(low, high))
 
 
-@instruction("x:view size:size rows:pair columns:pair phase:word work:place -> y:place")
+@instruction("x:view size:size rows:pair columns:pair phase:word -> y:place")
 @helper
-def amx_columns(memory, x, size, rows, columns, phase, work, y):
-    """y = x in registers: steps are the images of pixels, columns SIDE channels; 0 around the picture. size: of x.
+def amx_columns(memory, x, size, rows, columns, phase, y):
+    """y = x in registers: steps are the images of pixels, columns SIDE channels; 0 around the picture.
 
-    A pixel has LANES / 2 rows, one a pair of images. rows: of y, and how many of zeros are before those of x; columns:
-    the stride of the convolution and how many of zeros are before those of x; phase: pixels of y of each phase of the
-    stride, one after the other.
+    A pixel has LANES / 2 rows, one a pair of images. x: pairs of channels; size: of what they were made of. rows: of y,
+    and how many of zeros are before those of x; columns: the stride of the convolution and how many of zeros are before
+    those of x; phase: pixels of y of each phase of the stride, one after the other.
     """
     channels, height, width = size
     stride, left = columns
@@ -138,14 +152,11 @@ def amx_columns(memory, x, size, rows, columns, phase, work, y):
         half = c % SIDE
         for i in range(rows[0]):
             to = y + (c // SIDE * rows[0] + i) * stride * phase * pixel + half
-            at, line = i - rows[1], x.at + c * x.plane + (i - rows[1]) * x.row
+            at, line = i - rows[1], x.at + c // 2 * x.plane + (i - rows[1]) * x.row
             for q in range(stride * phase):
                 j = q % phase * stride + q // phase - left
                 if 0 <= at < height and 0 <= j < width:
-                    transpose(memory, line + j * LANES, x.plane, memory, work, LANES)
-                    for k in range(0, LANES, 2):
-                        pair = paired(load(memory, work + k * LANES), load(memory, work + (k + 1) * LANES))
-                        store(memory, to + q * pixel + k // 2 * SIDE, pair)
+                    turn_pairs(memory, line + j * LANES, x.plane, to + q * pixel, SIDE)
                 else:
                     for k in range(0, LANES, 2):
                         store(memory, to + q * pixel + k // 2 * SIDE, zero)
