@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from minicnn import files, plots
-from minicnn.cli.folders import check_png, held_for
+from minicnn.cli.folders import CONFIG, check_png, held_for
 from minicnn.cli.options import Debug, UsageError
 from minicnn.expected import Maybe, Number, check
 from minicnn.text import aligned, shown
@@ -103,11 +103,11 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Row], dict[str, dict[str, l
         names = list(map(str, folders))
     rows, histories = [], {}
     for name, folder in zip(names, folders, strict=True):
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG).is_file():
             what = "has no config.json, so it holds no run" if folder.is_dir() else "is not a folder"
             raise UsageError(f"{folder} {what}; expected a folder that train.py wrote")
         history = _history(folder / "history.csv")
-        config, metrics = folder / "config.json", folder / "metrics.json"
+        config, metrics = folder / CONFIG, folder / "metrics.json"
         measured = read_json(metrics, _METRICS) if metrics.is_file() else {}
         rows.append({"run": name} | _row(read_json(config, _CONFIG), measured, history))
         histories[name] = history

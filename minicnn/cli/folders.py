@@ -8,7 +8,7 @@ from pathlib import Path
 from minicnn import files
 from minicnn.cli.options import UsageError
 
-STATE, WEIGHTS, METRICS = "last.safetensors", "best.safetensors", "metrics.json"
+STATE, WEIGHTS, METRICS, CONFIG = "last.safetensors", "best.safetensors", "metrics.json", "config.json"
 
 
 def check_holds_no_run(folder: Path | None) -> None:
@@ -52,7 +52,7 @@ def held_for(path: Path) -> Iterator[None]:
     """Hold the folder of one file that is to be written, if it is that of a run; another is left without a lock file.
 
     Raises:
-        UsageError: the file is the weights or the state of the run.
+        UsageError: the file is one that the run is made of.
         OSError: the folder is busy, or cannot be written into.
     """
     folder = path.parent
@@ -61,6 +61,6 @@ def held_for(path: Path) -> Iterator[None]:
         yield
         return
     with files.lock_run_folder(folder):
-        if path.name in (STATE, WEIGHTS) and path.exists():
+        if path.name in (STATE, WEIGHTS, METRICS, CONFIG) and path.exists():
             raise UsageError(f"{path} is of a run; choose another file")
         yield

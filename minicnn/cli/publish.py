@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from minicnn import backend, data
-from minicnn.cli.folders import METRICS, WEIGHTS, held_for
+from minicnn.cli.folders import CONFIG, METRICS, WEIGHTS, held_for
 from minicnn.cli.options import Debug, UsageError
 from minicnn.expected import Maybe, Number, check
 from minicnn.training import checkpoint, pretrained
@@ -44,9 +44,11 @@ def publish(
         raise UsageError(f"NAME: expected letters, digits, '-', '_' and '.', as lenet-cifar10, received {name!r}")
     if card_alone and card_alone.suffix.lower() != ".json":
         raise UsageError(f"--card: expected a .json file, received {card_alone}")
+    if card_alone and card_alone.resolve().parent == pretrained.FOLDER.resolve():
+        raise UsageError(f"--card: {card_alone.parent} has the cards of shipped weights; choose another folder")
     if not (run / METRICS).exists():
         raise UsageError(f"{run}: no {METRICS}, so no finished run")
-    metrics, config = read_json(run / METRICS, _METRICS), read_json(run / "config.json", _CONFIG)
+    metrics, config = read_json(run / METRICS, _METRICS), read_json(run / CONFIG, _CONFIG)
     trained = pretrained.load(run / WEIGHTS, backend.get("numpy"))
     metadata = dict(trained.metadata)
     try:
@@ -83,7 +85,7 @@ def publish(
     if card_alone:
         with held_for(card_alone):
             write_json(card_alone, card)
-        print(f"wrote the card of {name}: {tested}")
+        print(f"wrote the card of {name} to {card_alone}: {tested}")
         return 0
     with held_for(path):
         checkpoint.save(path, trained.arrays(), metadata)

@@ -16,7 +16,7 @@ from rich.table import Table
 import minicnn
 from minicnn import files, plots
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, precisions, with_config
-from minicnn.cli.folders import METRICS, STATE, WEIGHTS, check_holds_no_run, held, new_folder
+from minicnn.cli.folders import CONFIG, METRICS, STATE, WEIGHTS, check_holds_no_run, held, new_folder
 from minicnn.cli.options import BackendName, DataDir, Debug, Out, Threads, UsageError, choose_backend, naming_memory
 from minicnn.cli.reports import test_reports, write_curves, write_pictures
 from minicnn.expected import Maybe, check
@@ -230,7 +230,7 @@ def _write_config(folder: Path, config: Config, source: Mapping[str, str], backe
         "versions": versions,
         "machine": f"{platform.machine()}, {platform.system()}",
     }
-    write_json(folder / "config.json", content)
+    write_json(folder / CONFIG, content)
 
 
 def _write_history(folder: Path, history: list[dict[str, float]]) -> None:

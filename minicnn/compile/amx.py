@@ -34,7 +34,7 @@ def weight_of(low: Any, weight: Value, adjoint: bool) -> Region:
 def weight_gradient(low: Any, value: Value, rounded_gy: Value, rounded_x: Value, window: Any) -> None:
     """Append the gradient for a weight from gy and x, both rounded to bfloat16."""
     machine = low.machine
-    gy, x = (low.layout.block_of(v) for v in (rounded_gy, rounded_x))
+    gy, x = (low.layout.block_of(value) for value in (rounded_gy, rounded_x))  # for their sizes
     kernel, stride, padding, dilation = window
     rows, columns = -(-gy.channels // machine.SIDE), -(-x.channels // machine.SIDE)
     across = -(-gy.width // _PIXELS)

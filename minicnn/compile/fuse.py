@@ -191,8 +191,8 @@ def _readers(nodes: Sequence[Node]) -> dict[Thing, list[int]]:
 def _floors(nodes: Sequence[Node]) -> list[Node]:
     """Return the nodes without each ReLU that its maker can do, and without each gradient of one that a pool can do.
 
-    A maker has a floor, and nobody else may see its result without. What a pool takes for the pixel that won is none
-    where that is its floor, so that the gradient of the ReLU before it is in that of the pool.
+    A maker has a floor, and nobody else may see its result without it. Where its floor won, a pool's tap is -1, so that
+    its gradient is 0 there, as that of the ReLU before it would be; so all its gradients must come through a ReLU.
     """
     makers = {thing: i for i, node in enumerate(nodes) for thing in node.writes}
     readers = _readers(nodes)
@@ -211,6 +211,10 @@ def _floors(nodes: Sequence[Node]) -> list[Node]:
                 continue
         elif "floor" not in fused[j].operands:
             continue
+        elif fused[j].kind == "max_pool_and_taps":
+            gradients = (nodes[makers[nodes[k].operands["gy"]]] for k in readers[fused[j].operands["taps"]])
+            if not all(gy.kind == "relu_grad" and gy.operands["b"] is y for gy in gradients):
+                continue
         del fused[i]
         makers[y] = j
         fused[j] = fused[j].exchanged(x, y)
@@ -219,7 +223,7 @@ def _floors(nodes: Sequence[Node]) -> list[Node]:
 
 
 def _normed(nodes: Sequence[Node]) -> list[Node]:
-    """Return the nodes with each batch norm in the GELU that alone reads it."""
+    """Return the nodes with each batch norm in the GELU that alone reads it, where lanes are images."""
     makers = {thing: i for i, node in enumerate(nodes) for thing in node.writes}
     readers, fused = _readers(nodes), dict(enumerate(nodes))
     for i, node in enumerate(nodes):

@@ -182,6 +182,11 @@ class Lowering:
             self.add_instruction("present", a=block, y=self._present[block])
         return self._present[block]
 
+    def is_0_where_absent(self, block: Block, source: Block | None = None) -> None:
+        """Note that absent images are 0 in a block, if they are in the ``source`` that it was made of."""
+        if source is None or self._present.get(source) is source:
+            self._present[block] = block
+
     def new_block(self, value: Value) -> Block:
         """Return a block for a result."""
         block = self.blocks[value] = self.layout.block_of(value)
@@ -233,7 +238,8 @@ class Lowering:
         is_rounded = x in self.rounded and weight.call is not None
         if is_rounded and amx.pays(self.machine, y.channels, size.channels):
             w = amx.weight_of(self, weight, adjoint)
-            source = self.paired(x, self.machine.STEPS, is_gradient=adjoint)
+            summed = any(x in call.reads() and call.kernel.endswith("_grad_weight") for call in self.program.calls)
+            source = self.paired(x, self.machine.STEPS, is_gradient=adjoint and summed)
             self.tiles(source, y, w, offset, window, adjoint, rows_first=True, kind="amx_products", framed=True)
             return
         wide = y.channels * size.channels > FILTERS_IN_CACHE and self.count > 1

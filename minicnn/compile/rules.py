@@ -156,7 +156,8 @@ def _gelu(low: Lowering, call: Call) -> bool:
     if x not in low.blocks or approximate != "none":
         return False
     y = low.new_block(call.outputs[0])
-    if any(c.kernel == "gelu_grad" and c.arguments[1] is x for c in low.program.calls):
+    calls = low.program.calls if "gelu_grad" in low.layout.rules else []
+    if any(c.kernel == "gelu_grad" and c.arguments[1] is x for c in calls):
         low.slopes[x] = Block(*y.size)
         low.add_instruction("gelu_and_slope", a=low.blocks[x], terms=None, y=y, slope=low.slopes[x])
     else:
@@ -234,6 +235,7 @@ def _batch_norm_grad(low: Lowering, call: Call) -> bool:
     count = x.array.size // channels if training else None
     low.add_call("norm_terms", "out", partial=partial, values=[mean, inverse_std, weight], out=out, count=count)
     low.add_instruction("norm_grad", a=g, b=source, terms=terms, y=low.new_block(gx))
+    low.is_0_where_absent(low.blocks[gx])
     return True
 
 
@@ -243,9 +245,11 @@ def _max_pool2d(low: Lowering, call: Call) -> bool:
     inside = all((o - 1) * s + k <= n for o, s, k, n in zip(output_size, stride, window, x.shape[2:], strict=True))
     if x not in low.blocks or padding != (0, 0) or dilation != (1, 1) or not inside:
         return False
-    readers = {c.kernel for c in low.program.calls if taps in c.reads()}
-    if not readers <= {"max_pool2d_grad"} & low.layout.rules.keys():
-        return False
+    readers = [c for c in low.program.calls if taps in c.reads()]
+    for reader in readers:  # all know taps of blocks
+        known = reader.kernel == "max_pool2d_grad" and reader.kernel in low.layout.rules
+        if not known or any(map(low.is_edited_with_others, reader.outputs)):
+            return False
     block = low.new_block(y)
     operands = {"x": low.blocks[x], "size": block.size, "window": window, "stride": stride, "floor": -np.inf}
     if readers:
@@ -263,6 +267,7 @@ def _max_pool2d_grad(low: Lowering, call: Call) -> bool:
     g, gx = low.block(gy), low.new_block(call.outputs[0])
     options = {"size": g.size, "x_size": gx.size, "window": window, "stride": stride}
     low.add_instruction("max_pool_grad", gy=g, taps=low.blocks[taps], gx=gx, **options)
+    low.is_0_where_absent(gx, g)
     return True
 
 

@@ -30,11 +30,20 @@ def test_a_card_without_weights(command, digits_run, tmp_path, monkeypatch):
     del shipped["sha256"]
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "nowhere")
     code, out, err = command("publish", digits_run.folder, "mine", "--card", tmp_path / "cards" / "card.json")
-    assert (code, err) == (0, "") and out.startswith("wrote the card of mine: ")
+    assert (code, err) == (0, "") and out.startswith(f"wrote the card of mine to {tmp_path}/cards/card.json: ")
     assert json.loads((tmp_path / "cards" / "card.json").read_text()) == shipped
     assert not (tmp_path / "nowhere").exists()
     code, out, err = command("publish", digits_run.folder, "mine", "--card", tmp_path / "card.txt")
     assert code == 2 and out == "" and err.startswith("error: --card: expected a .json file") and err.count("\n") == 1
+    (tmp_path / "shipped").mkdir()
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "shipped")
+    code, out, err = command("publish", digits_run.folder, "mine", "--card", tmp_path / "shipped" / "mine.json")
+    assert code == 2 and out == "" and "has the cards of shipped weights" in err
+    for name in ("metrics.json", "config.json"):
+        before = (digits_run.folder / name).read_text()
+        code, out, err = command("publish", digits_run.folder, "mine", "--card", digits_run.folder / name)
+        assert code == 2 and out == "" and f"{name} is of a run; choose another file" in err
+        assert (digits_run.folder / name).read_text() == before
 
 
 def test_a_folder_without_a_finished_run_is_refused(command, tmp_path):

@@ -66,6 +66,74 @@ def test_rules(network, present, absent):
     assert present <= set(found) and not absent & set(found), found
 
 
+def _leaf_of_blocks(x):
+    """A leaf that a convolution makes: what is behind it is in blocks, and it has a gradient."""
+    weight = Tensor(np.random.default_rng(5).standard_normal((4, 4, 1, 1)).astype(np.float32))
+    return Tensor(F.conv2d(x, weight).data, requires_grad=True)
+
+
+def _beside_the_relu(x, g):
+    leaf = _leaf_of_blocks(x)
+    p = F.max_pool2d(leaf, 2)
+    r = F.relu(p)
+    p.backward(g)
+    return r, leaf.grad
+
+
+def _through_the_relu_and_beside_it(x, g):
+    leaf = _leaf_of_blocks(x)
+    p = F.max_pool2d(leaf, 2)
+    F.relu(p).backward(g, retain_graph=True)
+    p.backward(g)
+    return p, leaf.grad
+
+
+def _twice(x, g):
+    leaf = _leaf_of_blocks(x)
+    p = F.max_pool2d(F.relu(leaf), 2)
+    p.backward(g, retain_graph=True)
+    p.backward(g)
+    return p, leaf.grad
+
+
+def _edited(x, g):
+    leaf = _leaf_of_blocks(x)
+    y = F.relu(F.max_pool2d(leaf, 2))
+    y.backward(g)
+    part = leaf.grad[:, :2]
+    part *= 3.0
+    return y, leaf.grad
+
+
+@pytest.mark.parametrize("count", [3, 8, 19])
+@pytest.mark.parametrize("step", [_beside_the_relu, _through_the_relu_and_beside_it, _twice, _edited])
+def test_gradients_of_a_pool_beside_a_relu(step, count):
+    rng = np.random.default_rng(count)
+    x, g = (rng.standard_normal((count, 4, *size)).astype(np.float32) for size in ((6, 7), (3, 3)))
+    compiled = minicnn.compile(step)
+    for found, expected in zip(compiled(x, g), step(Tensor(x), Tensor(g)), strict=True):
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [F.gelu, lambda x: F.max_pool2d(x, 2)])
+def test_what_a_gradient_needs_is_kept_where_it_can_be_read(layer):
+    """Of few images lanes may be channels, for which gradients have no rules."""
+
+    def step(x):
+        leaf = _leaf_of_blocks(x)
+        y = layer(leaf)
+        y.sum().backward()
+        return y, leaf.grad
+
+    x = np.random.default_rng(1).standard_normal((3, 4, 6, 6)).astype(np.float32)
+    compiled = minicnn.compile(step)
+    for found, expected in zip(compiled(x), step(Tensor(x)), strict=True):
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-5, atol=1e-5)
+    kept = {"gelu_and_slope", "max_pool_and_taps"} & set(kinds(compiled))
+    (plan,) = compiled.plans.values()
+    assert not kept if plan.code.graph.layout.is_shared else kept
+
+
 def test_reshape_of_a_block_with_a_halo_is_a_copy():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3, padding=1))
     linear = nn.Linear(24, 10)

@@ -1,4 +1,4 @@
-"""Infinities inside a plan: they stay where eager functions leave them."""
+"""Infinities and NaN inside a plan: they stay where eager functions leave them."""
 
 from functools import partial
 
@@ -46,6 +46,7 @@ LAYERS = {  # name: function of (N, 1, 6, 6), the instructions that it needs
     "largest": (partial(F.max_pool2d, kernel_size=2), {"max_pool_and_taps", "max_pool_grad"}),
     "overlapping": (partial(F.max_pool2d, kernel_size=3, stride=1), {"max_pool_and_taps", "max_pool_grad"}),
     "largest above 0": (lambda x: F.relu(F.max_pool2d(x, 2)), {"max_pool_and_taps", "max_pool_grad"}),
+    "largest of what is above 0": (lambda x: F.max_pool2d(F.relu(x), 2), {"max_pool_and_taps", "max_pool_grad"}),
     "relu": (F.relu, {"relu_grad"}),
     "relu apart": (lambda x: F.relu(x) + x, {"relu", "relu_grad"}),
     "elu": (F.elu, {"elu", "elu_grad"}),
@@ -54,7 +55,7 @@ LAYERS = {  # name: function of (N, 1, 6, 6), the instructions that it needs
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("special", SPECIAL)
+@pytest.mark.parametrize("special", [*SPECIAL, np.nan])
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name, special, count):
     """Between two convolutions by 1: the special value is a pixel, then a gradient."""

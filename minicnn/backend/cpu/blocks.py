@@ -182,7 +182,10 @@ def max_pool(memory, x, size, window, stride, floor, y):
 @instruction("x:view size:size window:pair stride:pair floor:number -> y:view taps:view")
 @helper
 def max_pool_and_taps(memory, x, size, window, stride, floor, y, taps):
-    """y as of ``max_pool``, and which pixel of its window it is, counted row by row from 0: the first; -1: floor."""
+    """y as of ``max_pool``, and which pixel of its window that is, counted row by row from 0.
+
+    The first of equal ones, or the first NaN; with a floor, -1 where the maximum is not above it, or is NaN.
+    """
     if window[0] == window[1] == stride[0] == stride[1] == 2:  # known to the compiler, which unrolls the loops
         _max_pool_and_taps(memory, x, size, (2, 2), (2, 2), floor, y, taps)
     else:

@@ -57,9 +57,8 @@ def normal(x):
     q = multiply_add(q, t, fill_like(x, 0.141044168))
     bell = exp(x * x * fill_like(x, -0.5))
     tail = bell * t * q
-    return where_greater(x, fill_like(x, 0.0), fill_like(x, 1.0) - tail, tail), bell * fill_like(
-        x, 1 / math.sqrt(2 * math.pi)
-    )
+    density = bell * fill_like(x, 1 / math.sqrt(2 * math.pi))
+    return where_greater(x, fill_like(x, 0.0), fill_like(x, 1.0) - tail, tail), density
 
 
 @helper

@@ -1,7 +1,7 @@
 """Products of bfloat16, two at a time in each lane of float32 (AVX512_BF16): half the steps of float32.
 
 Such a block holds in a word the bfloat16 of two channels that follow each other, the first in the lower half; so it has
-half as many channels. The weights have pairs of input channels alike.
+half as many channels. The weights have pairs of input channels alike. Here are products of pairs, and what makes them.
 """
 
 from minicnn.backend.cpu.halves import halves_where_equal, paired

@@ -9,15 +9,7 @@ from minicnn.backend.cpu.amx import REGISTER, SIDE, STEPS, begin, end, matrix_pr
 from minicnn.backend.cpu.halves import lower_halves, paired, turn_pairs, upper_halves
 from minicnn.backend.cpu.instruction import instruction
 from minicnn.backend.cpu.jit import LANES, helper
-from minicnn.backend.cpu.lanes import (
-    element,
-    fill,
-    load,
-    maximum,
-    put,
-    store,
-    transpose,
-)
+from minicnn.backend.cpu.lanes import element, fill, load, maximum, put, store, transpose
 
 _AT_ONCE = 256
 """Steps of a gradient that are made for all its sums before the next: their factors stay in the cache."""
