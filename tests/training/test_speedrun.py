@@ -158,5 +158,5 @@ def test_shifted_views_count_for_a_half(splits, backend_name):
 def test_the_recipe():
     config = recipe("speedrun")
     assert (config.lookahead, config.alternate, config.validation, config.tta_shift) == (5, True, 0, 1)
-    rates = [config.make_schedule(100)(step) for step in (0, 230, 1000)]
+    rates = [config.make_schedule(100)(step) for step in (0, 276, 1200)]
     assert rates == pytest.approx([0.3, 1.5, 0.105])
