@@ -19,7 +19,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["minicnn", "minicnn.*"]),
-    package_data={"minicnn": ["weights/*", "training/recipes/*.toml", "backend/cuda/*.cu", "py.typed"]},
+    package_data={"minicnn": ["weights/*", "training/recipes/*.toml", "backend/cuda/*.cu*", "py.typed"]},
     install_requires=[
         "filelock>=3.12",
         "numpy>=2.0",

@@ -30,7 +30,7 @@ def test_sources_compile_for_ampere_and_hopper(tmp_path, real, index):
 
 def test_every_source_is_compiled_and_every_kernel_is_used():
     unit = launch.source("float", "int")
-    assert all(path.read_text(encoding="utf-8") in unit for path in FOLDER.glob("*.cu"))
+    assert all(path.read_text(encoding="utf-8") in unit for path in FOLDER.glob("*.cu*"))
     assert unit.index("#define KERNEL") < unit.index("KERNEL softmax(")
     kernels = re.findall(r"^KERNEL (\w+)", unit, re.MULTILINE)
     wrappers = "".join(path.read_text(encoding="utf-8") for path in FOLDER.glob("*.py"))

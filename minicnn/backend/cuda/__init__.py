@@ -6,7 +6,19 @@ a single launch of CuPy's own, a view, or seldom used.
 """
 
 from minicnn.backend import reference
-from minicnn.backend.cuda import activation, arithmetic, attention, conv, data, loss, normalization, optimizer, pooling
+from minicnn.backend.cuda import (
+    activation,
+    arithmetic,
+    attention,
+    conv,
+    data,
+    linear,
+    loss,
+    normalization,
+    optimizer,
+    pooling,
+    product,
+)
 from minicnn.backend.cuda.launch import device_memory as device_memory
 from minicnn.backend.cuda.launch import require_device as require_device
 
@@ -43,6 +55,9 @@ class Kernels(reference.Kernels):
     conv2d_grad_weight = conv.conv2d_grad_weight
     gather_images = data.gather_images
     warp_images = data.warp_images
+    linear_grad_input = linear.linear_grad_input
+    linear_grad_weight = linear.linear_grad_weight
+    linear = linear.linear  # last: it hides the module
     cross_entropy = loss.cross_entropy
     cross_entropy_grad = loss.cross_entropy_grad
     label_range = loss.label_range
@@ -56,6 +71,7 @@ class Kernels(reference.Kernels):
     clip_norm = optimizer.clip_norm
     sgd_step = optimizer.sgd_step
     total_norm = optimizer.total_norm
+    matmul = product.matmul
     avg_pool2d = pooling.avg_pool2d
     max_pool2d = pooling.max_pool2d
     max_pool2d_grad = pooling.max_pool2d_grad

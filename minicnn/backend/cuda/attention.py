@@ -1,7 +1,7 @@
-"""Attention by CuPy's matrix products and the softmax of this backend."""
+"""Attention by the matrix products and the softmax of this backend."""
 
 from minicnn.backend.cuda.activation import softmax, softmax_grad
-from minicnn.backend.reference.arithmetic import matmul
+from minicnn.backend.cuda.product import matmul
 from minicnn.backend.reference.attention import attend, attend_grad
 
 

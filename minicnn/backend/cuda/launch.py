@@ -19,7 +19,7 @@ except Exception as error:  # a broken installation fails in any way
 
 BLOCK = 256  # threads
 _WIDE = 1 << 30  # elements from which indices have 64 bits
-# No fused multiply-add: the kernels wait for memory anyway, and so round as NumPy does.
+# No fused multiply-add but where a kernel asks for it: most wait for memory anyway, and so round as NumPy does.
 _ROUNDING = "--fmad=false"
 _INSTALL = 'pip install -e ".[cuda13]" (".[cuda12]" for a driver of CUDA 12)'
 
@@ -66,9 +66,9 @@ def device_memory() -> tuple[int, int]:
 
 def source(real: str, index: str) -> str:
     """Return all kernels as one compilation unit for elements of type ``real`` and indices of type ``index``."""
-    files = sorted(Path(__file__).parent.glob("*.cu"), key=lambda path: (path.name != "common.cu", path.name))
-    typedefs = f"typedef {real} real;\ntypedef {index} index_t;\n"
-    return typedefs + "\n".join(path.read_text(encoding="utf-8") for path in files)
+    files = sorted(Path(__file__).parent.glob("*.cu*"), key=lambda path: (path.suffix != ".cuh", path.name))
+    head = f"typedef {real} real;\ntypedef {index} index_t;\n#define BLOCK {BLOCK}\n"
+    return head + "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
 def launch(name: str, dtype: Any, threads: int, *arguments: Any) -> None:

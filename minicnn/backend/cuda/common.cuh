@@ -1,5 +1,5 @@
-// What all kernels share. Two typedefs are put before this file: `real`, the type of the elements, and `index_t`, which
-// is int, or long long where an array has 2^30 elements or more (64-bit divisions are several times slower).
+// What all kernels share. Before this file stand `real`, the type of the elements, `index_t`, which is int, or long long
+// where an array has 2^30 elements or more (64-bit divisions are several times slower), and BLOCK, threads of a block.
 // Shapes have the names of the reference: N images, C channels, H x W input, KH x KW window, OH x OW output.
 
 #define KERNEL extern "C" __global__ void

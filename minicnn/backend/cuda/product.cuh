@@ -1,0 +1,128 @@
+// Sums of products, C(i, j) = sum over k of A(i, k) B(k, j), of which convolutions and matrix products are made.
+//
+// A block of BLOCK threads makes a tile of C, each thread EDGE x EDGE of its sums in registers. It goes along k in
+// pieces of DEPTH: the threads bring a piece of A and one of B to shared memory, where each reads 8 numbers for 16
+// multiply-adds. An element that is read from global memory serves as many multiply-adds as the tile has columns, or
+// rows: one of 64 x 64 reads 0.06 bytes of float32 a floating-point operation, one of 16 x 256, for few rows, 0.13.
+// Shared memory: ROOM elements, 17.1 KB of float32 and 34.3 KB of float64, and what the sources keep of a step.
+//
+// Sources say where the elements of A and B lie: `line(i)` is what is to know of a row of A or a column of B, `step(k)`
+// of a k, and `at(line, step)` the element. A thread makes the lines that it loads once; one thread makes a step for
+// all. ALONG_STEPS: steps lie side by side in memory, not lines, and so threads side by side load them.
+
+#define DEPTH 16
+#define EDGE 4
+#define FEW_ROWS 16
+#define ROOM (DEPTH * (FEW_ROWS + 1 + EDGE * EDGE * BLOCK / FEW_ROWS + 1))
+
+__device__ inline index_t smaller(index_t a, index_t b) { return a < b ? a : b; }
+
+template <typename Source, int LINES>
+struct Loader {
+    static const int APART = Source::ALONG_STEPS ? BLOCK / DEPTH : LINES;
+    static const int COUNT = LINES / APART;  // of the lines of a thread, which are APART
+    typename Source::Line lines[COUNT];
+
+    // Lines behind the last are that: nobody looks at its products there.
+    __device__ Loader(const Source& source, index_t from, index_t end) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) lines[i] = source.line(smaller(from + first() + i * APART, end - 1));
+    }
+
+    __device__ static int first() { return Source::ALONG_STEPS ? threadIdx.x / DEPTH : threadIdx.x % LINES; }
+
+    // A row of the piece is a step, and one longer than the lines, so that threads write to different banks. Steps
+    // from `count` on are 0.
+    __device__ void load(const Source& source, real* piece, const typename Source::Step* steps, index_t count) const {
+        int s = Source::ALONG_STEPS ? threadIdx.x % DEPTH : threadIdx.x / LINES;
+        for (; s < DEPTH; s += Source::ALONG_STEPS ? DEPTH : BLOCK / LINES) {
+#pragma unroll
+            for (int i = 0; i < COUNT; i++)
+                piece[s * (LINES + 1) + first() + i * APART] = s < count ? source.at(lines[i], steps[s]) : 0;
+        }
+    }
+};
+
+// What a launch makes: in each of `groups` products C of `rows` x `columns`, k to `depth`. Of each, `slices` are made,
+// which share k; add_slices makes the results of them. C(i, j) lies at i y_row + j / y_inner y_outer + j % y_inner of
+// its product, which are y_group apart, and bias[i] is added to it if there is one, after that of the groups before.
+#define PRODUCTS                                                                                            \
+    real *y, const real *bias, index_t rows, index_t columns, index_t depth, index_t groups, index_t slices, \
+        index_t y_group, index_t y_row, index_t y_inner, index_t y_outer
+#define THESE_PRODUCTS y, bias, rows, columns, depth, groups, slices, y_group, y_row, y_inner, y_outer
+
+struct Output {
+    real* y;
+    const real* bias;
+    index_t row, inner, outer;
+
+    __device__ void put(index_t i, index_t j, real value) const {
+        y[i * row + j / inner * outer + j % inner] = bias ? value + bias[i] : value;
+    }
+};
+
+// One tile, from row `top` and column `left`, of the sums over the k from `first` up to `last`.
+template <int ROWS, typename A, typename B>
+__device__ void tile_product(const A& a, const B& b, const Output& c, index_t rows, index_t columns, index_t top,
+                             index_t left, index_t first, index_t last, real* room, typename A::Step* a_steps,
+                             typename B::Step* b_steps) {
+    const int COLUMNS = EDGE * EDGE * BLOCK / ROWS, HIGH = ROWS / EDGE, WIDE = COLUMNS / EDGE;
+    const int t = threadIdx.x, x = t % WIDE, y = t / WIDE;
+    real *a_piece = room, *b_piece = room + DEPTH * (ROWS + 1);
+    Loader<A, ROWS> a_loader(a, top, rows);
+    Loader<B, COLUMNS> b_loader(b, left, columns);
+    real sums[EDGE][EDGE] = {};
+    for (index_t k = first; k < last; k += DEPTH) {
+        if (t < DEPTH && k + t < last) {  // others may still multiply: they look at the pieces alone
+            a_steps[t] = a.step(k + t);
+            b_steps[t] = b.step(k + t);
+        }
+        __syncthreads();
+        a_loader.load(a, a_piece, a_steps, last - k);
+        b_loader.load(b, b_piece, b_steps, last - k);
+        __syncthreads();
+#pragma unroll
+        for (int s = 0; s < DEPTH; s++) {
+            real u[EDGE], v[EDGE];
+#pragma unroll
+            for (int i = 0; i < EDGE; i++) u[i] = a_piece[s * (ROWS + 1) + y + i * HIGH];
+#pragma unroll
+            for (int j = 0; j < EDGE; j++) v[j] = b_piece[s * (COLUMNS + 1) + x + j * WIDE];
+#pragma unroll
+            for (int i = 0; i < EDGE; i++)
+#pragma unroll
+                for (int j = 0; j < EDGE; j++) sums[i][j] = fma(u[i], v[j], sums[i][j]);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < EDGE; i++)
+#pragma unroll
+        for (int j = 0; j < EDGE; j++) {
+            index_t row = top + y + i * HIGH, column = left + x + j * WIDE;
+            if (row < rows && column < columns) c.put(row, column, sums[i][j]);
+        }
+}
+
+// The tile of a block: they are numbered by slices, groups, and tiles of a product. a_of and b_of: from a group to a
+// source.
+template <typename OfA, typename OfB>
+__device__ void products(OfA a_of, OfB b_of, PRODUCTS) {
+    typedef decltype(a_of(0)) A;
+    typedef decltype(b_of(0)) B;
+    __shared__ real room[ROOM];
+    __shared__ typename A::Step a_steps[DEPTH];
+    __shared__ typename B::Step b_steps[DEPTH];
+    const int ROWS = rows > FEW_ROWS ? 64 : FEW_ROWS, COLUMNS = EDGE * EDGE * BLOCK / ROWS;
+    index_t wide = (columns + COLUMNS - 1) / COLUMNS, high = (rows + ROWS - 1) / ROWS, tile = blockIdx.x;
+    index_t left = tile % wide * COLUMNS, top = tile / wide % high * ROWS, product = tile / wide / high;
+    index_t group = product % groups, share = (depth + slices - 1) / slices, first = product / groups * share;
+    index_t last = smaller(first + share, depth);
+    A a = a_of(group);
+    B b = b_of(group);
+    Output c{y + product * y_group, bias ? bias + group * rows : 0, y_row, y_inner, y_outer};
+    if (rows > FEW_ROWS) {
+        tile_product<64>(a, b, c, rows, columns, top, left, first, last, room, a_steps, b_steps);
+    } else {
+        tile_product<FEW_ROWS>(a, b, c, rows, columns, top, left, first, last, room, a_steps, b_steps);
+    }
+}

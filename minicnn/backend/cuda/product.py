@@ -1,0 +1,82 @@
+"""Products of matrices in CUDA, of which convolutions are made too: one launch, or two; see product.cuh.
+
+cuBLAS may not be called while a CUDA graph is recorded, and a convolution as a product for it needs a copy of every
+window.
+"""
+
+import math
+
+import numpy as np
+
+from minicnn.backend.cuda.launch import BLOCK, cupy, empty, launch
+
+_FEW_ROWS, _SUMS = 16, 16 * BLOCK  # as in product.cuh: rows up to which a tile is wide, and sums of a tile
+_BLOCKS = 264
+"""Blocks below which a product is cut into slices: two for each multiprocessor of an H100."""
+_SHORTEST = 128
+"""Steps of a slice, at least."""
+_KERNELS = {
+    (False, False): "product_of_lines_and_steps",
+    (False, True): "product_of_lines_and_lines",
+    (True, False): "product_of_steps_and_steps",
+    (True, True): "product_of_steps_and_lines",
+}
+"""By whether a matrix lies row by row, of both factors: what lies side by side, lines of the product or its steps."""
+
+
+def products(name, sources, y, bias, size, groups, group, row, columns=None):
+    """Launch the products of kernel ``name``: ``size`` (rows, columns, depth) in each of ``groups``, into y.
+
+    group, row: how far groups and rows of y are apart. columns: (inner, outer), column j lies at
+    j // inner * outer + j % inner; None where columns lie side by side. ``bias``: of the rows, or None.
+    """
+    rows, wide, depth = size
+    inner, outer = columns or (max(wide, 1), 0)
+    place = (group, row, inner, outer)
+    high = 64 if rows > _FEW_ROWS else _FEW_ROWS
+    tiles = groups * math.ceil(rows / high) * math.ceil(wide / (_SUMS // high))
+    slices = max(1, min(_BLOCKS // max(tiles, 1), depth // _SHORTEST))
+    if slices == 1:
+        launch(name, y.dtype, tiles * BLOCK, *sources, y, bias, *size, groups, 1, *place)
+        return y
+    partials = empty((slices, groups, rows, wide), y)
+    dense = (rows * wide, wide, max(wide, 1), 0)
+    launch(name, y.dtype, slices * tiles * BLOCK, *sources, partials, None, *size, groups, slices, *dense)
+    launch("add_slices", y.dtype, groups * rows * wide, partials, y, bias, *size, groups, slices, *place)
+    return y
+
+
+def matmul(a, b):
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    shape = *lead, a.shape[-2], b.shape[-1]
+    if b.ndim == 2 and a.flags.c_contiguous:
+        lead, a = (), a.reshape(math.prod(a.shape[:-1]), a.shape[-1])  # one product for all
+    groups = math.prod(lead)
+    a, b = (_in_groups(array, lead) for array in (a, b))
+    y = empty((groups, a.shape[1], shape[-1]), a)
+    return matrix_products(a, b, y, None, groups, y.size // max(groups, 1), shape[-1]).reshape(shape)
+
+
+def matrix_products(a, b, y, bias, groups, group, row, columns=None):
+    """Write a @ b of each group into y, see :func:`products`. a: (G, M, K) or (1, M, K) for all; b: so, (., K, N)."""
+    (m, k), n = a.shape[1:], b.shape[2]
+    a, a_along, *a_apart = _apart(a)
+    b, b_along, *b_apart = _apart(b)
+    a_group, b_group = m * k if len(a) == groups else 0, k * n if len(b) == groups else 0
+    sources = a, b, a_group, *a_apart, b_group, *b_apart[::-1]
+    return products(_KERNELS[a_along, b_along], sources, y, bias, (m, n, k), groups, group, row, columns)
+
+
+def _in_groups(a, lead):
+    """(..., M, K) as (G, M, K), where G is that of the axes ``lead``, or 1 for a matrix that is the same in all."""
+    if math.prod(a.shape[:-2]) == 1:
+        return a.reshape(1, *a.shape[-2:])
+    return cupy.broadcast_to(a, (*lead, *a.shape[-2:])).reshape(-1, *a.shape[-2:])
+
+
+def _apart(a):
+    """(G, I, J) in C order, of this or of its transpose; whether it is this; and how far rows and columns are apart."""
+    turned = a.transpose(0, 2, 1)
+    if turned.flags.c_contiguous and not a.flags.c_contiguous:
+        return turned, False, 1, a.shape[1]
+    return a, True, a.shape[2], 1
