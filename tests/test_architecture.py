@@ -179,6 +179,7 @@ PASSES += [
     "run",
     "report",
     "plan",
+    "device",
     "memory",
     "passes",
     "__init__",

@@ -40,8 +40,9 @@ class compile:
     """A function that does what another does, recorded at its first call and replayed from then on.
 
     ``function`` takes tensors (or arrays) and returns a tensor or several; it may train: forward, backward, optimizer
-    step. A :class:`~minicnn.nn.Module` is recorded in evaluation mode without a tape. Plans are for NumPy arrays; on
-    CuPy arrays, on empty ones, and on inputs that require a gradient, the function is called as it is.
+    step. A :class:`~minicnn.nn.Module` is recorded in evaluation mode without a tape. On empty arrays, and on inputs
+    that require a gradient, the function is called as it is. On CuPy arrays a plan is a CUDA graph
+    (:mod:`~minicnn.compile.device`).
 
     **What a replay reads anew**: the numbers in parameters, buffers and other tensors; options and steps of
     optimizers; random streams; the labels' range.
@@ -149,9 +150,10 @@ class compile:
             self._memories.give_back(memory)
 
     def _may_have_plan(self, inputs: Sequence[Any], arrays: list[Any], taped: bool) -> bool:
-        """Whether there may be a plan: for NumPy arrays that are not empty and, but for a module, want no gradient."""
+        """Whether there may be a plan: for arrays that are not empty and, but for a module, want no gradient."""
+        kind = type(arrays[0]) if arrays and hasattr(arrays[0], "__cuda_array_interface__") else np.ndarray
         for array in arrays:
-            if not isinstance(array, np.ndarray) or not array.size:
+            if not isinstance(array, kind) or not array.size:
                 return False
         if not arrays:
             raise TypeError("compile: expected one tensor or array, or several, received nothing")

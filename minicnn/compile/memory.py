@@ -1,12 +1,12 @@
 """Memory: where the plans of one function are replayed, each call in a memory of its own."""
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
 from minicnn.compile.binding import aligned_zeros
 from minicnn.compile.plan import Plan
-from minicnn.compile.run import Run
 
 
 class Memory:
@@ -14,17 +14,17 @@ class Memory:
 
     def __init__(self) -> None:
         self._array = np.zeros(0, dtype=np.float32)
-        self._runs: dict[Plan, Run] = {}
-        self._last: Run | None = None
+        self._runs: dict[Plan, Any] = {}
+        self._last: Any = None
 
-    def run_of(self, plan: Plan) -> Run:
+    def run_of(self, plan: Plan) -> Any:
         """Return what replays a plan here."""
         run = self._runs.get(plan)
         if run is None:
-            if plan.code.allocation.length > self._array.size:
+            if plan.length > self._array.size:
                 self._runs, self._last = {}, None
-                self._array = aligned_zeros(plan.code.allocation.length)
-            run = self._runs[plan] = plan.bind(self._array[: plan.code.allocation.length])
+                self._array = aligned_zeros(plan.length)
+            run = self._runs[plan] = plan.bind(self._array[: plan.length])
         if run is not self._last:
             run.clean()
             self._last = run

@@ -7,11 +7,12 @@ from minicnn.backend import package
 from minicnn.compile.allocate import allocate
 from minicnn.compile.channels import channels
 from minicnn.compile.constants import Store, constant_nodes
+from minicnn.compile.device import DevicePlan
 from minicnn.compile.encode import encode
 from minicnn.compile.fuse import fold, fuse
 from minicnn.compile.graph import Block, Graph, Region
 from minicnn.compile.lower import lower
-from minicnn.compile.plan import Plan
+from minicnn.compile.plan import MachinePlan, Plan
 from minicnn.compile.program import Program
 from minicnn.compile.rules import interleaved
 from minicnn.compile.schedule import rematerialise, schedule
@@ -24,6 +25,8 @@ _MORE = 1.25
 
 def compiled(program: Program, store: Store) -> Plan:
     """Return the plan that replays a program; ``machine`` is :mod:`minicnn.backend.cpu.machine`."""
+    if program.backend.name == "cupy":
+        return DevicePlan(program)
     machine = package("numpy").machine
     graph = lowered(program, machine)
     graph = fold(graph, constant_nodes(graph, machine))
@@ -31,7 +34,7 @@ def compiled(program: Program, store: Store) -> Plan:
     graph, constants = store.take_out(graph, constant_nodes(graph, machine), machine)
     phases = rematerialise(schedule(graph, machine))
     phases, allocation = allocate(phases, graph, machine)
-    return Plan(encode(phases, allocation, graph, constants, machine))
+    return MachinePlan(encode(phases, allocation, graph, constants, machine))
 
 
 def lowered(program: Program, machine: Any) -> Graph:

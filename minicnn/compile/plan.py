@@ -12,8 +12,8 @@ from minicnn.autograd import is_grad_enabled
 from minicnn.compile.binding import aligned_zeros
 from minicnn.compile.encode import Code, MachineProgram
 from minicnn.compile.profile import Profile, Stopwatch, profiled
-from minicnn.compile.program import Value, memory_of
-from minicnn.compile.report import dot, flop, listing
+from minicnn.compile.program import Program, Value, memory_of
+from minicnn.compile.report import dot, listing
 from minicnn.compile.run import Run
 from minicnn.nn.module import attributes, structure
 from minicnn.recording import Recorded
@@ -26,14 +26,19 @@ _PLAIN = int | float | str
 class Plan:
     """A recorded run, ready to be repeated on other inputs of the same shapes. It does not change any more.
 
+    How it is repeated is the affair of a subclass: on arrays of NumPy :class:`MachinePlan`, on those of CuPy
+    :class:`~minicnn.compile.device.DevicePlan`.
+
     Attributes:
-        code: what a replay does; program: the recorded run.
+        program: the recorded run.
         edits: whether a replay changes arrays that others see; then no two may run at once.
+        length: how many float32 of memory a replay needs on the host.
     """
 
-    def __init__(self, code: Code) -> None:
-        self.code = code
-        self.program = program = code.graph.program
+    length = 0
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
         self._looked = [gradient for gradient in program.gradients if gradient.looked]
         self._used = [(gradient.tensor, gradient.now) for gradient in program.gradients if gradient.used]
         self._left = [gradient for gradient in program.gradients if not gradient.used]
@@ -46,14 +51,15 @@ class Plan:
         for value in [*program.inputs, *(v for call in program.calls for v in call.outputs if v.call is not None)]:
             value.array = None  # of the recorded run: only the shape is looked at from now on
 
-    @property
-    def machine_programs(self) -> list[np.ndarray]:
-        """Those of the machine, int64 (instructions, WIDTH), in order."""
-        return [step.rows for step in self.code.steps if isinstance(step, MachineProgram)]
+    def bind(self, memory: np.ndarray) -> Any:
+        """Return what replays the plan in ``memory``, float32 (length,) from an address that 64 divides.
 
-    def bind(self, memory: np.ndarray) -> Run:
-        """Return what replays the plan in ``memory``, float32 (length,) from an address that 64 divides."""
-        return Run(self.code, memory)
+        It is called with the inputs and the Values to return, and has ``clean``, called after another used the memory.
+        """
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Make anew what is kept from replay to replay and was made of tensors that were edited since."""
 
     def holds(self) -> bool:
         """Whether what the plan relies on is as it was recorded: arrays of tensors, parts and modes of modules."""
@@ -74,7 +80,7 @@ class Plan:
         """Whether an input lies in memory that a replay edits."""
         return any(memory_of(array) in self._written for array in arrays)
 
-    def replay(self, run: Run, arrays: Sequence[Any]) -> Any:
+    def replay(self, run: Any, arrays: Sequence[Any]) -> Any:
         """Run on arrays of the recorded shapes and dtypes; return the results as new tensors, and leave gradients.
 
         Raises:
@@ -87,7 +93,7 @@ class Plan:
                     "compile: the function uses gradients to which it would add those of an earlier call; "
                     "call zero_grad inside it, before backward"
                 )
-        self.code.constants.refresh()
+        self.refresh()
         try:
             made = iter(run(arrays, program.outputs))
         finally:
@@ -108,6 +114,38 @@ class Plan:
             elif now is not None:
                 gradient.tensor._accumulate(now._data, owned=True)
         return results[0] if program.single else tuple(results)
+
+    def flop(self) -> int:
+        """Return the floating-point operations of a replay in convolutions and matrix products; 2 a multiply-add.
+
+        Also where a transform needs fewer.
+        """
+        return sum(call.flop() or 0 for call in self.program.calls)
+
+
+class MachinePlan(Plan):
+    """A plan for NumPy arrays, laid out and encoded for :mod:`minicnn.backend.cpu.machine`.
+
+    Attributes:
+        code: what a replay does.
+    """
+
+    def __init__(self, code: Code) -> None:
+        super().__init__(code.graph.program)
+        self.code, self.length = code, code.allocation.length
+
+    @property
+    def machine_programs(self) -> list[np.ndarray]:
+        """Those of the machine, int64 (instructions, WIDTH), in order."""
+        return [step.rows for step in self.code.steps if isinstance(step, MachineProgram)]
+
+    def bind(self, memory: np.ndarray) -> Run:
+        """Return what replays the plan in ``memory``."""
+        return Run(self.code, memory)
+
+    def refresh(self) -> None:
+        """Make anew what weights alone decide, where these were edited."""
+        self.code.constants.refresh()
 
     def profile(self, *inputs: Any, replays: int = 20) -> Profile:
         """Replay on ``inputs`` and return where the time goes: ``print`` it for a table.
@@ -131,7 +169,7 @@ class Plan:
         if not self.holds():
             raise RuntimeError("profile: expected the plan that holds, received one of before a change; call anew")
         stopwatch = Stopwatch(self.code)
-        run = Run(self.code, aligned_zeros(self.code.allocation.length), stopwatch)
+        run = Run(self.code, aligned_zeros(self.length), stopwatch)
         run.clean()
         self.replay(run, arrays)
         stopwatch.reset()
@@ -140,15 +178,11 @@ class Plan:
         return profiled(self.code, stopwatch, replays)
 
     def __repr__(self) -> str:
-        return listing(self.code)
+        return listing(self.code, self.flop())
 
     def to_dot(self) -> str:
         """Return the program as a graph in the DOT language: nodes in boxes, a cluster for each phase."""
         return dot(self.code)
-
-    def flop(self) -> int:
-        """Return the floating-point operations of a replay in convolutions and matrix products; 2 a multiply-add."""
-        return flop(self.code)
 
 
 def _same(now: dict[str, Any], before: dict[str, Any]) -> bool:

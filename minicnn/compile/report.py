@@ -6,11 +6,11 @@ from minicnn.compile.encode import Code, MachineProgram
 from minicnn.compile.graph import Block, Node, Region
 
 
-def listing(code: Code) -> str:
+def listing(code: Code, flop: int) -> str:
     """Return what a plan keeps, then its steps phase by phase: calls from Python, instructions with their operands."""
     allocation, graph = code.allocation, code.graph
     lines = [
-        f"plan: {graph.program.batch} images in {graph.count} blocks of {graph.layout.images}, {flop(code) / 1e6:,.1f} "
+        f"plan: {graph.program.batch} images in {graph.count} blocks of {graph.layout.images}, {flop / 1e6:,.1f} "
         f"MFLOP, memory {allocation.length * 4 / 2**20:,.1f} MiB, of which {allocation.room * 4 / 1024:,.0f} KiB "
         "scratch a thread"
     ]
@@ -47,14 +47,6 @@ def dot(code: Code) -> str:
         if members:
             lines.append(f'  subgraph cluster_{phase} {{ label="phase {phase}"; {" ".join(members)} }}')
     return "\n".join([*lines, *edges, "}"])
-
-
-def flop(code: Code) -> int:
-    """Return the floating-point operations of a replay in convolutions and matrix products; 2 a multiply-add.
-
-    Also where a transform needs fewer.
-    """
-    return sum(call.flop() or 0 for call in code.graph.program.calls)
 
 
 def _layer(node: Node) -> str:

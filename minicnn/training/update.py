@@ -7,6 +7,7 @@ from typing import Any
 import minicnn.functional as F
 from minicnn import optim
 from minicnn.compile import Profile, compile
+from minicnn.compile.plan import MachinePlan
 from minicnn.nn import Module
 from minicnn.precision import precision
 from minicnn.recording import check_on_replay, per_replay
@@ -77,9 +78,9 @@ class Update:
         """
         self(images, labels)
         step = self._whole if self.config.accumulate == 1 else self._last
-        if not getattr(step, "plans", None):
+        plan = next(reversed(getattr(step, "plans", {}).values()), None)
+        if not isinstance(plan, MachinePlan):
             raise ValueError("profile: expected compiled steps on the CPU, received eager ones or others")
-        *_, plan = step.plans.values()
         return plan.profile(*self._inputs(images, labels, 1.0), replays=replays)
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ in NumPy. It writes to places while it reads the values for them; here what is w
 import numpy as np
 
 from minicnn.backend.cuda.launch import cupy, elementwise
+from minicnn.backend.cuda.live import live
 
 # The first of a run of equal places adds the run up.
 _ADD_RUNS = """
@@ -23,9 +24,10 @@ _BFLOAT16 = """
 """
 
 
-def lerp_into(target, value, weight):
-    operation = "target += weight * (value - target)"
-    elementwise("lerp_into", "T value, T weight", "T target", operation, value, weight, target)
+@live(lambda target, value, weight: (weight,))
+def lerp_into(numbers, target, value, weight):
+    operation = "target += T(weight) * (value - target)"
+    elementwise("lerp_into", "T value, float64 weight", "T target", operation, value, *numbers, target)
 
 
 def all_finite(a):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from minicnn.backend.cuda.launch import channel_sums, elementwise, empty, launch
+from minicnn.backend.cuda.live import live
 
 _BATCH_NORM_GRAD = """
     T xhat = (x - mean) * inverse_std;
@@ -59,9 +60,10 @@ def layer_norm_grad(gy, x, dims, mean, inverse_std, weight):
     return gx, gweight.reshape(inner), gbias.reshape(inner)
 
 
-def dropout(x, key, p):
-    inputs, threshold = "T x, uint64 key, uint64 threshold, T scale", round(p * 2**24)
-    return elementwise("dropout", inputs, "T y", _DROPOUT, x, np.uint64(key), np.uint64(threshold), 1 / (1 - p))
+@live(lambda x, key, p: (np.uint64(key),))
+def dropout(numbers, x, key, p):
+    inputs, threshold = "T x, uint64 key, uint64 threshold, T scale", np.uint64(round(p * 2**24))
+    return elementwise("dropout", inputs, "T y", _DROPOUT, x, *numbers, threshold, 1 / (1 - p))
 
 
 def _channels(x):

@@ -3,38 +3,50 @@
 import math
 
 from minicnn.backend.cuda.launch import BLOCK, cupy, elementwise, launch
+from minicnn.backend.cuda.live import live
 
-_DECAYED = "T g = weight_decay ? gradient + weight_decay * parameter : gradient"
+_DECAYED = "T g = weight_decay ? gradient + T(weight_decay) * parameter : gradient"
 _MOMENTUM = f"""{_DECAYED};
-    velocity = first ? g : momentum * velocity + fresh * g;
-    parameter -= lr * (nesterov ? g + momentum * velocity : velocity)
+    velocity = first ? g : T(momentum) * velocity + T(fresh) * g;
+    parameter -= T(lr) * (nesterov ? g + T(momentum) * velocity : velocity)
 """
 _ADAM = """
-    T value = parameter * keep, g = gradient + weight_decay * value;
-    mean = beta1 * mean + fresh1 * g;
-    square = beta2 * square + fresh2 * g * g;
-    parameter = value - rate * mean / (sqrt(square) / root + eps)
+    T value = parameter * T(keep), g = gradient + T(weight_decay) * value;
+    mean = T(beta1) * mean + T(fresh1) * g;
+    square = T(beta2) * square + T(fresh2) * g * g;
+    parameter = value - T(rate) * mean / (sqrt(square) / T(root) + T(eps))
 """
 _CLIP = "if (isfinite(norm) && norm > limit) a *= T(limit / (norm + 1e-6))"
 
 
-def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov):
-    inputs, plain = "T gradient, T lr, T weight_decay", (gradient, lr, weight_decay)
+def _sgd_numbers(parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov):
+    return lr, weight_decay, momentum, 1 - dampening, bool(first)
+
+
+@live(_sgd_numbers)
+def sgd_step(numbers, parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov):
+    inputs = "T gradient, float64 lr, float64 weight_decay"
     if velocity is None:
-        elementwise("sgd_step", inputs, "T parameter", f"{_DECAYED}; parameter -= lr * g", *plain, parameter)
+        operation = f"{_DECAYED}; parameter -= T(lr) * g"
+        elementwise("sgd_step", inputs, "T parameter", operation, gradient, *numbers[:2], parameter)
         return
-    inputs += ", T momentum, T fresh, bool first, bool nesterov"
-    outputs, options = "T parameter, T velocity", (momentum, 1 - dampening, first, nesterov)
-    elementwise("sgd_momentum_step", inputs, outputs, _MOMENTUM, *plain, *options, parameter, velocity)
+    inputs += ", float64 momentum, float64 fresh, bool first, bool nesterov"
+    outputs = "T parameter, T velocity"
+    elementwise("sgd_momentum_step", inputs, outputs, _MOMENTUM, gradient, *numbers, nesterov, parameter, velocity)
 
 
-def adam_step(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled):
-    keep, decay = (1 - lr * weight_decay, 0) if decoupled else (1, weight_decay)
+def _adam_numbers(parameter, gradient, mean, square, step, lr, beta1, beta2, eps, weight_decay, decoupled):
+    keep, decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
     rate, root = lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
-    inputs = "T gradient, T keep, T weight_decay, T beta1, T fresh1, T beta2, T fresh2, T rate, T root, T eps"
-    scalars = (keep, decay, beta1, 1 - beta1, beta2, 1 - beta2, rate, root, eps)
+    return keep, decay, beta1, 1 - beta1, beta2, 1 - beta2, rate, root, eps
+
+
+@live(_adam_numbers)
+def adam_step(numbers, parameter, gradient, mean, square, *_):
+    names = "keep", "weight_decay", "beta1", "fresh1", "beta2", "fresh2", "rate", "root", "eps"
+    inputs = ", ".join(["T gradient", *(f"float64 {name}" for name in names)])
     outputs = "T parameter, T mean, T square"
-    elementwise("adam_step", inputs, outputs, _ADAM, gradient, *scalars, parameter, mean, square)
+    elementwise("adam_step", inputs, outputs, _ADAM, gradient, *numbers, parameter, mean, square)
 
 
 def total_norm(arrays):
