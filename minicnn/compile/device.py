@@ -6,8 +6,8 @@ replay to replay is in fixed places on the device: the inputs, and the numbers t
 (:func:`minicnn.backend.cuda.live.live`), which are written there before. What cannot be recorded is said, and called
 one by one in every replay.
 
-Checks look at their arrays behind the replay, or before it where these are inputs. So where a loss is not finite, the
-weights have changed already when it is said.
+Checks look at their arrays behind the replay, or before it where these are inputs. So where a loss is not finite, or
+labels that the function makes of an input are out of range, the weights have changed already when it is said.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from minicnn.compile.program import Action, Call, PerReplay, Program, Value
 
 _SLOT = np.dtype(np.uint64)
 """What any number of a kernel has room in."""
+_KINDS = {bool: np.bool_, np.bool_: np.bool_, np.uint64: np.uint64}
+"""The types of numbers that are not floating-point on the device."""
 
 
 class DevicePlan(Plan):
@@ -54,13 +56,13 @@ class DeviceRun:
     def __init__(self, program: Program) -> None:
         self._program, self._xp = program, program.backend.xp
         cuda = self._xp.cuda
-        self._pool, self._stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
+        self._memory, self._stream = _Memory(cuda), cuda.Stream(non_blocking=True)
         self._places = [self._xp.empty(value.shape, value.dtype) for value in program.inputs]
         self._arrays: dict[Value, Any] = {}
         self._once, self._calls, self._checks = _sorted(program)
         self._numbers = _Numbers(program, self._calls)
         self._last = _last_reads(self._calls, [*program.outputs, *(check.arguments[0] for check in self._checks)])
-        self._done = 0  # replays, up to the second
+        self._replays = 0  # up to the second
         self._read_out: Any = None  # when the outputs of the last replay have been copied
         self.graph: Any = None
 
@@ -82,19 +84,24 @@ class DeviceRun:
         self._stream.wait_event(current.record())
         if self._read_out is not None:  # by a caller with another stream
             self._stream.wait_event(self._read_out)
-        with self._stream, self._xp.cuda.using_allocator(self._pool.malloc):
-            self._before(arrays)
-            self._replay()
-        current.wait_event(self._stream.record())
-        for check in self._checks:
-            if check.arguments[0] not in inputs:
-                check.arguments[1](self._array(check.arguments[0]))
-        results = [self._array(value).copy() for value in outputs]
-        self._read_out = current.record()
-        return results
+        try:
+            with self._stream:
+                self._replay(arrays)
+        finally:
+            current.wait_event(self._stream.record())
+        try:
+            for check in self._checks:
+                if check.arguments[0] not in inputs:
+                    check.arguments[1](self._array(check.arguments[0]))
+            return [self._array(value).copy() for value in outputs]
+        finally:
+            self._read_out = current.record()
 
-    def _before(self, arrays: Sequence[Any]) -> None:
-        """Do what Python does, and bring what this replay has of its own to its places; nothing, if it fails."""
+    def _replay(self, arrays: Sequence[Any]) -> None:
+        """Do what Python does, bring what this replay has of its own to its places, and start the kernels.
+
+        Where that fails, what Python did is undone.
+        """
         done: list[Action] = []
         read: dict[PerReplay, Any] = {}
         try:
@@ -107,37 +114,50 @@ class DeviceRun:
             self._numbers.write(read)
             for place, array in zip(self._places, arrays, strict=True):
                 place[...] = array
+            if self.graph is None:
+                with self._xp.cuda.using_allocator(
+                    self._memory.pool.malloc
+                ):  # nothing takes of it once there is a graph
+                    self._call()
+            if self.graph is not None:
+                self.graph.launch(self._stream)
         except BaseException:
             for action in reversed(done):
                 if action.undo is not None:
                     action.undo()
             raise
 
-    def _replay(self) -> None:
-        if self.graph is None and self._done == 1:
-            self._record()
-        if self.graph is not None:
-            self.graph.launch(self._stream)
-            return
-        if not self._done:
+    def _call(self) -> None:
+        """Call the kernels; but the second time record them, unless that fails."""
+        if self._replays == 0:
             self._arrays |= zip(self._program.inputs, self._places, strict=True)
             for call in self._once:
                 self._do(call)
-        self._do_all()
-        self._done += not self._done
+        if self._replays == 1:
+            made = {value for call in self._calls for value in call.outputs if value.call is call}
+            self._arrays = {value: array for value, array in self._arrays.items() if value not in made}
+            self._replays = 2
+            self._record()
+        if self.graph is None:
+            self._do_all()
+            self._replays = max(self._replays, 1)
 
     def _record(self) -> None:
         """Record the kernels as a graph; or say why not."""
-        self._done = 2
         self._stream.begin_capture(mode=self._xp.cuda.runtime.streamCaptureModeRelaxed)
+        self._memory.is_recorded = True
         try:
             self._do_all()
-        except Exception as error:
+            self.graph = self._stream.end_capture()
+        except BaseException as error:
             with suppress(Exception):  # CUDA may have ended it
                 self._stream.end_capture()
-            warnings.warn(f"compile: no CUDA graph, kernels are called one by one: {error}", stacklevel=2)
-        else:
-            self.graph = self._stream.end_capture()
+            if not isinstance(error, Exception):
+                raise
+            reason = f"compile: no CUDA graph, kernels are called one by one: {error}"
+            warnings.warn(reason, stacklevel=8)  # at the call of the compiled function
+        finally:
+            self._memory.is_recorded = False
 
     def _do_all(self) -> None:
         for i, call in enumerate(self._calls):
@@ -153,13 +173,34 @@ class DeviceRun:
         else:
             result = kernel(*map(self._array, call.arguments))
         if call.outputs:
-            results = result if isinstance(result, tuple) else (result,)
-            self._arrays.update(zip(call.outputs, results, strict=False))
+            results = [r for r in (result if isinstance(result, tuple) else (result,)) if r is not None]
+            self._arrays.update(zip(call.outputs, results, strict=True))
 
     def _array(self, argument: Any) -> Any:
         if isinstance(argument, list | tuple):
             return type(argument)(map(self._array, argument))
         return self._arrays.get(argument, argument.array) if isinstance(argument, Value) else argument
+
+
+class _Memory:
+    """Memory of a run's own, none of which goes back to the device while it is recorded: the graph needs it all.
+
+    CuPy frees what nobody holds where the device has no more, and tries again, unless the error is none of CUDA's.
+    """
+
+    def __init__(self, cuda: Any) -> None:
+        self._cuda, self.is_recorded = cuda, False
+        self.pool = cuda.MemoryPool(self.allocate)
+        self.pool.set_limit(size=0)  # that of the environment holds for CuPy's own
+
+    def allocate(self, size: int) -> Any:
+        """Return new memory of the device."""
+        try:
+            return self._cuda.MemoryPointer(self._cuda.Memory(size), 0)
+        except self._cuda.runtime.CUDARuntimeError as error:
+            if self.is_recorded:
+                raise MemoryError(str(error)) from error
+            raise
 
 
 class _Numbers:
@@ -175,9 +216,9 @@ class _Numbers:
         self._calls: list[tuple[Call, Callable[..., tuple[Any, ...]]]] = []
         self.of: dict[Call, tuple[Any, ...]] = {}
         for call in calls:
-            if any(isinstance(argument, PerReplay) for argument in call.arguments):
+            if any(map(_varies, call.arguments)):
                 numbers = getattr(getattr(program.backend.kernels, call.kernel), "numbers", None)
-                if numbers is None:
+                if numbers is None or not any(isinstance(argument, PerReplay) for argument in call.arguments):
                     raise RuntimeError(f"compile: on a GPU {call.kernel} cannot take another number in each replay")
                 self._calls.append((call, numbers))
         self._here: list[np.ndarray] = []
@@ -199,8 +240,8 @@ class _Numbers:
         self._there.set(self._bytes)
 
     def _make(self, now: Sequence[tuple[Any, ...]]) -> None:
-        """Make a place for each number, of its type."""
-        kinds = [np.asarray(number).dtype for number in chain.from_iterable(now)]
+        """Make a place for each number: a truth value, the key of a mask, or float64."""
+        kinds = [np.dtype(_KINDS.get(type(number), np.float64)) for number in chain.from_iterable(now)]
         self._bytes, self._there = np.zeros(len(kinds), _SLOT), self._xp.zeros(len(kinds), _SLOT)
         here, there = (
             [array[i : i + 1].view(kind)[:1].reshape(()) for i, kind in enumerate(kinds)]
@@ -230,8 +271,12 @@ def _sorted(program: Program) -> tuple[list[Call], list[Call], list[Call]]:
 
 def _is_constant(call: Call, fixed: set[Value]) -> bool:
     """Whether a call edits nothing, and gives the same in every replay."""
-    varies = any(isinstance(argument, PerReplay) for argument in call.arguments)
-    return not varies and not call.facts.writes and set(call.reads()) <= fixed
+    return not any(map(_varies, call.arguments)) and not call.facts.writes and set(call.reads()) <= fixed
+
+
+def _varies(argument: Any) -> bool:
+    """Whether an argument is a number that each replay reads anew, or a list of such."""
+    return any(map(_varies, argument)) if isinstance(argument, list | tuple) else isinstance(argument, PerReplay)
 
 
 def _last_reads(calls: Sequence[Call], kept: Sequence[Value]) -> list[list[Value]]:

@@ -72,6 +72,13 @@ def test_cuda_with_wide_indices(cupy, cuda, monkeypatch):
 
 
 @needs_compiler
+def test_products_of_whole_numbers(cupy, cuda):
+    a, b = np.arange(6).reshape(2, 3), np.arange(12).reshape(3, 4)
+    found = cuda.matmul(cupy.asarray(a), cupy.asarray(b))
+    np.testing.assert_array_equal(backend.to_numpy(found), a @ b)
+
+
+@needs_compiler
 def test_masks_winners_and_exact_sums_bit_for_bit(cupy, cuda):
     names = ("dropout", "max_pool2d", "max_pool2d_grad", "relu_grad", "getitem_grad", "sgd_step")
     for name in (*names, "gather_images", "warp_images"):

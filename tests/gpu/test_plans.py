@@ -138,6 +138,59 @@ def test_labels_out_of_range_raise_before_anything_is_edited(gpu):
     assert taken.steps == 3
 
 
+def test_options_of_an_optimizer_may_be_whole_numbers_or_numpys(gpu):
+    weights = []
+    for wrap in (lambda step: step, minicnn.compile):
+        weight = Tensor(gpu.asarray(np.ones(3, np.float32)), requires_grad=True)
+        taken = optim.SGD([weight], lr=1, momentum=0.5, weight_decay=0)
+
+        def step(x, weight=weight, taken=taken):
+            taken.zero_grad()
+            (weight * x).sum().backward()
+            taken.step()
+            return weight
+
+        called = wrap(step)
+        for lr in (1, 0.25, np.float32(0.5), 2):
+            taken.lr = lr
+            called(Tensor(gpu.asarray(np.ones(3, np.float32))))
+        weights.append(weight.numpy())
+    np.testing.assert_array_equal(*weights)
+
+
+def test_a_replay_that_fails_counts_no_step(gpu, monkeypatch):
+    weight = Tensor(gpu.asarray(np.ones(3, np.float32)), requires_grad=True)
+    taken = optim.SGD([weight], lr=1.0, momentum=0.5)
+
+    @minicnn.compile
+    def step(x):
+        taken.zero_grad()
+        (weight * x).sum().backward()
+        taken.step()
+        return weight
+
+    def fail(*_):
+        raise MemoryError("no more")
+
+    x = gpu.asarray(np.ones(3, np.float32))
+    step(x)
+    ((run,),) = ([*memory._runs.values()] for memory in step._memories._all)
+    monkeypatch.setattr(run, "_call", fail)
+    with pytest.raises(MemoryError):
+        step(x)
+    assert taken.steps == 1
+    monkeypatch.undo()
+    step(x)
+    assert taken.steps == 2 and run.graph is not None
+
+
+def test_products_of_nothing(gpu):
+    for left, right in (((2, 0, 3), (2, 3, 4)), ((2, 2, 0), (1, 0, 4)), ((2, 2, 0), (0, 4))):
+        x, y = (np.zeros(shape, np.float32) for shape in (left, right))
+        found = (Tensor(gpu.asarray(x)) @ Tensor(gpu.asarray(y))).numpy()
+        np.testing.assert_array_equal(found, x @ y)
+
+
 def test_a_replay_reads_what_was_edited_since(gpu):
     weight = Tensor(gpu.asarray(np.ones((3, 2), np.float32)))
     compiled = minicnn.compile(lambda x: F.linear(x, weight))

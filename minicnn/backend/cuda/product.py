@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from minicnn.backend.cuda.launch import BLOCK, cupy, empty, launch
+from minicnn.backend.reference import arithmetic as reference
 
 _FEW_ROWS, _SUMS = 16, 16 * BLOCK  # as in product.cuh: rows up to which a tile is wide, and sums of a tile
 _BLOCKS = 264
@@ -47,6 +48,8 @@ def products(name, sources, y, bias, size, groups, group, row, columns=None):
 
 
 def matmul(a, b):
+    if a.dtype.kind != "f":
+        return reference.matmul(a, b)
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     shape = *lead, a.shape[-2], b.shape[-1]
     if b.ndim == 2 and a.flags.c_contiguous:
@@ -71,7 +74,7 @@ def _in_groups(a, lead):
     """(..., M, K) as (G, M, K), where G is that of the axes ``lead``, or 1 for a matrix that is the same in all."""
     if math.prod(a.shape[:-2]) == 1:
         return a.reshape(1, *a.shape[-2:])
-    return cupy.broadcast_to(a, (*lead, *a.shape[-2:])).reshape(-1, *a.shape[-2:])
+    return cupy.broadcast_to(a, (*lead, *a.shape[-2:])).reshape(math.prod(lead), *a.shape[-2:])
 
 
 def _apart(a):
