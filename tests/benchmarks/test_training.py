@@ -89,7 +89,7 @@ def test_time_to_accuracy(timed):
     assert Image.open(picture).width > 500
     assert "seed 0, epoch 2/2" in done.stdout and "seed 0, epoch" not in again.stdout  # it is known
     other = run("time_to_accuracy.py", "--dataset", "digits", "--threads", 1, "--json", file)
-    assert other.returncode == 2 and ": epochs was 2, now 10; " in other.stderr
+    assert other.returncode == 2 and ": epochs was 2, now 12; " in other.stderr
     assert run("report.py", file.parent).returncode == 0
     assert again.stdout.strip() in file.parent.with_suffix(".md").read_text()
 
