@@ -115,9 +115,8 @@ class DeviceRun:
             for place, array in zip(self._places, arrays, strict=True):
                 place[...] = array
             if self.graph is None:
-                with self._xp.cuda.using_allocator(
-                    self._memory.pool.malloc
-                ):  # nothing takes of it once there is a graph
+                pool = self._memory.pool  # nothing takes of it once there is a graph, which needs it
+                with self._xp.cuda.using_allocator(pool.malloc):
                     self._call()
             if self.graph is not None:
                 self.graph.launch(self._stream)

@@ -182,7 +182,7 @@ class Lowering:
             self.add_instruction("present", a=block, y=self._present[block])
         return self._present[block]
 
-    def is_0_where_absent(self, block: Block, source: Block | None = None) -> None:
+    def note_absent_are_0(self, block: Block, source: Block | None = None) -> None:
         """Note that absent images are 0 in a block, if they are in the ``source`` that it was made of."""
         if source is None or self._present.get(source) is source:
             self._present[block] = block
@@ -238,8 +238,9 @@ class Lowering:
         is_rounded = x in self.rounded and weight.call is not None
         if is_rounded and amx.pays(self.machine, y.channels, size.channels):
             w = amx.weight_of(self, weight, adjoint)
-            summed = any(x in call.reads() and call.kernel.endswith("_grad_weight") for call in self.program.calls)
-            source = self.paired(x, self.machine.STEPS, is_gradient=adjoint and summed)
+            calls = self.program.calls if adjoint else []
+            is_summed = any(x in call.reads() and call.kernel.endswith("_grad_weight") for call in calls)
+            source = self.paired(x, self.machine.STEPS, is_gradient=is_summed)
             self.tiles(source, y, w, offset, window, adjoint, rows_first=True, kind="amx_products", framed=True)
             return
         wide = y.channels * size.channels > FILTERS_IN_CACHE and self.count > 1

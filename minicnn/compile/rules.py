@@ -235,7 +235,7 @@ def _batch_norm_grad(low: Lowering, call: Call) -> bool:
     count = x.array.size // channels if training else None
     low.add_call("norm_terms", "out", partial=partial, values=[mean, inverse_std, weight], out=out, count=count)
     low.add_instruction("norm_grad", a=g, b=source, terms=terms, y=low.new_block(gx))
-    low.is_0_where_absent(low.blocks[gx])
+    low.note_absent_are_0(low.blocks[gx])
     return True
 
 
@@ -267,7 +267,7 @@ def _max_pool2d_grad(low: Lowering, call: Call) -> bool:
     g, gx = low.block(gy), low.new_block(call.outputs[0])
     options = {"size": g.size, "x_size": gx.size, "window": window, "stride": stride}
     low.add_instruction("max_pool_grad", gy=g, taps=low.blocks[taps], gx=gx, **options)
-    low.is_0_where_absent(gx, g)
+    low.note_absent_are_0(gx, g)
     return True
 
 
