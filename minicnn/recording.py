@@ -159,8 +159,8 @@ def on_replay(action: Callable[[], None], undo: Callable[[], None] | None = None
 def check_on_replay(array: Any, action: Callable[[Any], None]) -> None:
     """Call ``action(array)`` here, and here in every replay; it may raise, and what comes after is then not done.
 
-    A run that is recorded has no numbers to look at; its first replay has. On a GPU arrays that are no inputs are looked
-    at behind the replay.
+    A run that is recorded has no numbers to look at; its first replay has. On a GPU arrays that are no inputs are
+    looked at behind the replay.
     """
     recorder = current.get()
     if recorder is None:
