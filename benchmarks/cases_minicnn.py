@@ -24,8 +24,8 @@ def build(case: str, batch_size: int, backend: str, bfloat16: bool = False) -> W
     """One task, "step": an SGD step or an inference of the case's model."""
     try:
         chosen = minicnn.set_default_backend(backend)
-        if bfloat16 and backend == "numpy":
-            package(backend).require_bfloat16()
+        if bfloat16:
+            chosen.require_precision("bf16")
     except (BackendUnavailable, RuntimeError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

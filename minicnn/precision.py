@@ -1,4 +1,4 @@
-"""Precision: what convolutions and linear layers multiply, float32 as it is or rounded to bfloat16."""
+"""Precision: what convolutions and linear layers multiply, float32 as it is or rounded to bfloat16 or TF32."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "tf32", "bf16")
+_KERNELS = {"tf32": "tf32", "bf16": "bfloat16"}  # those that round
 _entered: ContextVar[tuple["precision", ...]] = ContextVar("precisions", default=())  # the innermost last
 
 
 def check_precision(where: str, name: Any) -> None:
     """Raise ValueError for what is none of PRECISIONS."""
     if name not in PRECISIONS:
-        raise ValueError(f"{where}: expected precision {' or '.join(PRECISIONS)}, received {name!r}")
+        raise ValueError(f"{where}: expected precision {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, received {name!r}")
 
 
 def get_precision() -> str:
@@ -34,13 +35,16 @@ class precision:
     of significand; to the nearest, of two the even one. Products are summed in float32, and everything else, results,
     biases, weights, statistics, loss and optimizer, is float32; float64 stays as it is. As with PyTorch's autocast,
     gradients are computed as the forward pass was, wherever ``backward`` is called; unlike there, results are not
-    rounded. Other threads keep their precision. Outside it is "float32", which rounds nothing.
+    rounded. "tf32", on a GPU: the same with 11 bits of significand, of two nearest numbers the one away from 0; it is
+    what PyTorch does to convolutions on a GPU unless told otherwise. Other threads keep their precision. Outside it is
+    "float32", which rounds nothing.
 
     Args:
-        name: "float32" or "bf16".
+        name: "float32", "tf32" or "bf16".
 
     Raises:
-        ValueError: another name. On a processor without AVX512_BF16 the CPU kernels then raise RuntimeError.
+        ValueError: another name. Where the processor or the GPU has no instructions for it, layers then raise
+            RuntimeError: bf16 needs AVX512_BF16 on a CPU, and both compute capability 8.0 on a GPU.
 
     Example:
         >>> with minicnn.backend.use("reference"), minicnn.precision("bf16"):  # on any processor
@@ -65,6 +69,7 @@ class precision:
 
 def rounding(kernels: Any) -> Callable[[Any], Any]:
     """Return what the precision in this context does to an operand, for a layer and, later, for its gradients."""
-    if get_precision() == "float32":
+    name = get_precision()
+    if name == "float32":
         return lambda array: array
-    return lambda array: kernels.bfloat16(array) if array.dtype == np.float32 else array
+    return lambda array: getattr(kernels, _KERNELS[name])(array) if array.dtype == np.float32 else array

@@ -13,7 +13,7 @@ What is true of a kernel on each of them is declared in the reference (:mod:`min
 
 import importlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -44,8 +44,20 @@ class Backend:
 
     @property
     def fastest_precision(self) -> str:
-        """The precision in which compiled steps are fastest: "bf16" on a CPU with AMX, otherwise "float32"."""
+        """The precision in which compiled steps are fastest: "bf16" on a CPU with AMX, otherwise "float32".
+
+        On a GPU it is "tf32", as convolutions are there in PyTorch, or "float32" where it has no such tensor cores.
+        """
+        if self.name == "cupy":
+            with suppress(RuntimeError):
+                self.require_precision("tf32")
+                return "tf32"
         return "bf16" if self.name == "numpy" and package("numpy").machine.has_amx() else "float32"
+
+    def require_precision(self, name: str) -> None:
+        """Raise RuntimeError where what runs the kernels lacks instructions for a precision."""
+        if self.name != "reference":
+            package(self.name).require_precision(name)
 
     def asarray(self, array: Any) -> Any:
         """Return ``array`` (NumPy or CuPy) as an array of this backend, moved only where it must be."""

@@ -39,8 +39,8 @@ Precision = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="What convolutions and linear layers multiply, whatever the training did: float32, or bf16, "
-        "on a GPU or a CPU with AVX512_BF16.",
+        help="What convolutions and linear layers multiply, whatever the training did: float32; bf16, "
+        "on a GPU or a CPU with AVX512_BF16; or tf32, on a GPU.",
     ),
 ]
 _ALLOCATION = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "ALLOC_FAILED")  # in CUDA's own errors
@@ -82,11 +82,11 @@ def choose_backend(name: str, threads: int, *precisions: str) -> Backend:
             backend.get("cupy")
         except BackendUnavailable as error:
             warnings.warn(f"NumPy is used; {error}", stacklevel=2)
-    if "bf16" in precisions and chosen.name == "numpy":
-        try:
-            backend.package("numpy").require_bfloat16()
-        except RuntimeError as error:
-            raise BackendUnavailable(str(error)) from error
+    try:
+        for precision in precisions:
+            chosen.require_precision(precision)
+    except RuntimeError as error:
+        raise BackendUnavailable(str(error)) from error
     return chosen
 
 

@@ -14,7 +14,7 @@ from shared.contract import LAYOUTS, NAMES, check, prepare, run
 from shared.kernel_cases import CASES
 
 TOLERANCES = {"float32": 2e-5, "float64": 1e-11}
-OWN = [name for name in NAMES if name in vars(cpu) and (name != "bfloat16" or jit.HAS_BFLOAT16)]
+OWN = [name for name in NAMES if name in vars(cpu) and name != "tf32" and (name != "bfloat16" or jit.HAS_BFLOAT16)]
 
 
 @pytest.fixture(autouse=True)

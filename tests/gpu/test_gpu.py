@@ -8,7 +8,7 @@ import minicnn.functional as F
 from minicnn import backend, models, nn
 from minicnn.backend.reference import Kernels as reference
 from minicnn.data import Augment, Dataset, Loader
-from shared.contract import LAYOUTS, NAMES, check
+from shared.contract import LAYOUTS, NAMES, PRODUCTS, ROUNDINGS, check, check_rounded
 
 pytestmark = pytest.mark.gpu
 
@@ -29,6 +29,12 @@ def test_cuda_agrees_with_reference(gpu, name, dtype):
 @pytest.mark.parametrize("name", NAMES)
 def test_reference_runs_on_the_gpu(gpu, name):
     check(reference, name, np.float64, 1e-11, xp=gpu.xp)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_of_rounded_operands(gpu, name, rounding):
+    check_rounded(gpu.kernels, name, rounding, 1e-5, gpu.xp)
 
 
 def lenet_run(name, steps=20):

@@ -9,6 +9,8 @@ from shared.kernel_cases import CASES
 
 NAMES = sorted(name for name in vars(reference) if not name.startswith("_"))
 DOUBLE = {("clip_norm", 1)}  # kernel and position of what is float64 in either precision
+ROUNDINGS = ("bfloat16", "tf32")
+PRODUCTS = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight", "linear", "linear_grad_input", "linear_grad_weight")
 LAYOUTS = {  # how an array of the same elements is made, and how it is then looked at
     "contiguous": (lambda a: a, lambda a: a),
     "Fortran": (lambda a: a.T, lambda a: a.T),
@@ -62,6 +64,24 @@ def keep_to_declaration(name, arguments, before, found, declared, where):
         assert not any(np.shares_memory(x, a) for x in found for a in inputs), f"{where}: a result is a view"
 
 
+def result_of_rounding(bits):
+    """The numbers of a result of one of ROUNDINGS: on a GPU it is bits, for the products of that backend alone."""
+    shift = {"uint16": 16, "uint32": 0}.get(str(bits.dtype))
+    return bits if shift is None else (bits.astype("uint32") << shift).view("float32")
+
+
+def check_rounded(kernels, name, rounding, tolerance, xp):
+    """Run the cases of a product, one of PRODUCTS, of rounded float32; as the reference does it in float64."""
+    for number, case in enumerate(CASES[name]):
+        arguments, reference_arguments = prepare(name, case, np.float32, xp=xp), prepare(name, case, np.float32)
+        arguments[:2] = map(getattr(kernels, rounding), arguments[:2])
+        exact = [getattr(reference, rounding)(a).astype(np.float64) for a in reference_arguments[:2]]
+        x, y = getattr(kernels, name)(*arguments), getattr(reference, name)(*exact, *reference_arguments[2:])
+        assert x.shape == y.shape and x.dtype == np.float32, f"{name}, case {number}"
+        atol = tolerance * float(np.abs(y).max(initial=0))
+        np.testing.assert_allclose(backend.to_numpy(x), y, rtol=0, atol=atol, err_msg=f"{name}, case {number}")
+
+
 def run(kernels, name, arguments, xp=np):
     """Call a kernel; return its results, and after them the arguments that it edited."""
     result = getattr(kernels, name)(*arguments)
@@ -69,7 +89,8 @@ def run(kernels, name, arguments, xp=np):
     if facts(name).writes:
         assert result is None, f"{name} edits, and returns nothing"
         return edited
-    results = list(result) if isinstance(result, tuple) else [result]
+    results = [result_of_rounding(result)] if name in ROUNDINGS else result
+    results = list(results) if isinstance(results, tuple | list) else [results]
     assert facts(name).number or all(isinstance(x, xp.ndarray | np.generic) for x in results), name
     return results
 

@@ -36,6 +36,7 @@ def specials(*shape):
 ELEMENTWISE = [real(3, 4), real(), real(0, 3), real(2, 3, 5, 7), real(1), real(40, 300)]
 PAIRS = [(a, real(*a.shape)) for a in ELEMENTWISE]
 HALFWAY = np.array([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, -1 - 3 * 2**-8, 1 + 2**-8 + 2**-20, 3.4e38, -3.4e38, 2**-120])
+BETWEEN = np.array([1 + 2**-11, 1 + 3 * 2**-11, -1 - 2**-11, 1 + 2**-11 - 2**-20, 3.4e38, -3.4e38, 2**-120, 0.1])
 BROADCAST = [
     *PAIRS,
     (real(3, 1, 2), real(4, 1)),
@@ -276,7 +277,7 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
         (real(*x.shape), x, m, s, w, t) for x, m, s, w, _ in batch_norms() for t in (True, False) if x.size or not t
     ],
     "batch_norm_statistics": [(x,) for x in [*NORMS, FAR]],
-    "bfloat16": [(x,) for x in [*ELEMENTWISE, HALFWAY, specials(4, 5)]],
+    "bfloat16": [(x,) for x in [*ELEMENTWISE, HALFWAY, HALFWAY.reshape(1, 2, 2, 2), specials(4, 5)]],
     "broadcast_to": [(real(3, 1), (2, 3, 4)), (real(), (2, 3))],
     "clip_norm": [(real(3, 4), np.asarray(norm), 0.5) for norm in (2.0, 0.3, np.nan, np.inf)]
     + [(real(), np.asarray(1.7), 1.0)],
@@ -392,6 +393,7 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
         ([np.array(1e30), np.array([-1e30])],),
         ([real(70, 80) * 1e3, real(3, 2)],),
     ],
+    "tf32": [(x,) for x in [*ELEMENTWISE, BETWEEN, BETWEEN.reshape(1, 2, 2, 2), specials(4, 5)]],
     "transpose": [(real(3, 4, 2), (2, 0, 1)), (real(3, 4), (1, 0))],
     "warp_images": list(warps()),
     "window_means": [(real(1), 7, [0, 2, 5], [3, 5, 7], [3, 4, 9])],

@@ -17,7 +17,7 @@ from minicnn.backend.cpu import (
     pooling,
 )
 from minicnn.backend.cpu import machine as machine  # of compiled plans; not a kernel
-from minicnn.backend.cpu.jit import require_bfloat16 as require_bfloat16
+from minicnn.backend.cpu.jit import require_precision as require_precision
 from minicnn.backend.cpu.threads import get_num_threads as get_num_threads
 from minicnn.backend.cpu.threads import set_num_threads as set_num_threads
 
@@ -39,6 +39,7 @@ class Kernels(reference.Kernels):
     warp_images = data.warp_images
     adam_step = elementwise.adam_step
     bfloat16 = elementwise.bfloat16
+    tf32 = elementwise.tf32
     dropout = elementwise.dropout
     relu_grad = elementwise.relu_grad
     sgd_step = elementwise.sgd_step

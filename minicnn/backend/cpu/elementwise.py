@@ -3,7 +3,7 @@
 import numpy as np
 from numba import carray, types
 
-from minicnn.backend.cpu.jit import contiguous, jit, require_bfloat16
+from minicnn.backend.cpu.jit import contiguous, jit, require_bfloat16, require_precision
 from minicnn.backend.cpu.objects import c_function, pointer_to
 from minicnn.backend.reference import arithmetic as reference_arithmetic
 from minicnn.backend.reference import optimizer as reference
@@ -35,6 +35,11 @@ def bfloat16(a):
     y, source = np.empty(a.shape, dtype=a.dtype), contiguous(a)
     c_function(_bfloat16)(source.ctypes.data, y.ctypes.data, y.size)
     return y
+
+
+def tf32(a):
+    """Raise RuntimeError: processors have no such instructions, and nothing else is rounded like that."""
+    require_precision("tf32")
 
 
 def sgd_step(parameter, gradient, velocity, first, lr, momentum, dampening, weight_decay, nesterov):

@@ -40,6 +40,14 @@ def require_bfloat16() -> None:
         )
 
 
+def require_precision(name: str) -> None:
+    """Raise RuntimeError where the processor has no instructions for a precision of :class:`minicnn.precision`."""
+    if name == "tf32":
+        raise RuntimeError("tf32: expected a GPU, received arrays of the CPU; use float32 or bf16")
+    if name == "bf16":
+        require_bfloat16()
+
+
 class _Announce(event.Listener):
     """Says on stderr, once, that kernels compile; a kernel loaded from the cache makes no event."""
 

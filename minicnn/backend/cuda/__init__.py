@@ -21,6 +21,7 @@ from minicnn.backend.cuda import (
 )
 from minicnn.backend.cuda.launch import device_memory as device_memory
 from minicnn.backend.cuda.launch import require_device as require_device
+from minicnn.backend.cuda.launch import require_precision as require_precision
 
 
 class Kernels(reference.Kernels):
@@ -47,6 +48,7 @@ class Kernels(reference.Kernels):
     getitem_grad = arithmetic.getitem_grad
     lerp_into = arithmetic.lerp_into
     setitem = arithmetic.setitem
+    tf32 = arithmetic.tf32
     attention_grad = attention.attention_grad
     attention = attention.attention  # last: it hides the module
     conv2d = conv.conv2d

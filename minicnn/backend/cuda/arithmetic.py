@@ -6,6 +6,7 @@ in NumPy. It writes to places while it reads the values for them; here what is w
 
 import numpy as np
 
+from minicnn.backend.cuda import tensor
 from minicnn.backend.cuda.launch import cupy, elementwise
 from minicnn.backend.cuda.live import live
 
@@ -20,6 +21,10 @@ _ADD_RUNS = """
 _BFLOAT16 = """
     unsigned bits = __float_as_uint(float(a));
     bits = (bits + (0x7FFFu + (bits >> 16 & 1u))) & 0xFFFF0000u;
+    y = a == a ? T(__uint_as_float(bits)) : a;
+"""
+_TF32 = """
+    unsigned bits = (__float_as_uint(float(a)) + 0x1000u) & 0xFFFFE000u;
     y = a == a ? T(__uint_as_float(bits)) : a;
 """
 
@@ -37,7 +42,15 @@ def all_finite(a):
 
 
 def bfloat16(a):
+    if a.dtype == np.float32 and a.ndim > 1:
+        return tensor.packed(a, np.uint16)
     return elementwise("bfloat16", "T a", "T y", _BFLOAT16, a)
+
+
+def tf32(a):
+    if a.dtype == np.float32 and a.ndim > 1:
+        return tensor.packed(a, np.uint32)
+    return elementwise("tf32", "T a", "T y", _TF32, a)
 
 
 def getitem(a, index):

@@ -20,6 +20,17 @@
     index_t n, index_t c, index_t h, index_t w, index_t kh, index_t kw, index_t oh, index_t ow, index_t sh, index_t sw, \
         index_t ph, index_t pw, index_t dh, index_t dw
 
+struct Geometry {
+    index_t n, c, h, w, kh, kw, oh, ow, sh, sw, ph, pw, dh, dw;
+};
+#define THIS_GEOMETRY {n, c, h, w, kh, kw, oh, ow, sh, sw, ph, pw, dh, dw}
+
+// Where something lies in an array, and in its picture.
+struct Spot {
+    index_t at;
+    int row, column;
+};
+
 // The window whose tap lies `position` elements after the first window's first tap, or -1 if there is none.
 __device__ inline index_t window_at(index_t position, index_t stride, index_t windows) {
     if (position < 0 || position % stride) return -1;

@@ -1,17 +1,6 @@
 // Convolutions as products whose sources read windows of pictures where they are: nothing is copied into a matrix.
 // A tap is a channel of the group and a place in its window, (C/G, KH, KW); a window is one of (N, OH, OW).
 
-struct Geometry {
-    index_t n, c, h, w, kh, kw, oh, ow, sh, sw, ph, pw, dh, dw;
-};
-#define THIS_GEOMETRY {n, c, h, w, kh, kw, oh, ow, sh, sw, ph, pw, dh, dw}
-
-// Where something lies in an array, and in its picture.
-struct Spot {
-    index_t at;
-    int row, column;
-};
-
 // Windows of the pictures x of a group: a pixel of each tap of each window, 0 outside of the picture.
 struct Windows {
     const real* x;

@@ -64,15 +64,41 @@ def device_memory() -> tuple[int, int]:
     return total - free, total
 
 
-def source(real: str, index: str) -> str:
-    """Return all kernels as one compilation unit for elements of type ``real`` and indices of type ``index``."""
+def require_precision(name: str) -> None:
+    """Raise RuntimeError where the GPU has no tensor cores for a precision of :class:`minicnn.precision`."""
+    if name != "float32":
+        require_tensor_cores()
+
+
+@functools.cache
+def require_tensor_cores() -> None:
+    """Raise RuntimeError where the GPU has none for bfloat16 and TF32."""
+    capability = cupy.cuda.Device().compute_capability
+    if int(capability) < 80:
+        found = f"{capability[:-1]}.{capability[-1]}"
+        raise RuntimeError(
+            f"precision: expected a GPU of compute capability 8.0 or newer for bf16 and tf32, this one has {found}; "
+            "train and predict in float32"
+        )
+
+
+def source(kind: Any, index: Any) -> str:
+    """Return a compilation unit.
+
+    kind: np.float32 or np.float64, all kernels for such elements but those of tensor cores; np.uint16 or np.uint32,
+    these for the bits of bfloat16 or TF32. index: np.int32 or np.int64, the type of indices.
+    """
+    is_packed = kind in (np.uint16, np.uint32)
     files = sorted(Path(__file__).parent.glob("*.cu*"), key=lambda path: (path.suffix != ".cuh", path.name))
-    head = f"typedef {real} real;\ntypedef {index} index_t;\n#define BLOCK {BLOCK}\n"
+    files = [path for path in files if path.suffix == ".cuh" or (path.stem == "tensor") == is_packed]
+    head = f"typedef {'double' if kind is np.float64 else 'float'} real;\n"
+    head += f"typedef {'int' if index is np.int32 else 'long long'} index_t;\n#define BLOCK {BLOCK}\n"
+    head += f"typedef unsigned {'short' if kind is np.uint16 else 'int'} element;\n"
     return head + "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
-def launch(name: str, dtype: Any, threads: int, *arguments: Any) -> None:
-    """Run kernel ``name``, compiled for float32 or float64, on at least so many threads.
+def launch(name: str, kind: Any, threads: int, *arguments: Any) -> None:
+    """Run kernel ``name``, compiled for elements of a dtype ``kind`` (see :func:`source`), on at least so many threads.
 
     Arguments: arrays, of which those that are not C-contiguous are copied (so none that the kernel writes), None for a
     null pointer, numbers (int and bool become index_t, floats real), and np.uint64 as it is.
@@ -80,7 +106,8 @@ def launch(name: str, dtype: Any, threads: int, *arguments: Any) -> None:
     if not threads:
         return
     wide = any(isinstance(a, cupy.ndarray) and a.size >= _WIDE for a in arguments)
-    real, index = np.dtype(dtype).type, np.int64 if wide else np.int32
+    kind, index = np.dtype(kind).type, np.int64 if wide else np.int32
+    real = np.float64 if kind is np.float64 else np.float32
 
     def convert(a: Any) -> Any:
         if isinstance(a, cupy.ndarray):
@@ -89,7 +116,7 @@ def launch(name: str, dtype: Any, threads: int, *arguments: Any) -> None:
             return a or np.uint64(0)
         return real(a) if isinstance(a, float | np.floating) else index(a)
 
-    _function(name, real, index)(((threads + BLOCK - 1) // BLOCK,), (BLOCK,), tuple(convert(a) for a in arguments))
+    _function(name, kind, index)(((threads + BLOCK - 1) // BLOCK,), (BLOCK,), tuple(convert(a) for a in arguments))
 
 
 def elementwise(name: str, inputs: str, outputs: str, operation: str, *arguments: Any, **size: int) -> Any:
@@ -122,14 +149,13 @@ def empty(shape: tuple[int, ...], like: Any) -> Any:
 
 
 @functools.cache
-def _module(real: Any, index: Any) -> Any:
-    code = source({np.float32: "float", np.float64: "double"}[real], "int" if index is np.int32 else "long long")
-    return cupy.RawModule(code=code, options=("--std=c++17", _ROUNDING))
+def _module(kind: Any, index: Any) -> Any:
+    return cupy.RawModule(code=source(kind, index), options=("--std=c++17", _ROUNDING))
 
 
 @functools.cache
-def _function(name: str, real: Any, index: Any) -> Any:
-    return _module(real, index).get_function(name)
+def _function(name: str, kind: Any, index: Any) -> Any:
+    return _module(kind, index).get_function(name)
 
 
 @functools.cache

@@ -40,6 +40,6 @@ KERNEL add_slices(const real* partials, PRODUCTS) {
     double total = 0;
     for (index_t s = 0; s < slices; s++) total += partials[s * groups * rows * columns + i];
     index_t group = i / columns / rows;
-    Output output{y + group * y_group, bias ? bias + group * rows : 0, y_row, y_inner, y_outer};
+    Output output OUTPUT(group, group);
     output.put(i / columns % rows, i % columns, (real)total);
 }

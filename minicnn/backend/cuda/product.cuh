@@ -44,42 +44,64 @@ struct Loader {
 };
 
 // What a launch makes: in each of `groups` products C of `rows` x `columns`, k to `depth`. Of each, `slices` are made,
-// which share k; add_slices makes the results of them. C(i, j) lies at i y_row + j / y_inner y_outer + j % y_inner of
-// its product, which are y_group apart, and bias[i] is added to it if there is one, after that of the groups before.
-#define PRODUCTS                                                                                            \
-    real *y, const real *bias, index_t rows, index_t columns, index_t depth, index_t groups, index_t slices, \
-        index_t y_group, index_t y_row, index_t y_inner, index_t y_outer
-#define THESE_PRODUCTS y, bias, rows, columns, depth, groups, slices, y_group, y_row, y_inner, y_outer
+// which share k; add_slices makes the results of them. C(i, j) lies at i y_row + j / y_inner y_outer + j % y_inner
+// y_apart of its product, which are y_group apart, unless j % y_inner is y_used or more: that is padding. bias[i] is
+// added to it if there is one, after that of the groups before.
+#define PRODUCTS                                                                                                    \
+    real *y, const real *bias, index_t rows, index_t columns, index_t depth, index_t groups, index_t slices,         \
+        index_t y_group, index_t y_row, index_t y_inner, index_t y_outer, index_t y_apart, index_t y_used
+#define THESE_PRODUCTS \
+    y, bias, rows, columns, depth, groups, slices, y_group, y_row, y_inner, y_outer, y_apart, y_used
 
 struct Output {
     real* y;
     const real* bias;
-    index_t row, inner, outer;
+    index_t row, inner, outer, apart, used;
 
     __device__ void put(index_t i, index_t j, real value) const {
-        y[i * row + j / inner * outer + j % inner] = bias ? value + bias[i] : value;
+        index_t part = j / inner, rest = j % inner;
+        if (rest < used) y[i * row + part * outer + rest * apart] = bias ? value + bias[i] : value;
+    }
+};
+#define OUTPUT(product, group) \
+    {y + (product) * y_group, bias ? bias + (group) * rows : 0, y_row, y_inner, y_outer, y_apart, y_used}
+
+// The tile of a block, of `high` x `wide` sums: they are numbered by slices, groups, and tiles of a product. A slice has
+// a number of steps that `piece` divides.
+struct Tile {
+    index_t top, left, group, product, first, last;
+
+    __device__ Tile(int high, int wide, int piece, index_t rows, index_t columns, index_t depth, index_t groups,
+                    index_t slices) {
+        const index_t across = (columns + wide - 1) / wide, down = (rows + high - 1) / high, tile = blockIdx.x;
+        const index_t share = ((depth + slices - 1) / slices + piece - 1) / piece * piece;
+        left = tile % across * wide;
+        top = tile / across % down * high;
+        product = tile / across / down;
+        group = product % groups;
+        first = product / groups * share;
+        last = smaller(first + share, depth);
     }
 };
 
-// One tile, from row `top` and column `left`, of the sums over the k from `first` up to `last`.
+// One tile.
 template <int ROWS, typename A, typename B>
-__device__ void tile_product(const A& a, const B& b, const Output& c, index_t rows, index_t columns, index_t top,
-                             index_t left, index_t first, index_t last, real* room, typename A::Step* a_steps,
-                             typename B::Step* b_steps) {
+__device__ void tile_product(const A& a, const B& b, const Output& c, index_t rows, index_t columns, const Tile& tile,
+                             real* room, typename A::Step* a_steps, typename B::Step* b_steps) {
     const int COLUMNS = EDGE * EDGE * BLOCK / ROWS, HIGH = ROWS / EDGE, WIDE = COLUMNS / EDGE;
     const int t = threadIdx.x, x = t % WIDE, y = t / WIDE;
     real *a_piece = room, *b_piece = room + DEPTH * (ROWS + 1);
-    Loader<A, ROWS> a_loader(a, top, rows);
-    Loader<B, COLUMNS> b_loader(b, left, columns);
+    Loader<A, ROWS> a_loader(a, tile.top, rows);
+    Loader<B, COLUMNS> b_loader(b, tile.left, columns);
     real sums[EDGE][EDGE] = {};
-    for (index_t k = first; k < last; k += DEPTH) {
-        if (t < DEPTH && k + t < last) {  // others may still multiply: they look at the pieces alone
+    for (index_t k = tile.first; k < tile.last; k += DEPTH) {
+        if (t < DEPTH && k + t < tile.last) {  // others may still multiply: they look at the pieces alone
             a_steps[t] = a.step(k + t);
             b_steps[t] = b.step(k + t);
         }
         __syncthreads();
-        a_loader.load(a, a_piece, a_steps, last - k);
-        b_loader.load(b, b_piece, b_steps, last - k);
+        a_loader.load(a, a_piece, a_steps, tile.last - k);
+        b_loader.load(b, b_piece, b_steps, tile.last - k);
         __syncthreads();
 #pragma unroll
         for (int s = 0; s < DEPTH; s++) {
@@ -98,13 +120,12 @@ __device__ void tile_product(const A& a, const B& b, const Output& c, index_t ro
     for (int i = 0; i < EDGE; i++)
 #pragma unroll
         for (int j = 0; j < EDGE; j++) {
-            index_t row = top + y + i * HIGH, column = left + x + j * WIDE;
+            index_t row = tile.top + y + i * HIGH, column = tile.left + x + j * WIDE;
             if (row < rows && column < columns) c.put(row, column, sums[i][j]);
         }
 }
 
-// The tile of a block: they are numbered by slices, groups, and tiles of a product. a_of and b_of: from a group to a
-// source.
+// a_of and b_of: from a group to a source.
 template <typename OfA, typename OfB>
 __device__ void products(OfA a_of, OfB b_of, PRODUCTS) {
     typedef decltype(a_of(0)) A;
@@ -112,17 +133,14 @@ __device__ void products(OfA a_of, OfB b_of, PRODUCTS) {
     __shared__ real room[ROOM];
     __shared__ typename A::Step a_steps[DEPTH];
     __shared__ typename B::Step b_steps[DEPTH];
-    const int ROWS = rows > FEW_ROWS ? 64 : FEW_ROWS, COLUMNS = EDGE * EDGE * BLOCK / ROWS;
-    index_t wide = (columns + COLUMNS - 1) / COLUMNS, high = (rows + ROWS - 1) / ROWS, tile = blockIdx.x;
-    index_t left = tile % wide * COLUMNS, top = tile / wide % high * ROWS, product = tile / wide / high;
-    index_t group = product % groups, share = (depth + slices - 1) / slices, first = product / groups * share;
-    index_t last = smaller(first + share, depth);
-    A a = a_of(group);
-    B b = b_of(group);
-    Output c{y + product * y_group, bias ? bias + group * rows : 0, y_row, y_inner, y_outer};
+    const int high = rows > FEW_ROWS ? 64 : FEW_ROWS;
+    const Tile tile(high, EDGE * EDGE * BLOCK / high, DEPTH, rows, columns, depth, groups, slices);
+    A a = a_of(tile.group);
+    B b = b_of(tile.group);
+    Output c OUTPUT(tile.product, tile.group);
     if (rows > FEW_ROWS) {
-        tile_product<64>(a, b, c, rows, columns, top, left, first, last, room, a_steps, b_steps);
+        tile_product<64>(a, b, c, rows, columns, tile, room, a_steps, b_steps);
     } else {
-        tile_product<FEW_ROWS>(a, b, c, rows, columns, top, left, first, last, room, a_steps, b_steps);
+        tile_product<FEW_ROWS>(a, b, c, rows, columns, tile, room, a_steps, b_steps);
     }
 }

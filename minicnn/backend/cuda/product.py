@@ -25,24 +25,25 @@ _KERNELS = {
 """By whether a matrix lies row by row, of both factors: what lies side by side, lines of the product or its steps."""
 
 
-def products(name, sources, y, bias, size, groups, group, row, columns=None):
+def products(name, sources, y, bias, size, groups, group, row, columns=None, kind=None, tile=None):
     """Launch the products of kernel ``name``: ``size`` (rows, columns, depth) in each of ``groups``, into y.
 
-    group, row: how far groups and rows of y are apart. columns: (inner, outer), column j lies at
-    j // inner * outer + j % inner; None where columns lie side by side. ``bias``: of the rows, or None.
+    group, row: how far groups and rows of y are apart. columns: (inner, outer, apart, used), column j lies at
+    j // inner * outer + j % inner * apart, unless j % inner is ``used`` or more; None where columns lie side by side.
+    bias: of the rows, or None. kind, tile: the unit of the kernel and (rows, columns) of its tiles, None for those of
+    product.cuh.
     """
     rows, wide, depth = size
-    inner, outer = columns or (max(wide, 1), 0)
-    place = (group, row, inner, outer)
-    high = 64 if rows > _FEW_ROWS else _FEW_ROWS
-    tiles = groups * math.ceil(rows / high) * math.ceil(wide / (_SUMS // high))
+    dense = rows * wide, wide, max(wide, 1), 0, 1, max(wide, 1)
+    place = group, row, *(columns or dense[2:])
+    kind, (high, across) = kind or y.dtype, tile or ((64, _SUMS // 64) if rows > _FEW_ROWS else (_FEW_ROWS, _SUMS // _FEW_ROWS))
+    tiles = groups * math.ceil(rows / high) * math.ceil(wide / across)
     slices = max(1, min(_BLOCKS // max(tiles, 1), depth // _SHORTEST))
     if slices == 1:
-        launch(name, y.dtype, tiles * BLOCK, *sources, y, bias, *size, groups, 1, *place)
+        launch(name, kind, tiles * BLOCK, *sources, y, bias, *size, groups, 1, *place)
         return y
     partials = empty((slices, groups, rows, wide), y)
-    dense = (rows * wide, wide, max(wide, 1), 0)
-    launch(name, y.dtype, slices * tiles * BLOCK, *sources, partials, None, *size, groups, slices, *dense)
+    launch(name, kind, slices * tiles * BLOCK, *sources, partials, None, *size, groups, slices, *dense)
     launch("add_slices", y.dtype, groups * rows * wide, partials, y, bias, *size, groups, slices, *place)
     return y
 

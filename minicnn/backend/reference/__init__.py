@@ -58,6 +58,7 @@ class Kernels:
     getitem = arithmetic.getitem
     getitem_grad = arithmetic.getitem_grad
     setitem = arithmetic.setitem
+    tf32 = arithmetic.tf32
     greater = arithmetic.greater
     greater_equal = arithmetic.greater_equal
     lerp_into = arithmetic.lerp_into

@@ -195,6 +195,17 @@ def bfloat16(a):
     return xp.where(a == a, rounded.view(np.float32), narrow).astype(a.dtype)
 
 
+@kernel(like_first)
+def tf32(a):
+    """a rounded to the nearest number of 11 bits of significand, of two the one away from 0, as tensor cores take it.
+
+    As elements of its own dtype; NaN stays. A float64 is rounded to float32 first.
+    """
+    xp, narrow = namespace(a), a.astype(np.float32)
+    rounded = (narrow.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    return xp.where(a == a, rounded.view(np.float32), narrow).astype(a.dtype)
+
+
 @kernel(writes="total")
 def accumulate(total, value):
     """total += value, in place."""
