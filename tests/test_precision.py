@@ -214,12 +214,20 @@ def test_threads_that_share_one():
         assert [future.result() for future in [pool.submit(first), pool.submit(second)]] == ["float32", "float32"]
 
 
+def test_tf32_is_of_gpus():
+    with precision("tf32"), pytest.raises(RuntimeError, match="tf32: expected a GPU, received arrays of the CPU"):
+        F.linear(Tensor(np.ones((2, 3), np.float32)), Tensor(np.ones((4, 3), np.float32)))
+    with backend.use("reference"), precision("tf32"):
+        y = F.linear(Tensor(np.float32([[1 + 2**-11]])), Tensor(np.float32([[3]])))
+    assert y.item() == 3 * (1 + 2**-10)
+
+
 @pytest.mark.parametrize(
     ("where", "make"),
     [("precision", precision), ("compile", lambda name: minicnn.compile(F.relu, precision=name))],
 )
 def test_an_unknown_name(where, make):
-    with pytest.raises(ValueError, match=f"{where}: expected precision float32 or bf16, received 'fp16'"):
+    with pytest.raises(ValueError, match=f"{where}: expected precision float32, tf32 or bf16, received 'fp16'"):
         make("fp16")
 
 

@@ -131,6 +131,20 @@ T __shfl_xor_sync(unsigned, T value, int lane) {
     return value;
 }
 
+inline void __syncwarp() { emulated::wait(emulated::AT_WARP); }
+
+inline unsigned __float_as_uint(float number) {
+    unsigned bits;
+    __builtin_memcpy(&bits, &number, sizeof bits);
+    return bits;
+}
+
+inline float __uint_as_float(unsigned bits) {
+    float number;
+    __builtin_memcpy(&number, &bits, sizeof number);
+    return number;
+}
+
 inline double __longlong_as_double(long long bits) {
     double value;
     __builtin_memcpy(&value, &bits, sizeof value);

@@ -23,7 +23,7 @@ FUNCTIONS = WORDS.findall(
     """abs arange ascontiguousarray broadcast_to clip concatenate exp expm1 floor full isfinite isnan log maximum
     may_share_memory minimum ones ones_like pad sqrt tanh where zeros zeros_like"""
 )
-CONSTANTS = WORDS.findall("float32 float64 inf int32 int64 newaxis uint16 uint64 uint8")
+CONSTANTS = WORDS.findall("float32 float64 inf int32 int64 newaxis uint16 uint32 uint64 uint8")
 METHODS = WORDS.findall("all argmax argmin astype copy fill max mean min ravel reshape sum transpose view")
 ATTRIBUTES = WORDS.findall("T dtype flags ndim shape size strides")
 OPERATORS = WORDS.findall(
@@ -181,6 +181,7 @@ cuda = SimpleNamespace(
     runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1),
     nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
     cublas=SimpleNamespace(),
+    Device=lambda: SimpleNamespace(compute_capability="90"),
     get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
 )
 
@@ -251,8 +252,9 @@ class ElementwiseKernel:
         params = self._inputs + self._outputs
         values = [_inner(a) for a in args]
         given = list(zip(params, values, strict=False))
-        (real,) = {v.dtype for p, v in given if p[-2] == "T" and isinstance(v, np.ndarray)}
-        types = [real if p[-2] == "T" else np.dtype(p[-2]) for p in params]
+        reals = [v.dtype for p, v in given if p[-2] == "T" and isinstance(v, np.ndarray)]
+        assert len(set(reals)) < 2, f"{self._name}: T is {reals}"
+        types = [reals[0] if p[-2] == "T" else np.dtype(p[-2]) for p in params]
         shape = np.broadcast_shapes(*(np.shape(v) for p, v in given if p[0] != "raw")) if size is None else (size,)
         values += [np.full(shape, np.nan, dtype) for dtype in types[len(values) :]]
         buffers, pointers = [], (ctypes.c_void_p * len(params))()
@@ -277,13 +279,15 @@ class ElementwiseKernel:
             kind = ("" if param in self._outputs else "const ") + names.get(dtype.name, dtype.name)
             raw = param[0] == "raw"
             arguments += f"{kind}{'*' if raw else '&'} {param[-1]} = (({kind}*)p[{k}]){'' if raw else '[i]'};\n"
-        (real,) = {names[t.name] for p, t in zip(self._inputs + self._outputs, types, strict=True) if p[-2] == "T"}
+        reals = [t.name for p, t in zip(self._inputs + self._outputs, types, strict=True) if p[-2] == "T"]
         return f"""
             #include <math.h>
             #include <stddef.h>
             #include <stdint.h>
-            typedef {real} T;
+            typedef {names[reals[0]] if reals else "float"} T;
             typedef int32_t int32;
+            typedef uint16_t uint16;
+            typedef uint32_t uint32;
             inline unsigned __float_as_uint(float x) {{ unsigned y; __builtin_memcpy(&y, &x, 4); return y; }}
             inline float __uint_as_float(unsigned x) {{ float y; __builtin_memcpy(&y, &x, 4); return y; }}
             struct Indexer {{ ptrdiff_t count; ptrdiff_t size() const {{ return count; }} }};

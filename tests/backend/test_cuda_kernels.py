@@ -19,7 +19,7 @@ import minicnn.functional as F
 from minicnn import backend
 from minicnn.backend.reference import Kernels as reference
 from minicnn.compile.record import record
-from shared.contract import LAYOUTS, NAMES, check
+from shared.contract import LAYOUTS, NAMES, PRODUCTS, ROUNDINGS, check, check_rounded
 
 STAND_IN = Path(__file__).with_name("fake_cupy.py")
 IN_TURN = list(LAYOUTS)
@@ -138,6 +138,26 @@ def test_a_step_is_recorded_as_on_the_cpu(cupy, cuda, monkeypatch):
             np.testing.assert_array_equal(backend.to_numpy(model.conv1.weight.data), weight)
     assert calls["cupy"] == calls["numpy"]
     assert [kernel for kernel, _ in calls["cupy"]].count("sgd_step") == 10
+
+
+@needs_compiler
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_products_of_rounded_operands(cupy, cuda, monkeypatch, rounding, descending):
+    monkeypatch.setattr(cupy, "descending", descending)
+    for name in PRODUCTS:
+        check_rounded(cuda, name, rounding, 1e-5, cupy)
+
+
+def test_a_gpu_without_tensor_cores(cupy, cuda, monkeypatch):
+    launch = sys.modules["minicnn.backend.cuda.launch"]
+    monkeypatch.setattr(cupy.cuda, "Device", lambda: SimpleNamespace(compute_capability="75"))
+    launch.require_tensor_cores.cache_clear()
+    launch.require_precision("float32")
+    for call in (lambda: launch.require_precision("tf32"), lambda: cuda.bfloat16(cupy.zeros((2, 3), "float32"))):
+        with pytest.raises(RuntimeError, match="bf16 and tf32: expected a GPU of compute capability 8.0 or newer, .* 7.5"):
+            call()
+    launch.require_tensor_cores.cache_clear()
 
 
 def test_places_out_of_range(cupy, cuda):

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from minicnn import backend
@@ -17,25 +18,33 @@ INSTALL = 'pip install -e ".[cuda13]" (".[cuda12]" for a driver of CUDA 12), or 
 
 
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="nvcc, of the CUDA toolkit, is not installed")
-@pytest.mark.parametrize("index", ["int", "long long"])
-@pytest.mark.parametrize("real", ["float", "double"])
-def test_sources_compile_for_ampere_and_hopper(tmp_path, real, index):
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.uint16, np.uint32])
+def test_sources_compile_for_ampere_and_hopper(tmp_path, kind, index):
+    """Without warnings; what all threads of two blocks need fits into the registers of a multiprocessor."""
     unit = tmp_path / "kernels.cu"
-    unit.write_text(launch.source(real, index), encoding="utf-8")
+    unit.write_text(launch.source(kind, index), encoding="utf-8")
     targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in (80, 90)]
-    command = ["nvcc", "-fatbin", "--std=c++17", "--fmad=false", "-Werror=all-warnings", *targets, str(unit)]
-    result = subprocess.run([*command, "-o", str(tmp_path / "kernels.fatbin")], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    command = ["nvcc", "-fatbin", "--std=c++17", "--fmad=false", "-Werror=all-warnings", "--resource-usage", *targets]
+    command += [str(unit), "-o", str(tmp_path / "kernels.fatbin")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    report = result.stdout + result.stderr
+    assert result.returncode == 0, report
+    if index is np.int32 and kind is not np.float64:
+        registers, spilled = (list(map(int, re.findall(p, report))) for p in (r"(\d+) registers", r"(\d+) bytes spill"))
+        assert registers and max(registers) <= 2**16 // (2 * launch.BLOCK) and spilled and not any(spilled), report
 
 
 def test_every_source_is_compiled_and_every_kernel_is_used():
-    unit = launch.source("float", "int")
-    assert all(path.read_text(encoding="utf-8") in unit for path in FOLDER.glob("*.cu*"))
-    assert unit.index("#define KERNEL") < unit.index("KERNEL softmax(")
-    kernels = re.findall(r"^KERNEL (\w+)", unit, re.MULTILINE)
-    wrappers = "".join(path.read_text(encoding="utf-8") for path in FOLDER.glob("*.py"))
-    assert len(kernels) == len(set(kernels)) > 20
-    assert [name for name in kernels if f'"{name}"' not in wrappers] == []
+    wrappers, files = "".join(path.read_text(encoding="utf-8") for path in FOLDER.glob("*.py")), set(FOLDER.glob("*.cu*"))
+    for kind, count in ((np.float32, 20), (np.uint16, 7)):
+        unit = launch.source(kind, np.int32)
+        files -= {path for path in files if path.read_text(encoding="utf-8") in unit}
+        kernels = re.findall(r"^KERNEL (\w+)", unit, re.MULTILINE)
+        assert unit.index("#define KERNEL") < unit.index(f"KERNEL {kernels[-1]}(")
+        assert len(kernels) == len(set(kernels)) > count
+        assert [name for name in kernels if f'"{name}"' not in wrappers] == []
+    assert not files
 
 
 def test_stand_in_has_only_what_cupy_has():
