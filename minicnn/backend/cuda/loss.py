@@ -38,5 +38,7 @@ def label_range(labels):
 @live(lambda rows, place, loss, norm, logits, labels: (place,))
 def note_step(numbers, rows, place, loss, norm, logits, labels):
     (place,) = numbers
-    places = (place, 0) if isinstance(place, cupy.ndarray) else (None, place)
-    launch("note_step", logits.dtype, BLOCK, rows, *places, loss, norm, logits, *_targets(labels), *logits.shape)
+    places, written = (place, 0) if isinstance(place, cupy.ndarray) else (None, place), cupy.ascontiguousarray(rows)
+    launch("note_step", logits.dtype, BLOCK, written, *places, loss, norm, logits, *_targets(labels), *logits.shape)
+    if written is not rows:
+        rows[...] = written
