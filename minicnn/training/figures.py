@@ -70,11 +70,10 @@ class Figures:
 
         Waits for a device until they are done.
         """
-        steps, self._steps = self._steps, []
-        if not steps:
+        if not self._steps:
             return []
-        rows = to_numpy(self._rows[: len(steps)]).tolist()
-        now = time.perf_counter()
+        rows, now = to_numpy(self._rows[: len(self._steps)]).tolist(), time.perf_counter()
+        steps, self._steps = self._steps, []
         self._enough = min(self.most, len(steps) * _SECONDS / (now - self._since))
         self._since = now
         return [(step, loss, norm, int(right)) for step, (loss, norm, right) in zip(steps, rows, strict=True)]

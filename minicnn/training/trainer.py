@@ -71,6 +71,7 @@ class Trainer:
         self._forward = self.averaged if eager else compile(self.averaged)
         self.history: list[dict[str, float]] = []
         self._under_way = Epoch()
+        self._clock = time.perf_counter()  # up to which the time of the epoch is counted
         self._latest: tuple[Step, Any]  # the step that was begun last, with its images
 
     def prepare(self) -> None:
@@ -112,7 +113,7 @@ class Trainer:
         """
         self._catch_up()  # an exception may have come between steps and their reading
         epoch, now = len(self.history), self._under_way
-        started, before, seen = time.perf_counter(), now.seconds, now.seen
+        self._clock, before, seen = time.perf_counter(), now.seconds, now.seen
         self.prepare()
         if self._whitened is not None and self._whitened.bias is not None and self.config.whiten_bias:
             self._whitened.bias.requires_grad_(epoch < self.config.whiten_bias)
@@ -121,10 +122,9 @@ class Trainer:
             if not self._update.figures.due and batch + 1 < self.batches_per_epoch:
                 continue
             self._catch_up()
-            elapsed = time.perf_counter() - started
-            now.seconds = before + elapsed
             if on_batch is not None:
-                stop = on_batch(now.batch, now.loss / now.seen, now.correct / now.seen, (now.seen - seen) / elapsed)
+                rate = (now.seen - seen) / (now.seconds - before)
+                stop = on_batch(now.batch, now.loss / now.seen, now.correct / now.seen, rate)
                 if stop and now.batch < self.batches_per_epoch:
                     return False
         row = {"epoch": epoch + 1, "train_loss": now.loss / now.seen, "train_accuracy": now.correct / now.seen}
@@ -143,13 +143,16 @@ class Trainer:
         return True
 
     def _catch_up(self) -> None:
-        """Add the figures that have not been read to those of the epoch under way."""
-        now = self._under_way
-        for step, loss, correct in self._read():
+        """Add the figures that have not been read, and the time, to those of the epoch under way."""
+        now, read = self._under_way, self._read()
+        for step, loss, correct in read:
             now.batch += 1
             now.seen += step.images
             now.loss += loss * step.images
             now.correct += correct
+        if read:
+            before, self._clock = self._clock, time.perf_counter()
+            now.seconds += self._clock - before
 
     def _validation(self, epoch: int) -> Evaluation:
         """Return what the averaged model answers on the validation images."""
@@ -199,8 +202,9 @@ class Trainer:
         Raises:
             TrainingError: the loss, or the norm of a gradient that is clipped, is not finite.
         """
+        self._catch_up()
         self._begin(epoch, batch, images, labels)
-        *_, (_, loss, correct) = self._read()
+        ((_, loss, correct),) = self._read()
         return loss, correct
 
     def _begin(self, epoch: int, batch: int, images: Any, labels: Any) -> None:
