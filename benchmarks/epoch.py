@@ -70,7 +70,6 @@ def build(recipe: str) -> Workload:
     trainer = Trainer(config, splits, backend.get("numpy"))
     trainer.prepare()
     update = Update(trainer.model, config)
-    update.check = lambda name, array: None
 
     def batches() -> Iterator[tuple[int, Any, Any]]:
         for epoch in count():

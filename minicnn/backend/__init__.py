@@ -12,10 +12,11 @@ What is true of a kernel on each of them is declared in the reference (:mod:`min
 """
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ import numpy as np
 from minicnn.backend.reference import Kernels
 from minicnn.recording import Recorded, current
 
+_ALIGNMENT = 16
+"""Bytes of which the start of an array is a multiple where several are packed."""
 _PACKAGES = {
     "numpy": "minicnn.backend.cpu",
     "cupy": "minicnn.backend.cuda",
@@ -59,6 +62,11 @@ class Backend:
         if self.name != "reference":
             package(self.name).require_precision(name)
 
+    @property
+    def is_device(self) -> bool:
+        """Whether a device does the work while Python goes on, so that who reads a number has to wait for it."""
+        return self.xp is not np
+
     def asarray(self, array: Any) -> Any:
         """Return ``array`` (NumPy or CuPy) as an array of this backend, moved only where it must be."""
         if isinstance(array, Recorded):
@@ -67,9 +75,20 @@ class Backend:
             return self.xp.asarray(array)
         return to_numpy(array)
 
+    def asarrays(self, arrays: Sequence[np.ndarray]) -> list[Any]:
+        """Return NumPy arrays as arrays of this backend, moved to a device by one copy for which nobody waits."""
+        if not self.is_device:
+            return list(arrays)
+        ends = list(accumulate((-(-a.nbytes // _ALIGNMENT) * _ALIGNMENT for a in arrays), initial=0))
+        packed = np.empty(ends[-1], np.uint8)
+        for array, start in zip(arrays, ends, strict=False):
+            packed[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        there = self.xp.asarray(packed).data  # by way of pinned memory, which CuPy keeps until the copy is done
+        return [self.xp.ndarray(a.shape, a.dtype, there + start) for a, start in zip(arrays, ends, strict=False)]
+
     def synchronize(self) -> None:
         """Wait until everything that was started on the device is done."""
-        if self.xp is not np:
+        if self.is_device:
             self.xp.cuda.get_current_stream().synchronize()
 
 

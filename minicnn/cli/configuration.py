@@ -18,7 +18,7 @@ import typer
 from minicnn import data
 from minicnn.cli.options import UsageError, usage_errors
 from minicnn.training import Config, checkpoint, recipe
-from minicnn.training.trainer import stored_config
+from minicnn.training.state import stored_config
 
 Dataset = Annotated[
     str, typer.Option(help="auto (CIFAR-10, else digits), cifar10, digits, or a folder of class folders.")

@@ -25,8 +25,8 @@ from minicnn.summary import macs
 from minicnn.text import aligned
 from minicnn.training import Config, Trainer, checkpoint, recipe_card, recipe_names
 from minicnn.training.progress import Output, Progress
+from minicnn.training.state import stored_config
 from minicnn.training.stored import write_json
-from minicnn.training.trainer import stored_config
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 if hasattr(signal, "SIGHUP"):  # the terminal is closed

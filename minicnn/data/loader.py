@@ -13,8 +13,8 @@ _NONE = Augment(flip=0.0)
 _FLIPS = 2**32 - 1
 """Number of the stream of those that alternate; the others are numbered by epochs."""
 _AHEAD = 64
-"""Batches for which the moves are drawn at a time: between the steps of a small network, with the caches full of its
-numbers, a draw takes five times as long."""
+"""Batches for which all is drawn at a time, and moved by one copy: between the steps of a small network, with the
+caches full of its numbers, a draw takes five times as long."""
 
 
 class Loader:
@@ -54,7 +54,7 @@ class Loader:
         if self._augment.alternate:
             self._first_flips = self._rng(_FLIPS).random(len(dataset)) < self._augment.flip
         self._backend = backend
-        self._images, self._labels = backend.asarray(dataset.images), backend.asarray(dataset.labels)
+        self._images = backend.asarray(dataset.images)
         self._mean = backend.asarray(np.asarray(mean, np.float32))
         self._std = backend.asarray(np.asarray(std, np.float32))
         self._unit = backend.asarray(np.zeros(3, np.float32)), backend.asarray(np.ones(3, np.float32))
@@ -73,44 +73,62 @@ class Loader:
         order = self._rng(epoch, 0).permutation(n) if self.shuffle else np.arange(n)
         for first in range(start_batch, len(self), _AHEAD):
             batches = range(first, min(first + _AHEAD, len(self)))
-            indices = [order[batch * self.batch_size : (batch + 1) * self.batch_size] for batch in batches]
-            streams = [self._rng(epoch, 1 + batch) for batch in batches]
-            moves = [changes.draw(rng, len(index)) for rng, index in zip(streams, indices, strict=True)]
-            if changes.alternate:
-                moves = [
-                    (self._first_flips[i] ^ bool(epoch % 2), *move[1:]) for i, move in zip(indices, moves, strict=True)
-                ]
-            for drawn in zip(indices, moves, streams, strict=True):
-                yield self._batch(changes, *drawn)
+            drawn = [
+                self._draw(changes, epoch, batch, order[batch * self.batch_size : (batch + 1) * self.batch_size])
+                for batch in batches
+            ]
+            moved = iter(self._backend.asarrays([array for arrays in drawn for array in arrays.values()]))
+            for arrays in drawn:
+                yield self._batch(changes, dict(zip(arrays, moved, strict=False)))
 
-    def _batch(
-        self, augment: Augment, index: np.ndarray, moves: tuple[np.ndarray, ...], rng: np.random.Generator
-    ) -> tuple[Any, Any]:
-        """Draw from `rng` in the order of the operations: what is off draws nothing, so that nothing else changes."""
-        kernels, move = self._backend.kernels, self._backend.asarray
-        n, size, records = len(index), self.dataset.images.shape[2:], move(index)
-        recolors = augment.jitters or augment.sharpness != 1
-        mean, std = self._unit if recolors else (self._mean, self._std)
-        if augment.warps:
-            maps = move(augment.draw_maps(rng, size, *moves))
-            x = kernels.warp_images(self._images, records, maps, mean, std, augment.padding_mode)
-        else:
-            flip, dy, dx = map(move, moves)
-            x = kernels.gather_images(self._images, records, flip, dy, dx, mean, std, augment.padding_mode)
+    def _draw(self, augment: Augment, epoch: int, batch: int, records: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what a batch of these records takes beside the stored pictures.
+
+        It is drawn in the order of the operations: what is off draws nothing, so that nothing else changes.
+        """
+        rng, n, size = self._rng(epoch, 1 + batch), len(records), self.dataset.images.shape[2:]
+        flip, dy, dx = augment.draw(rng, n)
+        if augment.alternate:
+            flip = self._first_flips[records] ^ bool(epoch % 2)
+        drawn = {"records": records, "labels": self.dataset.labels[records]}
+        drawn |= (
+            {"maps": augment.draw_maps(rng, size, flip, dy, dx)}
+            if augment.warps
+            else {"flip": flip, "dy": dy, "dx": dx}
+        )
         if augment.jitters:
-            x = kernels.adjust_colors(x, *map(move, augment.draw_colors(rng, n)))
+            drawn["colors"] = augment.draw_colors(rng, n)
         if augment.sharpness != 1:
-            x = kernels.adjust_sharpness(x, move(augment.draw_sharpness(rng, n)))
+            drawn["sharpness"] = augment.draw_sharpness(rng, n)
+        if boxes := augment.draw_boxes(rng, n, size):
+            drawn["boxes"] = np.stack(boxes)
+        if augment.mixes:
+            partners, keep, share = augment.draw_mix(rng, n, size)
+            one_hot = np.eye(len(self.dataset.classes), dtype=np.float32)[drawn["labels"]]
+            mixed = (share * one_hot + (1 - share) * one_hot[partners]).astype(np.float32)
+            drawn |= {"partners": partners, "keep": keep, "labels": mixed}
+        return drawn
+
+    def _batch(self, augment: Augment, drawn: dict[str, Any]) -> tuple[Any, Any]:
+        """Return the images and labels of a batch, from what was drawn for it."""
+        kernels, records = self._backend.kernels, drawn["records"]
+        recolors = augment.jitters or augment.sharpness != 1
+        looks = (*(self._unit if recolors else (self._mean, self._std)), augment.padding_mode)
+        if augment.warps:
+            x = kernels.warp_images(self._images, records, drawn["maps"], *looks)
+        else:
+            x = kernels.gather_images(self._images, records, drawn["flip"], drawn["dy"], drawn["dx"], *looks)
+        if augment.jitters:
+            x = kernels.adjust_colors(x, *drawn["colors"])
+        if augment.sharpness != 1:
+            x = kernels.adjust_sharpness(x, drawn["sharpness"])
         if recolors:
             x = kernels.normalize_images(x, self._mean, self._std)
-        for boxes in augment.draw_boxes(rng, n, size):
-            x = kernels.erase_images(x, move(boxes))
-        if not augment.mixes:
-            return x, self._labels[records]
-        partners, keep, share = augment.draw_mix(rng, n, size)
-        one_hot = np.eye(len(self.dataset.classes), dtype=np.float32)[self.dataset.labels[index]]
-        x = kernels.mix_images(x, move(partners), move(keep))
-        return x, move((share * one_hot + (1 - share) * one_hot[partners]).astype(np.float32))
+        for boxes in drawn.get("boxes", ()):
+            x = kernels.erase_images(x, boxes)
+        if augment.mixes:
+            x = kernels.mix_images(x, drawn["partners"], drawn["keep"])
+        return x, drawn["labels"]
 
     def _rng(self, *stream: int) -> np.random.Generator:
         """A generator of its own for each stream.

@@ -15,6 +15,7 @@ def cross_entropy(
     *,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    check_labels: bool = True,
 ) -> Tensor:
     """Cross-entropy of softmax(input) with integer labels, or with the probabilities t of all classes.
 
@@ -31,6 +32,8 @@ def cross_entropy(
         reduction: "mean" (over the images; with labels divided by the sum of the targets' weights), "sum", or
             "none" -> (N,).
         label_smoothing: in [0, 1].
+        check_labels: whether to look for labels outside [0, K), for which Python waits for a GPU; without, where they
+            are known to be inside, others give any loss.
 
     Raises:
         ValueError: a label outside [0, K).
@@ -48,7 +51,7 @@ def cross_entropy(
     check_fraction("cross_entropy", "label_smoothing", label_smoothing)
     check_shape("cross_entropy", (input.shape[1],), weight=weight)
     k = kernels_of(input)
-    labels = _labels(input, target)
+    labels = _labels(input, target, check_labels)
 
     class_weight = None if weight is None else k.copy(weight._operand)  # as the labels: may be edited before backward
     losses, probabilities = k.cross_entropy(input._operand, labels, class_weight, label_smoothing)
@@ -64,7 +67,7 @@ def cross_entropy(
     return loss.mean() if weight is None or labels.ndim == 2 else loss.sum() / weight.detach()[labels].sum()
 
 
-def _labels(logits: Tensor, target: Tensor | Any) -> Any:
+def _labels(logits: Tensor, target: Tensor | Any, check_range: bool) -> Any:
     """Return the checked labels as a new int64 array, or the checked probabilities as a new array."""
     count, classes = logits.shape
     labels = logits.backend.asarray((target if isinstance(target, Tensor) else Tensor(target))._operand)
@@ -83,7 +86,8 @@ def _labels(logits: Tensor, target: Tensor | Any) -> Any:
         if lowest < 0 or highest >= classes:
             raise ValueError(f"cross_entropy: expected labels from 0 to {classes - 1}, received {lowest} to {highest}")
 
-    check_on_replay(labels, check)
+    if check_range:
+        check_on_replay(labels, check)
     k = kernels_of(logits)
     return k.copy(labels) if labels.dtype == "int64" else k.convert(labels, "int64")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import minicnn.functional as F
+from minicnn import backend
 from minicnn.backend import to_numpy
 from minicnn.data import Loader
 from minicnn.nn import Module
@@ -54,15 +55,17 @@ def evaluate(
     right, with reflected edges. ``batches``: how many to look at, 0 for all.
     """
     answer = _answer(forward or model, tta, shift)
-    loss, labels, probabilities = 0.0, [], []
+    losses, labels, probabilities = [], [], []
     with evaluating():
         for images, target in islice(loader.epoch(0), batches or None):
             logits = answer(Tensor(images))
-            loss += F.cross_entropy(logits, target, reduction="sum").item()
-            labels.append(to_numpy(target))
-            probabilities.append(to_numpy(F.softmax(logits, 1)._operand))
-    all_labels = np.concatenate(labels)
-    return Evaluation(loss / len(all_labels), all_labels, np.concatenate(probabilities))
+            losses.append(F.cross_entropy(logits, target, reduction="sum", check_labels=False)._operand.reshape(1))
+            labels.append(target)
+            probabilities.append(F.softmax(logits, 1)._operand)
+    xp = backend.of(images).xp  # read at the end, as a device has to be waited for
+    each_loss, all_labels, answers = (to_numpy(xp.concatenate(parts)) for parts in (losses, labels, probabilities))
+    loss = each_loss.cumsum(dtype=np.float64)[-1]  # in the order of the batches
+    return Evaluation(float(loss) / len(all_labels), all_labels, answers)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is in the answers
@@ -93,13 +96,13 @@ def _answer(forward: Callable[[Tensor], Tensor], tta: bool, shift: int) -> Calla
 
 def _shifted(images: Tensor, distance: int) -> Tensor:
     """Move pictures down and to the right; edges are reflected."""
-    moved = images._operand
+    moved, xp = images._operand, images.backend.xp
     for axis in (2, 3):
         size = moved.shape[axis]
         if abs(distance) >= size:
             raise ValueError(
                 f"tta: expected a shift smaller than the pictures, {images.shape[2:]}, received {distance}"
             )
-        seen = np.abs(np.arange(size) - distance)
-        moved = moved.take(images.backend.asarray(np.minimum(seen, 2 * (size - 1) - seen)), axis=axis)
+        seen = abs(xp.arange(size) - distance)
+        moved = moved.take(xp.minimum(seen, 2 * (size - 1) - seen), axis=axis)
     return Tensor(moved)

@@ -4,8 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice, repeat
 from typing import Any
 
@@ -15,42 +14,22 @@ from minicnn import models, random
 from minicnn.backend import Backend
 from minicnn.compile import Profile, compile
 from minicnn.data import Loader, Splits, identity_differences
-from minicnn.expected import LARGEST, Maybe, Number, OneOf, Only, check, like
+from minicnn.expected import LARGEST, Number, Only, check, like
 from minicnn.nn import Module
 from minicnn.optim.schedules import ReduceOnPlateau
 from minicnn.precision import precision
 from minicnn.tensor import Tensor
 from minicnn.text import brief
 from minicnn.training import start
-from minicnn.training.checkpoint import CheckpointError, bounded_by, compare_keys
+from minicnn.training.checkpoint import compare_keys
 from minicnn.training.config import Config
 from minicnn.training.divergence import TrainingError, first_not_finite
 from minicnn.training.evaluation import Evaluation, evaluate
+from minicnn.training.figures import Epoch, Step
+from minicnn.training.state import DATA, RANDOM, refused, stored_config
 from minicnn.training.update import Update
 
 _EVALUATION_BATCH = 500
-_RANDOM = {  # what minicnn.random.get_state returns
-    "host": {
-        "bit_generator": OneOf(["PCG64"]),
-        "state": {name: Number(most=2**128 - 1, whole=True) for name in ("state", "inc")},
-        "has_uint32": Number(most=1, whole=True),
-        "uinteger": Number(most=2**32 - 1, whole=True),
-    },
-    "first_key": Number(most=2**64 - 1, whole=True),
-    "keys": Number(most=2**64 - 1, whole=True),
-}
-_DATA = {"dataset": str, "records": dict, "classes": [str], "fingerprints": Maybe(dict)}  # earlier without the last
-
-
-@dataclass
-class _Epoch:
-    """How many batches of the epoch under way are done, the sums over their images, and the time they took."""
-
-    batch: int = 0
-    loss: float = 0.0
-    correct: int = 0
-    seen: int = 0
-    seconds: float = 0.0
 
 
 class Trainer:
@@ -81,6 +60,7 @@ class Trainer:
             start.whiten(self.model, config.model, splits.train, config.whiten, **scaling) if config.whiten else None
         )
         self._update = Update(self.model, config, eager)
+        self._update.check = self._check
         self.optimizer, self.averaged = self._update.optimizer, self._update.averaged
         self.train_loader = Loader(
             splits.train, config.batch_size, shuffle=True, augment=config.augmentation, seed=config.seed, **scaling
@@ -90,7 +70,9 @@ class Trainer:
         self.schedule = config.make_schedule(self._steps(self.batches_per_epoch))
         self._forward = self.averaged if eager else compile(self.averaged)
         self.history: list[dict[str, float]] = []
-        self._under_way = _Epoch()
+        self._under_way = Epoch()
+        self._clock = time.perf_counter()  # up to which the time of the epoch is counted
+        self._latest: tuple[Step, Any]  # the step that was begun last, with its images
 
     def prepare(self) -> None:
         """Put the model into training mode, but for the stages that are frozen."""
@@ -121,27 +103,28 @@ class Trainer:
     def run_epoch(self, on_batch: Callable[[int, float, float, float], bool] | None = None) -> bool:
         """Train to the end of the epoch under way, validate, and add a row to ``history``.
 
-        ``on_batch(batch, loss, accuracy, images_per_second)`` is called after every batch; when it returns True, the
-        epoch is left there. Returns whether the epoch was finished.
+        ``on_batch(batch, loss, accuracy, images_per_second)`` is called after every batch, but on a GPU after those
+        behind which the figures are read (:class:`~minicnn.training.figures.Figures`); when it returns True, the epoch
+        is left there. Returns whether the epoch was finished.
 
         Raises:
-            TrainingError: the loss, or the norm of a gradient that is clipped, is not finite.
+            TrainingError: the loss, or the norm of a gradient that is clipped, is not finite. Weights are as before
+                that step; but on a GPU, unless ``eager``, as they are when the figures are read.
         """
+        self._catch_up()  # an exception may have come between steps and their reading
         epoch, now = len(self.history), self._under_way
-        started, before, seen = time.perf_counter(), now.seconds, now.seen
+        self._clock, before, seen = time.perf_counter(), now.seconds, now.seen
         self.prepare()
         if self._whitened is not None and self._whitened.bias is not None and self.config.whiten_bias:
             self._whitened.bias.requires_grad_(epoch < self.config.whiten_bias)
-        for images, labels in self.batches(epoch, now.batch):
-            loss, correct = self.learn(epoch, now.batch, images, labels)
-            now.batch += 1
-            now.seen += len(labels)
-            now.loss += loss * len(labels)
-            now.correct += correct
-            elapsed = time.perf_counter() - started
-            now.seconds = before + elapsed
+        for batch, (images, labels) in enumerate(self.batches(epoch, now.batch), now.batch):
+            self._begin(epoch, batch, images, labels)
+            if not self._update.figures.due and batch + 1 < self.batches_per_epoch:
+                continue
+            self._catch_up()
             if on_batch is not None:
-                stop = on_batch(now.batch, now.loss / now.seen, now.correct / now.seen, (now.seen - seen) / elapsed)
+                rate = (now.seen - seen) / (now.seconds - before)
+                stop = on_batch(now.batch, now.loss / now.seen, now.correct / now.seen, rate)
                 if stop and now.batch < self.batches_per_epoch:
                     return False
         row = {"epoch": epoch + 1, "train_loss": now.loss / now.seen, "train_accuracy": now.correct / now.seen}
@@ -156,8 +139,20 @@ class Trainer:
             "images_per_second": now.seen / now.seconds,
         }
         self.history.append(row)
-        self._under_way = _Epoch()
+        self._under_way = Epoch()
         return True
+
+    def _catch_up(self) -> None:
+        """Add the figures that have not been read, and the time, to those of the epoch under way."""
+        now, read = self._under_way, self._read()
+        for step, loss, correct in read:
+            now.batch += 1
+            now.seen += step.images
+            now.loss += loss * step.images
+            now.correct += correct
+        if read:
+            before, self._clock = self._clock, time.perf_counter()
+            now.seconds += self._clock - before
 
     def _validation(self, epoch: int) -> Evaluation:
         """Return what the averaged model answers on the validation images."""
@@ -181,7 +176,6 @@ class Trainer:
         streams = random.get_state()
         self.prepare()
         update = Update(copy.deepcopy(self.model), self.config, self.eager)
-        update.check = lambda name, array: None
         images, labels = next(self.batches(0))
         try:
             return update.profile(Tensor(images), Tensor(labels), replays)
@@ -208,27 +202,45 @@ class Trainer:
         Raises:
             TrainingError: the loss, or the norm of a gradient that is clipped, is not finite.
         """
+        self._catch_up()
+        self._begin(epoch, batch, images, labels)
+        ((_, loss, correct),) = self._read()
+        return loss, correct
+
+    def _begin(self, epoch: int, batch: int, images: Any, labels: Any) -> None:
+        """Begin the step of a batch; a device may not be done with it."""
         steps = self._steps(self.batches_per_epoch)
         step = epoch * steps + batch // self.config.accumulate
         self.optimizer.lr = self.schedule(step)
-
-        def check(name: str, array: Any) -> None:
-            value = array.item()
-            if not math.isfinite(value):
-                what = f"step {batch + 1} of epoch {epoch + 1}: the {name} is {value}"
-                raise self._diverged(what, self.model, images)
-
-        self._update.check = check
+        self._latest = Step(epoch, batch, len(labels)), images
         first = batch - batch % self.config.accumulate
         after = min(first + self.config.accumulate, self.batches_per_epoch)
         share = len(labels) / self._images(first, after)
-        loss, logits = self._update(Tensor(images), Tensor(labels), share, last=batch + 1 == after)
+        self._update(Tensor(images), Tensor(labels), share, last=batch + 1 == after)
+        self._update.figures.took(self._latest[0])
         lookahead = self.config.lookahead
         number = self.config.epochs * steps
         if lookahead and batch + 1 == after and ((step + 1) % lookahead == 0 or step + 1 == number):
             self._update.look_ahead((step + 1) / number)
-        truth = labels if labels.ndim == 1 else labels.argmax(1)
-        return loss.item(), int((logits.argmax(1)._operand == truth).sum())
+
+    def _read(self) -> list[tuple[Step, float, int]]:
+        """Return steps, losses and numbers of right images that have not been read."""
+        found = []
+        for step, loss, norm, correct in self._update.figures.read():
+            self._check("loss", loss, step)
+            self._check("norm of the gradient", norm, step)
+            found.append((step, loss, correct))
+        return found
+
+    def _check(self, name: str, value: float, step: Step | None = None) -> None:
+        """Raise TrainingError if a number of a step, one that is done or that under way, is not finite."""
+        if math.isfinite(value):
+            return
+        latest, images = self._latest
+        when = f"after step {latest.batch + 1}, when it is read, " if step else ""
+        epoch, batch, _ = step or latest
+        what = f"step {batch + 1} of epoch {epoch + 1}: the {name} is {value}"
+        raise self._diverged(what, self.model, images, when)
 
     def _steps(self, batches: int) -> int:
         """Return how many steps so many batches make."""
@@ -241,9 +253,9 @@ class Trainer:
             return min(size, records) * (after - first)
         return min(size * after, records) - size * first
 
-    def _diverged(self, what: str, model: Module, images: Any) -> TrainingError:
+    def _diverged(self, what: str, model: Module, images: Any, when: str = "") -> TrainingError:
         return TrainingError(
-            f"{what}; {first_not_finite(model, Tensor(images))}; "
+            f"{what}; {when}{first_not_finite(model, Tensor(images))}; "
             f"lower the learning rate ({self.optimizer.lr:g} now) or clip the gradient"
         )
 
@@ -251,6 +263,7 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays and JSON-ready metadata from which :meth:`restore` goes on bit for bit."""
+        self._catch_up()
         arrays = {f"model.{name}": tensor.numpy() for name, tensor in self.model.state_dict().items()}
         arrays |= {f"sum.{i}": total.numpy() for i, total in enumerate(self._update.sums)}
         if self.averaged is not self.model:
@@ -285,8 +298,8 @@ class Trainer:
                 changed.
         """
         config = stored_config(metadata, arrays)
-        with _refused():
-            check(metadata, {"data": _DATA})
+        with refused():
+            check(metadata, {"data": DATA})
         theirs, ours = asdict(config), asdict(self.config)
         free = () if self.config.shaped_by_epochs else ("epochs",)
         differences = [
@@ -310,7 +323,7 @@ class Trainer:
         if differences:
             raise ValueError("cannot resume: " + "; ".join(differences))
         last = Number(most=self.batches_per_epoch - 1, whole=True)
-        with _refused():
+        with refused():
             check(metadata, {"history": [dict], "epoch": {"batch": last}})
             check(metadata, self._expected(own, len(metadata["history"]), metadata["epoch"]["batch"]))
         self._take_over(arrays, metadata)
@@ -327,7 +340,7 @@ class Trainer:
         return {
             "optimizer": like(own["optimizer"]) | {"lr": Number(), "steps": Number(steps, steps, whole=True)},
             "schedule": like(own["schedule"]) | schedule,
-            "random": _RANDOM,
+            "random": RANDOM,
             "history": tuple({"epoch": Number(number, number, whole=True), **row} for number in range(1, epochs + 1)),
             "epoch": Only(
                 batch=Number(whole=True),
@@ -343,7 +356,7 @@ class Trainer:
         for name, array in arrays.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = array
-        with _refused():  # first, as it alone may find something wrong
+        with refused():  # first, as it alone may find something wrong
             self.optimizer.load_state_dict({**metadata["optimizer"], **parts["optimizer"]})
         self.model.load_state_dict(parts["model"])
         if self.averaged is not self.model:
@@ -354,7 +367,7 @@ class Trainer:
             self.schedule.load_state_dict(metadata["schedule"])
         random.set_state(metadata["random"])
         self.history = [dict(row) for row in metadata["history"]]
-        self._under_way = _Epoch(**metadata["epoch"])
+        self._under_way = Epoch(**metadata["epoch"])
 
     def weights(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the model's arrays, and what is needed to use them on a picture."""
@@ -376,24 +389,3 @@ class Trainer:
             "tta_shift": self.config.tta_shift,
         }
         return arrays, metadata
-
-
-def stored_config(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Config:
-    """Return the configuration of the run whose :meth:`Trainer.state` this is; CheckpointError without."""
-    if metadata.get("kind") != "training":
-        raise CheckpointError("cannot resume: the file does not hold the state of a run")
-    with bounded_by(arrays, "cannot resume: the stored options are not usable"):
-        check(metadata, {"config": dict})
-        options = metadata["config"]
-        if "lookahead" not in options and options.get("validation") == 0:  # earlier the data set's own
-            options = options | {"validation": -1}
-        return Config(**options)
-
-
-@contextmanager
-def _refused() -> Iterator[None]:
-    """Look at a stored state in a ``with`` block; what is wrong with it is a CheckpointError."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"cannot resume: the state is damaged: {error}") from error

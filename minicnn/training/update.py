@@ -13,6 +13,7 @@ from minicnn.precision import precision
 from minicnn.recording import check_on_replay, per_replay
 from minicnn.tensor import Tensor, kernels_of
 from minicnn.training.config import Config
+from minicnn.training.figures import Figures
 
 
 class Update:
@@ -32,30 +33,32 @@ class Update:
         optimizer: its learning rate is the caller's affair.
         averaged: the model with the averaged weights; without averaging ``model`` itself.
         sums: the gradients added up so far, one a parameter of the optimizer; [] without accumulation.
-        check: called with a name and an array of one element, the loss and (if it is clipped) the gradient's norm,
-            before weights change; it may raise.
+        figures: of the steps, which are read from there.
+        check: called with the name and the value of the loss and (if it is clipped) of the gradient's norm before
+            weights change, where Python reads the figures of each step; it may raise.
     """
-
-    check: Callable[[str, Any], None]
 
     def __init__(self, model: Module, config: Config, eager: bool = False) -> None:
         self.model, self.config = model, config
         self.optimizer = config.make_optimizer(model.parameters())
+        self.figures = Figures(self.optimizer.params[0].backend, eager)
+        self.check: Callable[[str, float], None] = lambda name, value: None
         self.averaged = copy.deepcopy(model) if config.ema or config.lookahead else model
         added = self.optimizer.params if config.accumulate > 1 else []
         self.sums = [Tensor(p.backend.xp.zeros_like(p._operand)) for p in added]
         wrap: Callable[[Any], Any] = (lambda function: function) if eager else compile
-        self._whole, self._part, self._last = wrap(self._step), wrap(self._add_up), wrap(self._add_up_and_step)
+        self._whole, self._part, self._last = wrap(self._step), wrap(self._part_of_step), wrap(self._end_of_step)
 
-    def __call__(self, images: Tensor, labels: Tensor, share: float = 1.0, last: bool = True) -> tuple[Tensor, Tensor]:
-        """Learn from a batch; -> loss and logits.
+    def __call__(self, images: Tensor, labels: Tensor, share: float = 1.0, last: bool = True) -> None:
+        """Learn from a batch, whose figures are noted.
 
-        images: (N, 3, H, W); labels: int64 (N,) or float32 (N, K) of probabilities. ``share``: of the batch in the
-        images of its step; ``last``: whether the step is complete with it. Both are for accumulation.
+        images: (N, 3, H, W); labels: int64 (N,) from 0 to K - 1, which is not checked, or float32 (N, K) of
+        probabilities. ``share``: of the batch in the images of its step; ``last``: whether the step is complete with
+        it. Both are for accumulation.
         """
         function = self._whole if self.config.accumulate == 1 else self._last if last else self._part
         with precision(self.config.precision):
-            return function(*self._inputs(images, labels, share))
+            function(*self._inputs(images, labels, share))
 
     def look_ahead(self, share: float) -> None:
         """Move the average towards the weights, and these to it; ``share``: of the run that is done."""
@@ -83,10 +86,15 @@ class Update:
             raise ValueError("profile: expected compiled steps on the CPU, received eager ones or others")
         return plan.profile(*self._inputs(images, labels, 1.0), replays=replays)
 
-    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[()]:
         loss, logits = self._backward(images, labels)
-        self._finish()
-        return loss, logits
+        self.figures.note(loss, self._finish(), logits, labels)
+        return ()
+
+    def _part_of_step(self, images: Tensor, labels: Tensor, share: Tensor) -> tuple[()]:
+        loss, logits = self._add_up(images, labels, share)
+        self.figures.note(loss, None, logits, labels)
+        return ()
 
     def _add_up(self, images: Tensor, labels: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         loss, logits = self._backward(images, labels, share)
@@ -95,36 +103,42 @@ class Update:
                 total._edit(kernels_of(total).accumulate, p.grad._operand)
         return loss, logits
 
-    def _add_up_and_step(self, images: Tensor, labels: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    def _end_of_step(self, images: Tensor, labels: Tensor, share: Tensor) -> tuple[()]:
         loss, logits = self._add_up(images, labels, share)
         for total, p in zip(self.sums, self.optimizer.params, strict=True):
             p.grad = None if p.grad is None else total
-        self._finish()
+        self.figures.note(loss, self._finish(), logits, labels)
         for total in self.sums:
             total.copy_(0.0)
-        return loss, logits
+        return ()
 
     def _backward(self, images: Tensor, labels: Tensor, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
         logits = self.model(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        check_on_replay(loss._operand, lambda array: self.check("loss", array))
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing, check_labels=False)
+        self._look("loss", loss)
         self.optimizer.zero_grad()
         loss.backward(share)
         return loss, logits
 
-    def _finish(self) -> None:
-        """Clip the gradient, take the step, average."""
-        config = self.config
+    def _look(self, name: str, value: Tensor) -> None:
+        """Check a number of one element here, where Python does not leave it for later."""
+        if self.figures.most == 1:
+            check_on_replay(value._operand, lambda array: self.check(name, array.item()))
+
+    def _finish(self) -> Tensor | None:
+        """Clip the gradient, take the step, average; -> the norm before, where that is clipped."""
+        config, norm = self.config, None
         if config.clip_value:
             optim.clip_grad_value_(self.optimizer.params, config.clip_value)
         if config.clip_norm:
             norm = optim.clip_grad_norm_(self.optimizer.params, config.clip_norm)
-            check_on_replay(norm._operand, lambda array: self.check("norm of the gradient", array))
+            self._look("norm of the gradient", norm)
         self.optimizer.step()
         if config.ema:
             self._average(
                 per_replay(lambda: 1 - min(config.ema, (1 + self.optimizer.steps) / (10 + self.optimizer.steps)))
             )
+        return norm
 
     def _average(self, weight: float) -> None:
         """Add ``weight`` (value - average) to the average of every parameter and running statistic."""

@@ -173,6 +173,17 @@ def test_errors_come_before_any_kernel(name, backend_name, kernel_calls):
     assert set(kernel_calls) <= {"label_range"}
 
 
+def test_labels_that_are_known_are_not_looked_at(backend_name, kernel_calls):
+    found = F.cross_entropy(X, LABELS, check_labels=False)
+    assert "label_range" not in kernel_calls
+    np.testing.assert_array_equal(found.numpy(), F.cross_entropy(X, LABELS).numpy())
+    assert "label_range" in kernel_calls
+    for name in ("float", "count", "probabilities"):  # of types and shapes
+        arguments, options, error, message = ERRORS[name]
+        with pytest.raises(error, match=message):
+            F.cross_entropy(*arguments, **options, check_labels=False)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["negative", "too large", "wrapped", "float", "count"])
 def test_bad_labels_are_refused_on_the_gpu(name):

@@ -96,6 +96,19 @@ def test_batches_have_the_bits_of_the_cpu(gpu, padding_mode):
             np.testing.assert_array_equal(backend.to_numpy(one), other)
 
 
+def test_arrays_that_are_moved_together(gpu):
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.random(5) < 0.5, np.arange(7), rng.random((3, 4), dtype=np.float32).T, np.zeros((0, 2)), np.array(2.5),
+        rng.integers(0, 9, (2, 3))[:, ::-1],
+    ]  # fmt: skip
+    found = gpu.asarrays(arrays)
+    assert [type(a) for a in found] == [gpu.xp.ndarray] * 6 and gpu.asarrays([]) == []
+    for a, expected in zip(found, arrays, strict=True):
+        assert a.dtype == expected.dtype and a.shape == expected.shape
+        np.testing.assert_array_equal(backend.to_numpy(a), expected)
+
+
 def test_labels_out_of_range_raise(gpu):
     logits = minicnn.tensor(np.zeros((2, 3), np.float32))
     for labels in ([0, 3], [-1, 0]):

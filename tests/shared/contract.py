@@ -8,9 +8,13 @@ from minicnn.backend.reference import Kernels as reference
 from shared.kernel_cases import CASES
 
 NAMES = sorted(name for name in vars(reference) if not name.startswith("_"))
-DOUBLE = {("clip_norm", 1)}  # kernel and position of what is float64 in either precision
 ROUNDINGS = ("bfloat16", "tf32")
 PRODUCTS = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight", "linear", "linear_grad_input", "linear_grad_weight")
+DOUBLE = {
+    ("clip_norm", 1),
+    ("note_step", 0),
+    ("note_step", 3),
+}  # kernel and position of what is float64 in either precision
 LAYOUTS = {  # how an array of the same elements is made, and how it is then looked at
     "contiguous": (lambda a: a, lambda a: a),
     "Fortran": (lambda a: a.T, lambda a: a.T),

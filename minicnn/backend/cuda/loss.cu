@@ -61,3 +61,28 @@ KERNEL label_range(const long long* labels, long long* range, index_t count) {
         range[1] = highest[0];
     }
 }
+
+// The first of the largest elements of a row.
+__device__ inline index_t first_largest(const real* x, index_t k) {
+    index_t largest = 0;
+    for (index_t j = 1; j < k; j++)
+        if (x[j] > x[largest]) largest = j;
+    return largest;
+}
+
+// What a step says of itself, by one block, a thread an image. The place of its row is on the device, or given.
+KERNEL note_step(double* rows, const double* place_there, index_t place, const real* loss, const double* norm,
+                 const real* logits, const long long* labels, const real* targets, index_t n, index_t k) {
+    Pair right = {0, 0};
+    for (index_t i = threadIdx.x; i < n; i += blockDim.x) {
+        index_t truth = labels ? labels[i] : first_largest(targets + i * k, k);
+        right.first += first_largest(logits + i * k, k) == truth;
+    }
+    right = block_sum(right);
+    if (threadIdx.x == 0) {
+        double* row = rows + 3 * (place_there ? (index_t)*place_there : place);
+        row[0] = *loss;
+        row[1] = norm ? *norm : 0;
+        row[2] = right.first;
+    }
+}

@@ -1,6 +1,7 @@
-"""Softmax and cross-entropy in one CUDA kernel."""
+"""Softmax and cross-entropy in one CUDA kernel, and what is said of a step."""
 
 from minicnn.backend.cuda.launch import BLOCK, cupy, empty, launch
+from minicnn.backend.cuda.live import live
 
 
 def cross_entropy(logits, labels, weight, label_smoothing):
@@ -32,3 +33,12 @@ def label_range(labels):
     launch("label_range", "float32", BLOCK, cupy.asarray(labels, dtype="int64"), ends, labels.size)
     lowest, highest = ends.get().tolist()
     return lowest, highest
+
+
+@live(lambda rows, place, loss, norm, logits, labels: (place,))
+def note_step(numbers, rows, place, loss, norm, logits, labels):
+    (place,) = numbers
+    places, written = (place, 0) if isinstance(place, cupy.ndarray) else (None, place), cupy.ascontiguousarray(rows)
+    launch("note_step", logits.dtype, BLOCK, written, *places, loss, norm, logits, *_targets(labels), *logits.shape)
+    if written is not rows:
+        rows[...] = written

@@ -96,6 +96,7 @@ class Kernels:
     cross_entropy = loss.cross_entropy
     cross_entropy_grad = loss.cross_entropy_grad
     label_range = loss.label_range
+    note_step = loss.note_step
     batch_norm = normalization.batch_norm
     batch_norm_grad = normalization.batch_norm_grad
     batch_norm_statistics = normalization.batch_norm_statistics

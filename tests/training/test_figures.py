@@ -1,0 +1,150 @@
+"""Figures that are read many steps at a time, as on a GPU: the same rows, and errors that name the step."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from minicnn import backend, models, nn
+from minicnn.nn import Parameter
+from minicnn.training import Config, Trainer, TrainingError, checkpoint, figures, lr_finder, update
+
+TIMES = ("seconds", "images_per_second")
+RUNS = {
+    "plain": {"momentum": 0.9},
+    "eager": {"eager": True},
+    "added up": {"accumulate": 3, "clip_norm": 0.5, "ema": 0.9},
+    "mixed": {"mixup": 0.5, "optimizer": "adam", "clip_norm": 1.0},
+    "one batch": {"overfit_batch": True, "lookahead": 2},
+}
+BATCHES = 9  # an epoch: 65 pictures, 8 a batch
+
+
+class Root(nn.Module):
+    """The gradient of the root of 0 is infinite."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.weight = Parameter(np.zeros(num_classes, np.float32))
+
+    def forward(self, input):
+        return input.mean((2, 3)) + self.weight.sqrt()
+
+
+@pytest.fixture
+def near(tiny, splits):
+    """Make a trainer whose figures are read after each step."""
+
+    def make(eager=False, **options):
+        config = Config(**{"model": "tiny", "batch_size": 8, "epochs": 2, "lr": 0.02, **options})
+        return Trainer(config, splits, backend.get("numpy"), eager)
+
+    return make
+
+
+@pytest.fixture
+def far(near, monkeypatch):
+    """Make a trainer whose figures are read after so many steps, however long they take, as if it were on a device."""
+
+    def make(most, **options):
+        monkeypatch.setattr(figures, "_MOST", most)
+        monkeypatch.setattr(figures, "_SECONDS", math.inf)
+        monkeypatch.setattr(update, "Figures", lambda *_: figures.Figures(SimpleNamespace(is_device=True, xp=np)))
+        made = near(**options)
+        made._update.figures._enough = most
+        return made
+
+    return make
+
+
+def rows(run):
+    while not run.finished:
+        run.run_epoch()
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in run.history]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_rows_do_not_depend_on_when_they_are_read(near, far, name):
+    expected = rows(near(**RUNS[name]))
+    for most in (1, 4, 50):
+        assert rows(far(most, **RUNS[name])) == expected
+
+
+@pytest.mark.parametrize("most", [2, 4, 50])
+def test_progress_is_told_what_is_done(far, most):
+    told, expected = [], [*range(most, BATCHES, most), BATCHES]
+    far(most).run_epoch(lambda batch, loss, *_: told.append((batch, loss)))
+    assert [batch for batch, _ in told] == expected
+    every = {}
+    far(1).run_epoch(lambda batch, loss, *_: every.update({batch: loss}))
+    assert told == [(batch, every[batch]) for batch in expected]
+
+
+def test_a_state_between_two_readings_is_that_of_the_steps_that_are_done(far, tmp_path):
+    whole = rows(far(50))
+    first = far(50)
+    first.run_epoch()
+    first._begin(1, 0, *next(first.batches(1)))
+    first._begin(1, 1, *next(first.batches(1, 1)))
+    checkpoint.save(tmp_path / "last.safetensors", *first.state())
+    stored, second = checkpoint.load(tmp_path / "last.safetensors"), far(4)
+    assert stored.metadata["epoch"]["batch"] == 2 and stored.metadata["epoch"]["seen"] == 16
+    second.restore(stored.arrays, stored.metadata)
+    assert rows(second) == whole
+
+
+def test_an_epoch_goes_on_behind_an_interrupt(far):
+    whole = rows(far(50))
+    run = far(50)
+    batches = run.batches
+
+    def interrupted(epoch, start=0):
+        yield from [*batches(epoch, start)][:5]
+        raise KeyboardInterrupt
+
+    run.batches = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        run.run_epoch()
+    run.batches = batches
+    assert rows(run) == whole
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("most", [2, 4, 50])
+def test_the_step_of_a_loss_that_is_not_finite_is_named(far, most, eager):
+    run = far(most, eager=eager)
+    run.run_epoch()
+    batches = run.batches
+
+    def spoiled(epoch, start=0):
+        for number, (images, labels) in enumerate(batches(epoch, start), start):
+            yield images * np.float32(np.nan if number >= 6 else 1), labels
+
+    run.batches = spoiled
+    read = {2: 8, 4: 8, 50: BATCHES}[most]
+    message = (
+        rf"^step 7 of epoch 2: the loss is nan; after step {read}, when it is read, the first layer that is not fin"
+    )
+    with pytest.raises(TrainingError, match=message):
+        run.run_epoch()
+    assert len(run.history) == 1 and run.optimizer.steps == BATCHES + read
+
+
+@pytest.mark.parametrize("most", [2, 50])
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_the_step_of_a_norm_that_is_not_finite_is_named(far, monkeypatch, most):
+    monkeypatch.setitem(models._MODELS, "root", Root)
+    message = r"^step 1 of epoch 1: the norm of the gradient is (inf|nan); after step "
+    with pytest.raises(TrainingError, match=message + str(min(most, BATCHES))):
+        far(most, model="root", clip_norm=1.0).run_epoch()
+
+
+def test_a_single_step_is_read_at_once(far):
+    found = []
+    for most in (1, 50):
+        run = far(most)
+        run.prepare()
+        found.append([run.learn(0, batch, *next(run.batches(0, batch))) for batch in range(3)])
+    assert found[0] == found[1]
+    assert lr_finder.learning_rate_test(far(50), 5) == lr_finder.learning_rate_test(far(1), 5)
