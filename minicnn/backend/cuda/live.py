@@ -7,7 +7,8 @@ from typing import Any
 
 
 def live(numbers: Callable[..., tuple[Any, ...]]) -> Callable[[Callable], Callable]:
-    """Give a kernel its numbers as a first argument: Python's, or arrays of one element without axes, float64 mostly.
+    """Give a kernel its numbers as a first argument: Python's, or arrays of one element without axes, float64 mostly,
+    which lie side by side, 8 bytes each.
 
     numbers: from the arguments of the kernel to them; it looks at no array. The kernel has it as ``numbers``, and
     ``with_numbers`` is what it calls with them, where arguments that are such numbers do not matter.
