@@ -1,7 +1,7 @@
 """What elementwise kernels do: lines of CUDA C that make `out` of their operands, all of the type T.
 
-A kernel called alone is its line in CuPy's ElementwiseKernel; :func:`minicnn.backend.cuda.pointwise.pointwise` joins the
-lines of several, and kernels of ``.cu`` files call them as functions. So all of them have the same bits.
+A kernel called alone is its line in CuPy's ElementwiseKernel; :mod:`minicnn.backend.cuda.pointwise` joins the lines of
+several, and kernels of ``.cu`` files call them as functions. So the results have the same bits everywhere.
 """
 
 _GELU_TANH = "T t = tanh(T(0.79788456080286536) * (x + T(0.044715) * x * x * x))"  # sqrt(2 / pi)

@@ -1,4 +1,4 @@
-"""Elementwise kernels one after the other as one: their lines, joined. It reads each array and writes the result once."""
+"""Elementwise kernels as one: their lines, joined. Each array is read once, and the result alone is written."""
 
 from minicnn.backend.cuda.launch import elementwise
 from minicnn.backend.cuda.lines import LINES

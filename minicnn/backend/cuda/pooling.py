@@ -5,7 +5,6 @@ import numpy as np
 from minicnn.backend.cuda.launch import cupy, empty, launch
 from minicnn.backend.reference import pooling as reference
 
-
 _MANY = 16
 """Elements of a window from which a warp makes its mean."""
 
@@ -55,7 +54,7 @@ def _max_pool2d_grad(gy, y, taps, shape, kernel_size, stride, padding, dilation)
 
 
 def _factors(matrix):
-    """A matrix as a contiguous array, and how far its rows and its columns are apart; a transposed one is not copied."""
+    """A matrix in contiguous memory, and how far its rows and its columns are apart; no transposed one is copied."""
     if matrix.T.flags.c_contiguous:
         return matrix.T, 1, len(matrix)
     return matrix, matrix.shape[1], 1

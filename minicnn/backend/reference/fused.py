@@ -4,6 +4,8 @@ Each is specified by the kernels that it replaces, one after the other. ``activa
 with what it takes beside its array: ("relu",), ("gelu", "tanh").
 """
 
+from types import SimpleNamespace
+
 from minicnn.backend.kernel import Slot, facts, kernel
 from minicnn.backend.reference import activation as activations
 from minicnn.backend.reference import arithmetic, normalization, optimizer, pooling, reductions
@@ -19,10 +21,10 @@ _ELEMENTWISE = {
 
 
 def _pointwise_shape(arrays, steps):
-    """Of the last step, from declaration to declaration."""
     known = list(arrays)
     for name, operands in steps:
-        known += facts(name).outputs(*(known[o] if isinstance(o, Slot) else o for o in operands))
+        shape = facts(name).shape(*(known[o] if isinstance(o, Slot) else o for o in operands))
+        known.append(SimpleNamespace(shape=shape))
     return known[-1].shape
 
 
