@@ -342,18 +342,28 @@ def _without_copies(program: Program, kept: Collection[Value]) -> list[Call]:
     """Return the calls without copies that nobody edits, of what nobody edits, and views that show the same."""
     edited = {memory for call in program.calls for memory in _memories(call.writes())}
     instead: dict[Value, Value] = {}
-    left = []
+    left: list[Call] = []
     for call in program.calls:
-        arguments = tuple(_replaced(argument, instead) for argument in call.arguments)
-        x, y = arguments[0] if arguments else None, (*call.outputs, None)[0]
-        is_needless = (call.kernel in ("reshape", "sum_to", "broadcast_to") and x.shape == y.shape) or (
-            call.kernel == "copy" and _is_contiguous(x, program) and edited.isdisjoint((x.memory, y.memory))
-        )
-        if is_needless and y not in kept:
+        call = replace(call, arguments=tuple(_replaced(argument, instead) for argument in call.arguments))
+        if not _is_needless(call, edited, program):
+            left.append(call)
+            continue
+        (x, *_), (y,) = call.arguments, call.outputs
+        if y in kept and y is not x:
+            left.append(call)
+        else:
             instead[y] = x
-        elif not (is_needless and y is x):
-            left.append(replace(call, arguments=arguments))
     return left
+
+
+def _is_needless(call: Call, edited: Collection[int], program: Program) -> bool:
+    """Whether the argument of a call may stand for its result."""
+    if call.kernel in ("reshape", "sum_to", "broadcast_to"):
+        return bool(call.arguments[0].shape == call.outputs[0].shape)
+    if call.kernel != "copy":
+        return False
+    x, y = call.arguments[0], call.outputs[0]
+    return _is_contiguous(x, program) and x.memory not in edited and y.memory not in edited
 
 
 def _is_contiguous(value: Value, program: Program) -> bool:

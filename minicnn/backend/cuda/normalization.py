@@ -49,7 +49,11 @@ def batch_norm_grad(gy, x, mean, inverse_std, weight, training):
     return gx, gweight, gbias
 
 
-@live(lambda x, running_mean, running_var, share, *_: (share,))
+def _share(x, running_mean, running_var, share, correction, weight, bias, eps, residual, activation):
+    return (share,)
+
+
+@live(_share)
 def batch_norm_train(numbers, x, running_mean, running_var, share, correction, weight, bias, eps, residual, activation):
     shape, x = _channels(x), cupy.ascontiguousarray(x)
     partials, slices = channel_slices("batch_norm_sums", shape, x)

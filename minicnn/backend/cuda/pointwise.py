@@ -1,5 +1,7 @@
 """Elementwise kernels as one: their lines, joined. Each array is read once, and the result alone is written."""
 
+from typing import Any
+
 from minicnn.backend.cuda.launch import elementwise
 from minicnn.backend.cuda.lines import LINES
 from minicnn.backend.kernel import Slot
@@ -17,7 +19,9 @@ def line_of(name, operands):
 
 
 def pointwise(arrays, steps):
-    parameters, given, lines = [], [], []
+    parameters: list[str] = []
+    given: list[Any] = []
+    lines: list[str] = []
     ndim = max(a.ndim for a in arrays)
 
     def operand(value, along):

@@ -5,6 +5,7 @@ with what it takes beside its array: ("relu",), ("gelu", "tanh").
 """
 
 from types import SimpleNamespace
+from typing import Any
 
 from minicnn.backend.kernel import Slot, facts, kernel
 from minicnn.backend.reference import activation as activations
@@ -23,7 +24,8 @@ _ELEMENTWISE = {
 def _pointwise_shape(arrays, steps):
     known = list(arrays)
     for name, operands in steps:
-        shape = facts(name).shape(*(known[o] if isinstance(o, Slot) else o for o in operands))
+        declared: Any = facts(name)
+        shape = declared.shape(*(known[o] if isinstance(o, Slot) else o for o in operands))
         known.append(SimpleNamespace(shape=shape))
     return known[-1].shape
 
@@ -65,7 +67,10 @@ def batch_norm_train_grad(gy, x, mean, inverse_std, weight, bias, activation):
     return normalization.batch_norm_grad(gy, x, mean, inverse_std, weight, True)
 
 
-@kernel(facts("max_pool2d").shape, facts("max_pool2d").dtype)
+@kernel(
+    lambda x, kernel_size, stride, padding, dilation, output_size: [(*x.shape[:2], *output_size)] * 2,
+    lambda x, *_: [x.dtype, "uint16"],
+)
 def relu_max_pool2d(x, kernel_size, stride, padding, dilation, output_size):
     """Max-pooling of relu(x), with the winners of x: where these differ, the gradient is 0."""
     y, taps = pooling.max_pool2d(x, kernel_size, stride, padding, dilation, output_size)
