@@ -28,6 +28,8 @@ _SLOT = np.dtype(np.uint64)
 """What any number of a kernel has room in."""
 _KINDS = {bool: np.bool_, np.bool_: np.bool_, np.uint64: np.uint64}
 """The types of numbers that are not floating-point on the device."""
+_MANY = 10
+"""Arrays of a call that a listing only counts."""
 
 
 class DevicePlan(Plan):
@@ -48,7 +50,7 @@ class DevicePlan(Plan):
     def __repr__(self) -> str:
         lines = [f"plan: a CUDA graph of {len(self.calls)} calls, {self.flop() / 1e6:,.1f} MFLOP"]
         for call in self.calls:
-            ends = (" ".join(f"array{list(v.shape)}" for v in values) for values in (call.reads(), call.outputs))
+            ends = (_described(values) for values in (call.reads(), call.outputs))
             lines.append(f"{call.layer:<22} {title(call)} {' -> '.join(ends)}")
         return "\n".join(lines)
 
@@ -258,6 +260,13 @@ class _Numbers:
         places = iter(there)
         self._here = here
         self.of = {call: tuple(islice(places, len(row))) for (call, _), row in zip(self._calls, now, strict=True)}
+
+
+def _described(values: Sequence[Value]) -> str:
+    """Return the shapes of some arrays, or the number of many."""
+    if len(values) > _MANY:
+        return f"{len(values)} arrays"
+    return " ".join(f"array{list(value.shape)}" for value in values)
 
 
 def _sorted(program: Program, calls: Sequence[Call]) -> tuple[list[Call], list[Call], list[Call]]:

@@ -1,8 +1,8 @@
 """The kernels for the GPU: CUDA C on CuPy arrays where it pays, the reference for the rest.
 
 The modules here mirror those of the reference, which holds the docstrings too. Elementwise kernels are lines for CuPy's
-``ElementwiseKernel``; the others of a module are in the ``.cu`` file of the same name. What is left to the reference is
-a single launch of CuPy's own, a view, or seldom used.
+``ElementwiseKernel`` (:mod:`~minicnn.backend.cuda.lines`); the others of a module are in the ``.cu`` file of the same
+name. What is left to the reference is a single launch of CuPy's own, a view, or seldom used.
 """
 
 from minicnn.backend import reference
