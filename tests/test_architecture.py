@@ -179,6 +179,7 @@ PASSES += [
     "run",
     "report",
     "plan",
+    "device_fuse",
     "device",
     "memory",
     "passes",

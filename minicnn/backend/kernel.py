@@ -19,6 +19,10 @@ Work = Callable[[Sequence[Any], Sequence[Any]], int]
 """From arguments and outputs to floating-point operations, or to bytes."""
 
 
+class Slot(int):
+    """An operand of a step of the kernel ``pointwise``: one of its arrays, or behind them the result of a step."""
+
+
 class Result(NamedTuple):
     """Shape and dtype of what a kernel returns."""
 
@@ -35,7 +39,8 @@ class Facts:
         shape, dtype: of the result, as functions of the arguments, which return a list where there are several results.
             shape is None where there is none, or where the values of an index decide; dtypes hold if the arrays that
             come first are of floats.
-        writes: positions of the arguments that it edits in place; it then returns nothing.
+        writes: positions of the arguments that it edits in place, arrays or lists of them. It returns nothing then,
+            unless a shape is declared.
         consumes: position of the gradient that a step of an optimizer uses up.
         view: whether the result may lie in the memory of the first argument.
         number: whether the results are Python numbers.

@@ -42,7 +42,7 @@ class compile:
     ``function`` takes tensors (or arrays) and returns a tensor or several; it may train: forward, backward, optimizer
     step. A :class:`~minicnn.nn.Module` is recorded in evaluation mode without a tape. On empty arrays, and on inputs
     that require a gradient, the function is called as it is. On CuPy arrays a plan is a CUDA graph
-    (:mod:`~minicnn.compile.device`).
+    (:mod:`~minicnn.compile.device`) of kernels that are joined where they can be (:mod:`~minicnn.compile.device_fuse`).
 
     **What a replay reads anew**: the numbers in parameters, buffers and other tensors; options and steps of
     optimizers; random streams; the labels' range.

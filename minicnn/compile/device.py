@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.compile.device_fuse import fused, title
 from minicnn.compile.plan import Plan
 from minicnn.compile.program import Action, Call, PerReplay, Program, Value
 
@@ -27,20 +28,30 @@ _SLOT = np.dtype(np.uint64)
 """What any number of a kernel has room in."""
 _KINDS = {bool: np.bool_, np.bool_: np.bool_, np.uint64: np.uint64}
 """The types of numbers that are not floating-point on the device."""
+_MANY = 10
+"""Arrays of a call that a listing only counts."""
 
 
 class DevicePlan(Plan):
-    """A recorded run on CuPy arrays."""
+    """A recorded run on CuPy arrays.
+
+    Attributes:
+        calls: what a replay calls, after the passes of :mod:`minicnn.compile.device_fuse`.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.calls = fused(program)
+        super().__init__(program)
 
     def bind(self, memory: Any) -> DeviceRun:
         """Return what replays the plan, in memory of the device."""
-        return DeviceRun(self.program)
+        return DeviceRun(self.program, self.calls)
 
     def __repr__(self) -> str:
-        lines = [f"plan: a CUDA graph of {len(self.program.calls)} calls, {self.flop() / 1e6:,.1f} MFLOP"]
-        for call in self.program.calls:
-            ends = (" ".join(f"array{list(v.shape)}" for v in values) for values in (call.reads(), call.outputs))
-            lines.append(f"{call.layer:<22} {call.kernel} {' -> '.join(ends)}")
+        lines = [f"plan: a CUDA graph of {len(self.calls)} calls, {self.flop() / 1e6:,.1f} MFLOP"]
+        for call in self.calls:
+            ends = (_described(values) for values in (call.reads(), call.outputs))
+            lines.append(f"{call.layer:<22} {title(call)} {' -> '.join(ends)}")
         return "\n".join(lines)
 
 
@@ -53,15 +64,17 @@ class DeviceRun:
         graph: the CUDA graph, None as long as there is none.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, calls: Sequence[Call]) -> None:
         self._program, self._xp = program, program.backend.xp
         cuda = self._xp.cuda
         self._memory, self._stream = _Memory(cuda), cuda.Stream(non_blocking=True)
         self._places = [self._xp.empty(value.shape, value.dtype) for value in program.inputs]
         self._arrays: dict[Value, Any] = {}
-        self._once, self._calls, self._checks = _sorted(program)
+        self._once, self._calls, self._checks = _sorted(program, calls)
         self._numbers = _Numbers(program, self._calls)
-        self._last = _last_reads(self._calls, [*program.outputs, *(check.arguments[0] for check in self._checks)])
+        made_once = (value for call in self._once for value in call.outputs)
+        kept = [*program.outputs, *(check.arguments[0] for check in self._checks), *made_once]
+        self._last = _last_reads(self._calls, kept)
         self._replays = 0  # up to the second
         self._read_out: Any = None  # when the outputs of the last replay have been copied
         self.graph: Any = None
@@ -133,7 +146,8 @@ class DeviceRun:
             for call in self._once:
                 self._do(call)
         if self._replays == 1:
-            made = {value for call in self._calls for value in call.outputs if value.call is call}
+            made_once = {value for call in self._once for value in call.outputs}
+            made = {value for call in self._calls for value in _made(call)} - made_once
             self._arrays = {value: array for value, array in self._arrays.items() if value not in made}
             self._replays = 2
             self._record()
@@ -217,7 +231,7 @@ class _Numbers:
         for call in calls:
             if any(map(_varies, call.arguments)):
                 numbers = getattr(getattr(program.backend.kernels, call.kernel), "numbers", None)
-                if numbers is None or not any(isinstance(argument, PerReplay) for argument in call.arguments):
+                if numbers is None:
                     raise RuntimeError(f"compile: on a GPU {call.kernel} cannot take another number in each replay")
                 self._calls.append((call, numbers))
         self._here: list[np.ndarray] = []
@@ -228,10 +242,7 @@ class _Numbers:
         """Write them to the device, from the numbers of a replay."""
         if not self._calls:
             return
-        now = [
-            numbers(*(read[a] if isinstance(a, PerReplay) else a for a in call.arguments))
-            for call, numbers in self._calls
-        ]
+        now = [numbers(*(_read(a, read) for a in call.arguments)) for call, numbers in self._calls]
         if not self.of:
             self._make(now)
         for place, number in zip(self._here, chain.from_iterable(now), strict=True):
@@ -251,13 +262,20 @@ class _Numbers:
         self.of = {call: tuple(islice(places, len(row))) for (call, _), row in zip(self._calls, now, strict=True)}
 
 
-def _sorted(program: Program) -> tuple[list[Call], list[Call], list[Call]]:
+def _described(values: Sequence[Value]) -> str:
+    """Return the shapes of some arrays, or the number of many."""
+    if len(values) > _MANY:
+        return f"{len(values)} arrays"
+    return " ".join(f"array{list(value.shape)}" for value in values)
+
+
+def _sorted(program: Program, calls: Sequence[Call]) -> tuple[list[Call], list[Call], list[Call]]:
     """Return the calls whose results are the same in every replay, the others, and the checks."""
-    fixed, edited = set(program.fixed), {value.memory for call in program.calls for value in call.writes()}
+    fixed, edited = set(program.fixed), {value.memory for call in calls for value in call.writes()}
     once: list[Call] = []
     others: list[Call] = []
     checks: list[Call] = []
-    for call in program.calls:
+    for call in calls:
         if call.kernel == "check_on_replay":
             checks.append(call)
         elif _is_constant(call, fixed) and not any(value.memory in edited for value in call.outputs):
@@ -273,14 +291,26 @@ def _is_constant(call: Call, fixed: set[Value]) -> bool:
     return not any(map(_varies, call.arguments)) and not call.facts.writes and set(call.reads()) <= fixed
 
 
+def _read(argument: Any, read: dict[PerReplay, Any]) -> Any:
+    """Return an argument with the numbers of a replay."""
+    if isinstance(argument, list | tuple):
+        return type(argument)(_read(a, read) for a in argument)
+    return read[argument] if isinstance(argument, PerReplay) else argument
+
+
 def _varies(argument: Any) -> bool:
     """Whether an argument is a number that each replay reads anew, or a list of such."""
     return any(map(_varies, argument)) if isinstance(argument, list | tuple) else isinstance(argument, PerReplay)
 
 
+def _made(call: Call) -> list[Value]:
+    """Return the results of a call that are neither states nor inputs; a kernel may return its argument."""
+    return [value for value in call.outputs if value.call is not None]
+
+
 def _last_reads(calls: Sequence[Call], kept: Sequence[Value]) -> list[list[Value]]:
     """Return for each call the results that nothing reads after it, but for those that are kept."""
-    made = ((i, value) for i, call in enumerate(calls) for value in call.outputs if value.call is call)
+    made = ((i, value) for i, call in enumerate(calls) for value in _made(call))
     last = {value: i for i, value in made if value not in kept}
     for i, call in enumerate(calls):
         last |= {value: i for value in call.reads() if value in last}

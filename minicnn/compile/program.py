@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,15 +69,11 @@ class Call:
 
     def reads(self) -> list[Value]:
         """Return the Values among the arguments."""
-        found = []
-        for argument in self.arguments:
-            parts = argument if isinstance(argument, list | tuple) else [argument]
-            found += [v for v in parts if isinstance(v, Value)]
-        return found
+        return _values(self.arguments)
 
     def writes(self) -> list[Value]:
         """Return the Values that the call edits in place; what else lies in their memory changes, too."""
-        return [v for v in (self.arguments[i] for i in self.facts.writes) if isinstance(v, Value)]
+        return _values(self.arguments[i] for i in self.facts.writes)
 
     def flop(self) -> int | None:
         """Return its floating-point operations, 2 a multiply-add; None of a kernel that memory bounds."""
@@ -91,6 +87,14 @@ class Call:
     def facts(self) -> Facts:
         """What its kernel declares."""
         return facts(self.kernel)
+
+
+def _values(arguments: Iterable[Any]) -> list[Value]:
+    found = []
+    for argument in arguments:
+        parts = argument if isinstance(argument, list | tuple) else [argument]
+        found += [v for v in parts if isinstance(v, Value)]
+    return found
 
 
 @kernel()

@@ -108,6 +108,7 @@ template <typename T>
 std::string type_name() {
     if constexpr (std::is_pointer_v<T>) return "P" + type_name<std::remove_cv_t<std::remove_pointer_t<T>>>();
     else if constexpr (std::is_same_v<T, bool>) return "b1";
+    else if constexpr (std::is_class_v<T>) return "V" + std::to_string(sizeof(T));
     else return (std::is_floating_point_v<T> ? "f" : std::is_signed_v<T> ? "i" : "u") + std::to_string(sizeof(T));
 }
 

@@ -80,6 +80,11 @@ class ndarray:
         self._base = ndarray(owner) if base is None else base  # kept, and with it the entry
         return self._base
 
+    @property
+    def data(self):
+        """Where the elements are: kernels take addresses in tables, too."""
+        return SimpleNamespace(ptr=self._array.ctypes.data)
+
     def get(self):
         return self._array.copy()
 

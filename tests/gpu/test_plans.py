@@ -1,5 +1,6 @@
 """Plans on a GPU: CUDA graphs with the bits of the same function called as it is."""
 
+import re
 import warnings
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, models, nn, optim
+from minicnn.recording import per_replay
+from minicnn.tensor import kernels_of
 
 pytestmark = pytest.mark.gpu
 STEPS = 5
@@ -79,6 +82,52 @@ def test_a_graph_trains_bit_for_bit_as_the_function(gpu, network, optimizer):
     assert losses == expected
     for name, array in weights.items():
         np.testing.assert_array_equal(found[name], array, name)
+
+
+LAUNCHES = {"lenet": 35, "resnet20": 150}
+"""Calls of kernels in a step; products may take a second launch each, and sums of biases."""
+
+
+@pytest.mark.parametrize("network", LAUNCHES)
+def test_a_step_has_few_launches(gpu, network):
+    _, _, compiled = trained(network, "momentum", minicnn.compile, gpu)
+    ((plan,),) = (compiled.plans.values(),)
+    views = {"reshape", "transpose", "broadcast_to", "check_on_replay"}
+    assert sum(call.kernel not in views for call in plan.calls) <= LAUNCHES[network]
+    names = [call.kernel for call in plan.calls]
+    assert names.count("sgd_steps") == 1
+    norms = {"lenet": 0, "resnet20": 19}[network]
+    assert names.count("batch_norm_train") == norms and "batch_norm_statistics" not in names
+    assert names.count("relu_max_pool2d") == names.count("relu_max_pool2d_grad") == {"lenet": 2, "resnet20": 0}[network]
+
+
+def test_a_plan_shows_what_is_joined_with_the_layers(gpu):
+    _, _, compiled = trained("small", "momentum", minicnn.compile, gpu)
+    (plan,) = compiled.plans.values()
+    assert re.search(r"^1\+?\S* +batch_norm_train", str(plan), re.MULTILINE)
+
+
+def test_averages_of_weights_are_one_launch(gpu):
+    """With the share as a number that each replay reads, which is another each time."""
+    results = []
+    for wrap in (lambda function: function, minicnn.compile):
+        shares = iter((0.5, 0.25, 0.125, 1.0))
+        targets = [Tensor(gpu.asarray(np.full(n, 2.0, np.float32))) for n in (3, 5000)]
+
+        def step(x, targets=targets, shares=shares):
+            share = per_replay(lambda: next(shares))
+            for target in targets:
+                target._edit(kernels_of(target).lerp_into, x[: len(target)]._operand, share)
+            return x
+
+        called = wrap(step)
+        for _ in range(4):
+            called(Tensor(gpu.asarray(np.arange(5000, dtype=np.float32))))
+        results.append([target.numpy() for target in targets])
+    (plan,) = called.plans.values()
+    assert [call.kernel for call in plan.calls].count("lerps_into") == 1
+    for eager, compiled in zip(*results, strict=True):
+        np.testing.assert_array_equal(compiled, eager)
 
 
 def test_a_clipped_gradient(gpu):

@@ -2,64 +2,56 @@
 
 import math
 
-from minicnn.backend.cuda.launch import elementwise, empty, launch
+from minicnn.backend.cuda.launch import apply, empty, launch
 from minicnn.backend.reference import activation as reference
-
-_GELU_TANH = "T t = tanh(T(0.79788456080286536) * (x + T(0.044715) * x * x * x))"  # sqrt(2 / pi)
-_NORMAL_CDF = "T cdf = T(0.5) * erfc(-x * T(0.70710678118654752))"
 
 
 def relu(x):
-    return elementwise("relu", "T x", "T y", "y = x < 0 ? T(0) : x", x)  # NaN stays
+    return apply("relu", x)
 
 
 def relu_grad(gy, y):
-    return elementwise("relu_grad", "T gy, T y", "T gx", "gx = y > 0 ? gy : T(0)", gy, y)
+    return apply("relu_grad", gy, y)
 
 
 def leaky_relu(x, negative_slope):
-    return elementwise("leaky_relu", "T x, T slope", "T y", "y = x > 0 ? x : x * slope", x, negative_slope)
+    return apply("leaky_relu", x, negative_slope)
 
 
 def leaky_relu_grad(gy, x, negative_slope):
-    operation = "gx = x > 0 ? gy : gy * slope"
-    return elementwise("leaky_relu_grad", "T gy, T x, T slope", "T gx", operation, gy, x, negative_slope)
+    return apply("leaky_relu_grad", gy, x, negative_slope)
 
 
 def elu(x, alpha):
-    return elementwise("elu", "T x, T alpha", "T y", "y = x > 0 ? x : alpha * expm1(x)", x, alpha)
+    return apply("elu", x, alpha)
 
 
 def elu_grad(gy, x, alpha):
-    operation = "gx = x > 0 ? gy : gy * (alpha * exp(x))"
-    return elementwise("elu_grad", "T gy, T x, T alpha", "T gx", operation, gy, x, alpha)
+    return apply("elu_grad", gy, x, alpha)
 
 
 def gelu(x, approximate):
-    if approximate == "tanh":
-        return elementwise("gelu_tanh", "T x", "T y", f"{_GELU_TANH}; y = T(0.5) * x * (1 + t)", x)
-    return elementwise("gelu", "T x", "T y", f"{_NORMAL_CDF}; y = x * cdf", x)
+    return apply("gelu_tanh" if approximate == "tanh" else "gelu", x)
 
 
 def gelu_grad(gy, x, approximate):
-    if approximate == "tanh":
-        slope = "T slope = T(0.79788456080286536) * (1 + 3 * T(0.044715) * x * x)"
-        operation = f"{_GELU_TANH}; {slope}; gx = gy * (T(0.5) * (1 + t) + T(0.5) * x * (1 - t * t) * slope)"
-        return elementwise("gelu_tanh_grad", "T gy, T x", "T gx", operation, gy, x)
-    density = "exp(T(-0.5) * x * x) * T(0.39894228040143268)"  # 1 / sqrt(2 pi)
-    return elementwise("gelu_grad", "T gy, T x", "T gx", f"{_NORMAL_CDF}; gx = gy * (cdf + x * {density})", gy, x)
+    return apply("gelu_tanh_grad" if approximate == "tanh" else "gelu_grad", gy, x)
 
 
 def sigmoid(x):
-    return elementwise("sigmoid", "T x", "T y", "T e = exp(-fabs(x)); y = (x >= 0 ? T(1) : e) / (1 + e)", x)
+    return apply("sigmoid", x)
 
 
 def sigmoid_grad(gy, y):
-    return elementwise("sigmoid_grad", "T gy, T y", "T gx", "gx = gy * (y * (1 - y))", gy, y)
+    return apply("sigmoid_grad", gy, y)
+
+
+def tanh(x):
+    return apply("tanh", x)
 
 
 def tanh_grad(gy, y):
-    return elementwise("tanh_grad", "T gy, T y", "T gx", "gx = gy * (1 - y * y)", gy, y)
+    return apply("tanh_grad", gy, y)
 
 
 def softmax(x, axis):

@@ -7,8 +7,10 @@ in NumPy. It writes to places while it reads the values for them; here what is w
 import numpy as np
 
 from minicnn.backend.cuda import tensor
-from minicnn.backend.cuda.launch import cupy, elementwise
+from minicnn.backend.cuda.launch import apply, apply_in_place, cupy, elementwise
 from minicnn.backend.cuda.live import live
+from minicnn.backend.kernel import is_float
+from minicnn.backend.reference import arithmetic as reference
 
 # The first of a run of equal places adds the run up.
 _ADD_RUNS = """
@@ -29,10 +31,22 @@ _TF32 = """
 """
 
 
+def exp(a):
+    return apply("exp", a) if is_float(a) else reference.exp(a)
+
+
+def log(a):
+    return apply("log", a) if is_float(a) else reference.log(a)
+
+
+def power(a, exponent):
+    # CuPy has kernels of its own for some whole exponents.
+    return apply("power", a, exponent) if is_float(a) and isinstance(exponent, float) else reference.power(a, exponent)
+
+
 @live(lambda target, value, weight: (weight,))
 def lerp_into(numbers, target, value, weight):
-    operation = "target += T(weight) * (value - target)"
-    elementwise("lerp_into", "T value, float64 weight", "T target", operation, value, *numbers, target)
+    apply_in_place("lerp_into", value, *numbers, target)
 
 
 def all_finite(a):

@@ -80,14 +80,36 @@ __device__ inline Pair block_sum(Pair value) {
     return total;
 }
 
+// Elements of a channel of an array (N, C, P): number `j` among its N P values and those `step` further on each time,
+// without a division for each.
+struct Walk {
+    index_t j, step, image, rest, image_step, rest_step, c, p, channel;
+
+    __device__ Walk(index_t from, index_t step, index_t c, index_t p, index_t channel)
+        : j(from), step(step), image(from / p), rest(from % p), image_step(step / p), rest_step(step % p), c(c), p(p),
+          channel(channel) {}
+
+    __device__ index_t index() const { return (image * c + channel) * p + rest; }
+
+    __device__ void next() {
+        j += step;
+        image += image_step;
+        rest += rest_step;
+        if (rest >= p) {
+            rest -= p;
+            image++;
+        }
+    }
+};
+
 // Two sums over the values of a channel of an array (N, C, P). Each of a channel's `slices` blocks leaves the sums of
 // term(index of the element, n) over its part in partials (C, slices, 2); the totals are added up in order.
 template <typename Term>
 __device__ void channel_sums(double* partials, index_t n, index_t c, index_t p, index_t slices, Term term) {
-    index_t channel = blockIdx.x / slices;
+    index_t from = blockIdx.x % slices * blockDim.x + threadIdx.x;
     Pair sum = {0, 0};
-    for (index_t j = blockIdx.x % slices * blockDim.x + threadIdx.x; j < n * p; j += slices * blockDim.x) {
-        Pair value = term((j / p * c + channel) * p + j % p, j / p);
+    for (Walk at(from, slices * blockDim.x, c, p, blockIdx.x / slices); at.j < n * p; at.next()) {
+        Pair value = term(at.index(), at.image);
         sum.first += value.first;
         sum.second += value.second;
     }
@@ -112,4 +134,25 @@ KERNEL channel_totals(const double* partials, real* first, real* second, index_t
     Pair total = channel_total(partials, channel, slices);
     first[channel] = (real)total.first;
     second[channel] = (real)total.second;
+}
+
+// The same for all threads of a block, which load the sums of up to BLOCK slices; at most once in a kernel.
+__device__ inline Pair block_total(const double* partials, index_t channel, index_t slices) {
+    __shared__ Pair parts[BLOCK], total;
+    if (threadIdx.x < slices) {
+        index_t s = channel * slices + threadIdx.x;
+        parts[threadIdx.x].first = partials[2 * s];
+        parts[threadIdx.x].second = partials[2 * s + 1];
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        Pair sum = {0, 0};
+        for (index_t s = 0; s < slices; s++) {
+            sum.first += parts[s].first;
+            sum.second += parts[s].second;
+        }
+        total = sum;
+    }
+    __syncthreads();
+    return total;
 }

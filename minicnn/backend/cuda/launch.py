@@ -4,12 +4,15 @@ What is computed element by element is a line for CuPy's ElementwiseKernel; ever
 """
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minicnn.backend import BackendUnavailable
+from minicnn.backend.cuda.lines import IN_PLACE, LINES, functions
 
 _import_error: Exception | None = None
 try:
@@ -94,14 +97,15 @@ def source(kind: Any, index: Any) -> str:
     head = f"typedef {'double' if kind is np.float64 else 'float'} real;\n"
     head += f"typedef {'int' if index is np.int32 else 'long long'} index_t;\n#define BLOCK {BLOCK}\n"
     head += f"typedef unsigned {'short' if kind is np.uint16 else 'int'} element;\n"
-    return head + "\n".join(path.read_text(encoding="utf-8") for path in files)
+    return head + functions() + "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
 def launch(name: str, kind: Any, threads: int, *arguments: Any) -> None:
     """Run kernel ``name``, compiled for elements of a dtype ``kind`` (see :func:`source`), on at least so many threads.
 
     Arguments: arrays, of which those that are not C-contiguous are copied (so none that the kernel writes), None for a
-    null pointer, numbers (int and bool become index_t, floats real), and np.uint64 as it is.
+    null pointer, numbers (int and bool become index_t, floats real), and np.uint64 and NumPy arrays of one element as
+    they are, by value.
     """
     if not threads:
         return
@@ -112,8 +116,10 @@ def launch(name: str, kind: Any, threads: int, *arguments: Any) -> None:
     def convert(a: Any) -> Any:
         if isinstance(a, cupy.ndarray):
             return cupy.ascontiguousarray(a)
-        if a is None or isinstance(a, np.uint64):
-            return a or np.uint64(0)
+        if a is None:
+            return np.uint64(0)
+        if isinstance(a, np.uint64 | np.ndarray):
+            return a
         return real(a) if isinstance(a, float | np.floating) else index(a)
 
     _function(name, kind, index)(((threads + BLOCK - 1) // BLOCK,), (BLOCK,), tuple(convert(a) for a in arguments))
@@ -127,20 +133,51 @@ def elementwise(name: str, inputs: str, outputs: str, operation: str, *arguments
     return _elementwise(name, inputs, outputs, operation)(*arguments, **size)
 
 
-def channel_sums(name: str, shape: tuple[int, int, int], *arrays: Any, finish: str = "channel_totals", extra=()) -> Any:
+def apply(name: str, *operands: Any) -> Any:
+    """Run the elementwise kernel of the line ``name`` of :mod:`minicnn.backend.cuda.lines`."""
+    parameters, line = LINES[name]
+    return elementwise(name, ", ".join(f"T {p}" for p in parameters.split()), "T out", line, *operands)
+
+
+def apply_in_place(name: str, *operands: Any) -> None:
+    """Run the elementwise kernel of a line that edits its last operands."""
+    elementwise(name, *IN_PLACE[name], *operands)
+
+
+def channel_sums(
+    name: str, shape: tuple[int, int, int], *operands: Any, finish: str = "channel_totals", extra=()
+) -> Any:
     """Return two sums a channel, (C,) and (C,), over the values of arrays of ``shape`` (N, C, P).
 
-    Kernel ``name`` leaves sums of slices of each channel, ``finish`` makes the results of them. The number of slices
-    depends on the shape alone, and so do the bits of the results.
+    Kernel ``name`` leaves sums of slices of each channel, ``finish`` makes the results of them.
     """
-    n, c, p = shape
-    like = arrays[0]
-    slices = min(64, n * p // (16 * BLOCK) + 1)
-    partials = cupy.empty((c, slices, 2), dtype=np.float64)
-    launch(name, like.dtype, c * slices * BLOCK, *arrays, partials, n, c, p, slices)
+    c, like = shape[1], operands[0]
+    partials, slices = channel_slices(name, shape, *operands)
     first, second = empty((c,), like), empty((c,), like)
     launch(finish, like.dtype, c, partials, first, second, c, slices, *extra)
     return first, second
+
+
+def channel_slices(name: str, shape: tuple[int, int, int], *operands: Any) -> tuple[Any, int]:
+    """Return the sums of slices of each channel that kernel ``name`` makes, float64 (C, slices, 2), and ``slices``.
+
+    Their number depends on the shape alone, and so do the bits of what is made of them.
+    """
+    n, c, p = shape
+    slices = min(64, n * p // (16 * BLOCK) + 1)
+    partials = cupy.empty((c, slices, 2), dtype=np.float64)
+    launch(name, operands[0].dtype, c * slices * BLOCK, *operands, partials, n, c, p, slices)
+    return partials, slices
+
+
+@contextmanager
+def contiguous(*written: Any) -> Iterator[list[Any]]:
+    """Yield arrays that a kernel is to write as those that :func:`launch` takes; what is a copy is copied back."""
+    given = [a if a is None or a.flags.c_contiguous else a.copy(order="C") for a in written]
+    yield given
+    for a, copy in zip(written, given, strict=True):
+        if copy is not a:
+            a[...] = copy
 
 
 def empty(shape: tuple[int, ...], like: Any) -> Any:

@@ -9,8 +9,9 @@ from typing import Any
 def live(numbers: Callable[..., tuple[Any, ...]]) -> Callable[[Callable], Callable]:
     """Give a kernel its numbers as a first argument: Python's, or arrays of one element without axes, float64 mostly.
 
-    numbers: from the arguments of the kernel to them; it looks at no array. The kernel has it as ``numbers``, and
-    ``with_numbers`` is what it calls with them, where arguments that are such numbers do not matter.
+    These arrays lie side by side, with 8 bytes for each. numbers: from the arguments of the kernel to them; it looks at
+    no array. The kernel has it as ``numbers``, and ``with_numbers`` is what it calls with them, where arguments that
+    are such numbers do not matter.
     """
 
     def declare(function: Callable) -> Callable:

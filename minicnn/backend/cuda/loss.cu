@@ -30,14 +30,15 @@ KERNEL cross_entropy(const real* logits, const long long* labels, const real* ta
     if (threadIdx.x % 32 == 0) losses[row] = loss;
 }
 
-KERNEL cross_entropy_grad(const real* glosses, const real* probabilities, const long long* labels, const real* targets,
+// glosses are `apart` from each other: 0 where all are the same.
+KERNEL cross_entropy_grad(const real* glosses, index_t apart, const real* probabilities, const long long* labels, const real* targets,
                           const real* weight, real peak, real smooth, real* gx, index_t rows, index_t k) {
     EACH_ROW(row, rows);
     Target target = {labels, targets, weight, peak, smooth, row, k};
     real sum = 0;
     LANES(j, k) sum += target[j];
     sum = warp_sum(sum);
-    LANES(j, k) gx[row * k + j] = glosses[row] * (probabilities[row * k + j] * sum - target[j]);
+    LANES(j, k) gx[row * k + j] = glosses[row * apart] * (probabilities[row * k + j] * sum - target[j]);
 }
 
 // Smallest and largest of a few labels, by one block.

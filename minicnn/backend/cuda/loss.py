@@ -17,7 +17,8 @@ def cross_entropy_grad(glosses, probabilities, labels, weight, label_smoothing):
     rows, k = probabilities.shape
     gx = empty(probabilities.shape, probabilities)
     scalars = (1.0 - label_smoothing, label_smoothing / k)
-    operands = (glosses, probabilities, *_targets(labels), weight, *scalars)
+    same = glosses.strides == (0,)
+    operands = (glosses[:1] if same else glosses, 0 if same else 1, probabilities, *_targets(labels), weight, *scalars)
     launch("cross_entropy_grad", gx.dtype, 32 * rows, *operands, gx, rows, k)
     return gx
 

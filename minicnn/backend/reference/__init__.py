@@ -12,6 +12,7 @@ from minicnn.backend.reference import (
     attention,
     conv,
     data,
+    fused,
     linear,
     loss,
     normalization,
@@ -89,6 +90,16 @@ class Kernels:
     mix_images = data.mix_images
     normalize_images = data.normalize_images
     warp_images = data.warp_images
+    adam_steps = fused.adam_steps
+    batch_norm_train = fused.batch_norm_train
+    batch_norm_train_grad = fused.batch_norm_train_grad
+    clip_norms = fused.clip_norms
+    lerps_into = fused.lerps_into
+    mean_of = fused.mean_of
+    pointwise = fused.pointwise
+    relu_max_pool2d = fused.relu_max_pool2d
+    relu_max_pool2d_grad = fused.relu_max_pool2d_grad
+    sgd_steps = fused.sgd_steps
     linear_grad_bias = linear.linear_grad_bias
     linear_grad_input = linear.linear_grad_input
     linear_grad_weight = linear.linear_grad_weight
