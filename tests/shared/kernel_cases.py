@@ -451,7 +451,7 @@ CHAINS = [
     ([real(3, 4), real(3, 4)], [("add", (A, B)), ("relu", (C,))]),
     ([real(3, 4), real(4), real(3, 1)], [("multiply", (A, B)), ("subtract", (2, Slot(3))), ("divide", (Slot(4), C))]),
     ([real(40, 300)], [("multiply", (A, A)), ("power", (Slot(1), 1.5)), ("gelu", (Slot(2), "tanh"))]),
-    ([real(7), SPECIAL[:7]], [("relu_grad", (A, B)), ("negative", (C,)), ("gelu_grad", (Slot(3), B, "none"))]),
+    ([real(7), FINITE[:7]], [("relu_grad", (A, B)), ("negative", (C,)), ("gelu_grad", (Slot(3), B, "none"))]),
     (
         [real(2, 3, 4, 5), real(3), positive(3), real(3)],
         [("batch_norm", (A, B, C, Slot(3), None)), ("exp", (Slot(4),))],
