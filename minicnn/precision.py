@@ -14,7 +14,9 @@ _entered: ContextVar[tuple["precision", ...]] = ContextVar("precisions", default
 def check_precision(where: str, name: Any) -> None:
     """Raise ValueError for what is none of PRECISIONS."""
     if name not in PRECISIONS:
-        raise ValueError(f"{where}: expected precision {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, received {name!r}")
+        raise ValueError(
+            f"{where}: expected precision {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, received {name!r}"
+        )
 
 
 def get_precision() -> str:

@@ -179,6 +179,7 @@ PASSES += [
     "run",
     "report",
     "plan",
+    "flow",
     "device_fuse",
     "device",
     "memory",

@@ -7,12 +7,13 @@ kernels do the same arithmetic in the same order, so the results have the bits t
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from minicnn.backend.kernel import Slot, is_float
+from minicnn.compile.flow import Flow, Join, joined, memories
 from minicnn.compile.program import Call, Program, Value
 
 _POINTWISE = (
@@ -32,8 +33,8 @@ def fused(program: Program) -> list[Call]:
     checked = (call.arguments[0] for call in program.calls if call.kernel == "check_on_replay")
     kept = {*program.outputs, *checked}
     calls = _without_copies(program, kept)
-    for rule in (_norm_gradient, _norm, _relu_pool_gradient, _relu_pool, _mean, _chain, _rows):
-        calls = _joined(calls, kept, rule)
+    for rule in (_norm_gradient, _norm, _relu_pool_gradient, _relu_pool, _product, _product_gradient, _mean, _chain, _rows):
+        calls = joined(calls, kept, rule)
     return _without_unread(calls, kept)
 
 
@@ -46,78 +47,7 @@ def title(call: Call) -> str:
     return call.kernel
 
 
-class _Flow:
-    """Who makes and who reads each Value of some calls."""
-
-    def __init__(self, calls: Sequence[Call], kept: Collection[Value]) -> None:
-        self.calls, self._kept = calls, kept
-        self._makers: dict[Value, int] = {}
-        self._readers: dict[Value, list[int]] = defaultdict(list)
-        for i, call in enumerate(calls):
-            for value in call.reads():
-                self._readers[value].append(i)
-            for value in call.outputs:
-                self._makers.setdefault(value, i)
-
-    def readers(self, value: Value) -> list[int]:
-        """Return the places of the calls that read a Value, one for each time."""
-        return self._readers[value]
-
-    def maker(self, value: Any, *kernels: str) -> int | None:
-        """Return the place of the call that makes a Value, if it is one of these kernels."""
-        place = self._makers.get(value) if isinstance(value, Value) else None
-        return place if place is not None and self.calls[place].kernel in kernels else None
-
-    def is_inner(self, value: Value) -> bool:
-        """Whether one call reads a Value, once, and nothing else looks at it."""
-        return len(self._readers[value]) == 1 and value not in self._kept
-
-    def reader(self, value: Value, *kernels: str) -> int | None:
-        """Return the place of the one call that reads a Value, if it is one of these kernels."""
-        if not self.is_inner(value):
-            return None
-        (place,) = self._readers[value]
-        return place if self.calls[place].kernel in kernels else None
-
-    def stays(self, value: Any, first: int, last: int) -> bool:
-        """Whether no call from one place to another edits an argument."""
-        if not isinstance(value, Value):
-            return True
-        return all(value.memory not in _memories(call.writes()) for call in self.calls[first:last])
-
-    def may_join(self, places: Collection[int], at: int) -> bool:
-        """Whether calls may move to one place: nothing between needs them before, or they what comes between."""
-        for place in places:
-            for other in range(min(place, at) + 1, max(place, at)):
-                first, second = (self.calls[i] for i in sorted((place, other)))
-                if other not in places and _depends(second, first):
-                    return False
-        return True
-
-
-Join = tuple[Sequence[int], str, tuple[Any, ...], tuple[Value, ...]]
-"""Places of calls, of which the last is that of the call which does it all; its kernel, arguments and outputs."""
-Rule = Callable[[_Flow, int], Join | None]
-
-
-def _joined(calls: list[Call], kept: Collection[Value], rule: Rule) -> list[Call]:
-    """Return the calls with those that a rule finds joined."""
-    flow, i = _Flow(calls, kept), 0
-    while i < len(calls):
-        found = rule(flow, i)
-        if found is None or not flow.may_join(found[0], max(found[0])):
-            i += 1
-            continue
-        places, kernel, arguments, outputs = found
-        layers = dict.fromkeys(calls[place].layer for place in sorted(places) if calls[place].layer)
-        call = Call(kernel, arguments, "+".join(layers), outputs)
-        last = max(places)
-        calls = [call if j == last else c for j, c in enumerate(calls) if j == last or j not in places]
-        flow, i = _Flow(calls, kept), min(places)
-    return calls
-
-
-def _norm_gradient(flow: _Flow, i: int) -> Join | None:
+def _norm_gradient(flow: Flow, i: int) -> Join | None:
     """The gradient of an activation, and that of the batch norm before it, which makes the activation's input anew."""
     call = flow.calls[i]
     if call.kernel != "batch_norm_grad" or not call.arguments[-1]:
@@ -140,7 +70,7 @@ def _norm_gradient(flow: _Flow, i: int) -> Join | None:
     return (place, i), "batch_norm_train_grad", (g, *normalised, bias, name), call.outputs
 
 
-def _norm(flow: _Flow, i: int) -> Join | None:
+def _norm(flow: Flow, i: int) -> Join | None:
     """Batch norm in training: statistics of the batch and running ones, and what comes behind it."""
     call = flow.calls[i]
     if call.kernel != "batch_norm":
@@ -178,7 +108,7 @@ def _norm(flow: _Flow, i: int) -> Join | None:
     return places, "batch_norm_train", arguments, (y, mean, inverse_std)
 
 
-def _running(flow: _Flow, mean: Value, others: Sequence[int]) -> tuple[list[int], tuple[Any, ...]] | None:
+def _running(flow: Flow, mean: Value, others: Sequence[int]) -> tuple[list[int], tuple[Any, ...]] | None:
     """Return where running statistics are moved, and these, the share and the correction of the variance."""
     if len(others) != 1 or flow.calls[others[0]].kernel != "multiply":
         return None
@@ -195,7 +125,7 @@ def _running(flow: _Flow, mean: Value, others: Sequence[int]) -> tuple[list[int]
     return [*others, means[0], moved], (running_mean, running_var, share, scaled.arguments[1])
 
 
-def _relu_pool_gradient(flow: _Flow, i: int) -> Join | None:
+def _relu_pool_gradient(flow: Flow, i: int) -> Join | None:
     """The gradients of max-pooling, and of relu before it."""
     call = flow.calls[i]
     if call.kernel != "relu_grad":
@@ -211,7 +141,7 @@ def _relu_pool_gradient(flow: _Flow, i: int) -> Join | None:
     return (place, i), "relu_max_pool2d_grad", (gy, flow.calls[pool].outputs[0], taps, *options), call.outputs
 
 
-def _relu_pool(flow: _Flow, i: int) -> Join | None:
+def _relu_pool(flow: Flow, i: int) -> Join | None:
     """Relu, and max-pooling behind it."""
     call = flow.calls[i]
     place = flow.maker(call.arguments[0], "relu") if call.kernel == "max_pool2d" else None
@@ -221,7 +151,28 @@ def _relu_pool(flow: _Flow, i: int) -> Join | None:
     return (place, i), "relu_max_pool2d", arguments, call.outputs
 
 
-def _mean(flow: _Flow, i: int) -> Join | None:
+def _product(flow: Flow, i: int) -> Join | None:
+    """A convolution or a fully connected layer, and relu behind it."""
+    call = flow.calls[i]
+    place = flow.maker(call.arguments[0], "conv2d", "linear") if call.kernel == "relu" else None
+    if place is None or not flow.is_inner(call.arguments[0]):
+        return None
+    return (place, i), f"{flow.calls[place].kernel}_relu", flow.calls[place].arguments, call.outputs
+
+
+def _product_gradient(flow: Flow, i: int) -> Join | None:
+    """The gradient of such a layer for its input, and that of relu before it."""
+    call = flow.calls[i]
+    if call.kernel != "relu_grad":
+        return None
+    g, y = call.arguments
+    place = flow.maker(g, "conv2d_grad_input", "linear_grad_input")
+    if place is None or not flow.is_inner(g) or y.shape != g.shape or y.dtype != g.dtype:
+        return None
+    return (place, i), f"{flow.calls[place].kernel}_relu", (*flow.calls[place].arguments, y), call.outputs
+
+
+def _mean(flow: Flow, i: int) -> Join | None:
     """A sum of all elements, divided by a number."""
     call = flow.calls[i]
     place = flow.maker(call.arguments[0], "sum") if call.kernel == "divide" else None
@@ -233,7 +184,7 @@ def _mean(flow: _Flow, i: int) -> Join | None:
     return (place, i), "mean_of", (a, call.arguments[1]), call.outputs
 
 
-def _chain(flow: _Flow, i: int) -> Join | None:
+def _chain(flow: Flow, i: int) -> Join | None:
     """Two elementwise kernels, one of which reads what the other makes; they may be chains already."""
     call = flow.calls[i]
     if not _is_pointwise(call):
@@ -290,7 +241,7 @@ def _chained(first: Call, second: Call, between: Value) -> tuple[list[Value], li
     return arrays, steps
 
 
-def _rows(flow: _Flow, i: int) -> Join | None:
+def _rows(flow: Flow, i: int) -> Join | None:
     """All calls of a kernel that differ in the arrays that they edit, and nothing else."""
     call = flow.calls[i]
     if call.kernel not in _ROWS:
@@ -298,9 +249,9 @@ def _rows(flow: _Flow, i: int) -> Join | None:
     kernel, alone = _ROWS[call.kernel]
     places = [j for j in range(i, len(flow.calls)) if _is_row_as(call, flow.calls[j], alone)]
     rows = [flow.calls[j] for j in places]
-    touched = Counter(memory for row in rows for memory in _memories(row.reads()))
-    shared = _memories([value for value in call.arguments[alone:] if isinstance(value, Value)])
-    edited = {memory for row in rows for memory in _memories(row.writes())}
+    touched = Counter(memory for row in rows for memory in memories(row.reads()))
+    shared = memories([value for value in call.arguments[alone:] if isinstance(value, Value)])
+    edited = {memory for row in rows for memory in memories(row.writes())}
     if len(rows) < 2 or any(touched[memory] > 1 for memory in edited) or edited & shared:
         return None
     columns = [list(column) for column in zip(*(row.arguments[:alone] for row in rows), strict=True)]
@@ -324,27 +275,22 @@ def _same(a: Any, b: Any) -> bool:
     return a is b or (isinstance(a, int | float | str) and type(a) is type(b) and a == b)
 
 
-def _depends(second: Call, first: Call) -> bool:
-    """Whether two calls have to stay in this order. Checks look at their arrays behind all calls, or before them."""
-    if "check_on_replay" in (first.kernel, second.kernel):
-        return False
-    if not set(first.outputs).isdisjoint(second.reads()):
-        return True
-    edits = _memories(first.writes()), _memories(second.writes())
-    return not (edits[0].isdisjoint(_memories(second.reads())) and edits[1].isdisjoint(_memories(first.reads())))
-
-
-def _memories(values: Iterable[Value]) -> set[int]:
-    return {value.memory for value in values}
-
-
 def _without_copies(program: Program, kept: Collection[Value]) -> list[Call]:
-    """Return the calls without copies that nobody edits, of what nobody edits, and views that show the same."""
-    edited = {memory for call in program.calls for memory in _memories(call.writes())}
+    """Return the calls without copies that nobody edits, of what nobody edits, and views that show the same.
+
+    What is rounded for several readers is rounded once, unless it is edited.
+    """
+    edited = {memory for call in program.calls for memory in memories(call.writes())}
     instead: dict[Value, Value] = {}
+    rounded: dict[tuple[str, Value], Value] = {}
     left: list[Call] = []
     for call in program.calls:
         call = replace(call, arguments=tuple(_replaced(argument, instead) for argument in call.arguments))
+        if call.kernel in ("bfloat16", "tf32") and call.arguments[0].memory not in edited:
+            first = rounded.setdefault((call.kernel, call.arguments[0]), call.outputs[0])
+            if first is not call.outputs[0] and call.outputs[0] not in kept:
+                instead[call.outputs[0]] = first
+                continue
         if not _is_needless(call, edited, program):
             left.append(call)
             continue

@@ -186,8 +186,8 @@ cuda = SimpleNamespace(
     runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1),
     nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
     cublas=SimpleNamespace(),
-    Device=lambda: SimpleNamespace(compute_capability="90"),
-    get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
+    Device=lambda: SimpleNamespace(compute_capability="90", id=0),
+    get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None, ptr=0),
 )
 
 

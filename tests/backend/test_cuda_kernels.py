@@ -155,7 +155,9 @@ def test_a_gpu_without_tensor_cores(cupy, cuda, monkeypatch):
     launch.require_tensor_cores.cache_clear()
     launch.require_precision("float32")
     for call in (lambda: launch.require_precision("tf32"), lambda: cuda.bfloat16(cupy.zeros((2, 3), "float32"))):
-        with pytest.raises(RuntimeError, match="bf16 and tf32: expected a GPU of compute capability 8.0 or newer, .* 7.5"):
+        with pytest.raises(
+            RuntimeError, match="bf16 and tf32: expected a GPU of compute capability 8.0 or newer, .* 7.5"
+        ):
             call()
     launch.require_tensor_cores.cache_clear()
 

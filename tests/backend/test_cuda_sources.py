@@ -36,7 +36,10 @@ def test_sources_compile_for_ampere_and_hopper(tmp_path, kind, index):
 
 
 def test_every_source_is_compiled_and_every_kernel_is_used():
-    wrappers, files = "".join(path.read_text(encoding="utf-8") for path in FOLDER.glob("*.py")), set(FOLDER.glob("*.cu*"))
+    wrappers, files = (
+        "".join(path.read_text(encoding="utf-8") for path in FOLDER.glob("*.py")),
+        set(FOLDER.glob("*.cu*")),
+    )
     for kind, count in ((np.float32, 20), (np.uint16, 7)):
         unit = launch.source(kind, np.int32)
         files -= {path for path in files if path.read_text(encoding="utf-8") in unit}

@@ -60,11 +60,15 @@ class Kernels(reference.Kernels):
     conv2d = conv.conv2d
     conv2d_grad_bias = conv.conv2d_grad_bias
     conv2d_grad_input = conv.conv2d_grad_input
+    conv2d_grad_input_relu = conv.conv2d_grad_input_relu
     conv2d_grad_weight = conv.conv2d_grad_weight
+    conv2d_relu = conv.conv2d_relu
     gather_images = data.gather_images
     warp_images = data.warp_images
     linear_grad_input = linear.linear_grad_input
+    linear_grad_input_relu = linear.linear_grad_input_relu
     linear_grad_weight = linear.linear_grad_weight
+    linear_relu = linear.linear_relu
     linear = linear.linear  # last: it hides the module
     cross_entropy = loss.cross_entropy
     cross_entropy_grad = loss.cross_entropy_grad

@@ -33,13 +33,3 @@ KERNEL product_of_lines_and_steps(MATRICES, PRODUCTS) { matrix_products<false, t
 KERNEL product_of_steps_and_lines(MATRICES, PRODUCTS) { matrix_products<true, false>(THESE_MATRICES, THESE_PRODUCTS); }
 
 KERNEL product_of_steps_and_steps(MATRICES, PRODUCTS) { matrix_products<true, true>(THESE_MATRICES, THESE_PRODUCTS); }
-
-// The results of slices (slices, groups, rows, columns), added up in order in float64.
-KERNEL add_slices(const real* partials, PRODUCTS) {
-    EACH(i, groups * rows * columns);
-    double total = 0;
-    for (index_t s = 0; s < slices; s++) total += partials[s * groups * rows * columns + i];
-    index_t group = i / columns / rows;
-    Output output OUTPUT(group, group);
-    output.put(i / columns % rows, i % columns, (real)total);
-}

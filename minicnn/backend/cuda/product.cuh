@@ -43,46 +43,86 @@ struct Loader {
     }
 };
 
-// What a launch makes: in each of `groups` products C of `rows` x `columns`, k to `depth`. Of each, `slices` are made,
-// which share k; add_slices makes the results of them. C(i, j) lies at i y_row + j / y_inner y_outer + j % y_inner
-// y_apart of its product, which are y_group apart, unless j % y_inner is y_used or more: that is padding. bias[i] is
-// added to it if there is one, after that of the groups before.
+// What a launch makes: in each of `groups` products C of `rows` x `columns`, k to `depth`. C(i, j) lies at i y_row +
+// j / y_inner y_outer + j % y_inner y_apart of its product, which are y_group apart, unless j % y_inner is y_used or
+// more: that is padding. What is written there is what `put` makes of a sum. Of each product `slices` are made, which
+// share k; they are in `partials` (slices, groups, rows, columns), and the block that is done last with a tile, by
+// `counters`, adds them up in order. Counters are 0 before a launch and after it.
 #define PRODUCTS                                                                                                    \
-    real *y, const real *bias, index_t rows, index_t columns, index_t depth, index_t groups, index_t slices,         \
-        index_t y_group, index_t y_row, index_t y_inner, index_t y_outer, index_t y_apart, index_t y_used
-#define THESE_PRODUCTS \
-    y, bias, rows, columns, depth, groups, slices, y_group, y_row, y_inner, y_outer, y_apart, y_used
+    real *y, const real *bias, const real *gate, index_t relu, index_t rows, index_t columns, index_t depth,         \
+        index_t groups, index_t slices, real *partials, unsigned *counters, index_t y_group, index_t y_row,          \
+        index_t y_inner, index_t y_outer, index_t y_apart, index_t y_used
+#define THESE_PRODUCTS                                                                                              \
+    y, bias, gate, relu, rows, columns, depth, groups, slices, partials, counters, y_group, y_row, y_inner, y_outer, \
+        y_apart, y_used
 
+// bias: of the rows, or null. relu: whether to take that of the sum; gate: where it is 0 or less, so is what is written
+// (the gradient of relu, `gate` its result), or null.
 struct Output {
     real* y;
-    const real* bias;
+    const real *bias, *gate;
+    bool relu;
     index_t row, inner, outer, apart, used;
 
     __device__ void put(index_t i, index_t j, real value) const {
-        index_t part = j / inner, rest = j % inner;
-        if (rest < used) y[i * row + part * outer + rest * apart] = bias ? value + bias[i] : value;
+        const index_t rest = j % inner, place = i * row + j / inner * outer + rest * apart;
+        if (rest >= used) return;
+        if (bias) value += bias[i];
+        if (relu) value = line_relu(value);
+        y[place] = gate ? line_relu_grad(value, gate[place]) : value;
     }
 };
-#define OUTPUT(product, group) \
-    {y + (product) * y_group, bias ? bias + (group) * rows : 0, y_row, y_inner, y_outer, y_apart, y_used}
 
 // The tile of a block, of `high` x `wide` sums: they are numbered by slices, groups, and tiles of a product. A slice has
 // a number of steps that `piece` divides.
 struct Tile {
-    index_t top, left, group, product, first, last;
+    index_t number, top, left, group, product, first, last;
 
     __device__ Tile(int high, int wide, int piece, index_t rows, index_t columns, index_t depth, index_t groups,
                     index_t slices) {
-        const index_t across = (columns + wide - 1) / wide, down = (rows + high - 1) / high, tile = blockIdx.x;
+        const index_t across = (columns + wide - 1) / wide, down = (rows + high - 1) / high, block = blockIdx.x;
         const index_t share = ((depth + slices - 1) / slices + piece - 1) / piece * piece;
-        left = tile % across * wide;
-        top = tile / across % down * high;
-        product = tile / across / down;
+        number = block % (across * down * groups);
+        left = block % across * wide;
+        top = block / across % down * high;
+        product = block / across / down;
         group = product % groups;
         first = product / groups * share;
         last = smaller(first + share, depth);
     }
 };
+
+// Whether this block is the last of `slices` to come here; what the others wrote before can then be read.
+__device__ inline bool is_last(unsigned* counter, index_t slices) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(counter, 1u) == (unsigned)slices - 1;
+        if (last) *counter = 0;
+    }
+    __syncthreads();
+    __threadfence();
+    return last;
+}
+
+// Make a tile of `high` x `wide` sums: make(output) puts those of this block's slice.
+template <typename Make>
+__device__ void finish_tile(const Tile& tile, int high, int wide, Make make, PRODUCTS) {
+    const Output output{y + tile.group * y_group, bias ? bias + tile.group * rows : nullptr,
+                        gate ? gate + tile.group * y_group : nullptr, relu != 0, y_row, y_inner, y_outer, y_apart, y_used};
+    if (slices == 1) return make(output);
+    const index_t apart = rows * columns;
+    make(Output{partials + tile.product * apart, nullptr, nullptr, false, columns, columns, 0, 1, columns});
+    if (!is_last(counters + tile.number, slices)) return;
+    for (int t = threadIdx.x; t < high * wide; t += BLOCK) {
+        const index_t i = tile.top + t / wide, j = tile.left + t % wide;
+        if (i >= rows || j >= columns) continue;
+        double total = 0;
+        for (index_t s = 0; s < slices; s++) total += partials[(s * groups + tile.group) * apart + i * columns + j];
+        output.put(i, j, (real)total);
+    }
+}
 
 // One tile.
 template <int ROWS, typename A, typename B>
@@ -133,14 +173,16 @@ __device__ void products(OfA a_of, OfB b_of, PRODUCTS) {
     __shared__ real room[ROOM];
     __shared__ typename A::Step a_steps[DEPTH];
     __shared__ typename B::Step b_steps[DEPTH];
-    const int high = rows > FEW_ROWS ? 64 : FEW_ROWS;
-    const Tile tile(high, EDGE * EDGE * BLOCK / high, DEPTH, rows, columns, depth, groups, slices);
-    A a = a_of(tile.group);
-    B b = b_of(tile.group);
-    Output c OUTPUT(tile.product, tile.group);
-    if (rows > FEW_ROWS) {
-        tile_product<64>(a, b, c, rows, columns, tile, room, a_steps, b_steps);
-    } else {
-        tile_product<FEW_ROWS>(a, b, c, rows, columns, tile, room, a_steps, b_steps);
-    }
+    const int high = rows > FEW_ROWS ? 64 : FEW_ROWS, wide = EDGE * EDGE * BLOCK / high;
+    const Tile tile(high, wide, DEPTH, rows, columns, depth, groups, slices);
+    const A a = a_of(tile.group);
+    const B b = b_of(tile.group);
+    auto make = [&](const Output& c) {
+        if (rows > FEW_ROWS) {
+            tile_product<64>(a, b, c, rows, columns, tile, room, a_steps, b_steps);
+        } else {
+            tile_product<FEW_ROWS>(a, b, c, rows, columns, tile, room, a_steps, b_steps);
+        }
+    };
+    finish_tile(tile, high, wide, make, THESE_PRODUCTS);
 }

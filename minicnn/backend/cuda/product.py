@@ -1,10 +1,12 @@
-"""Products of matrices in CUDA, of which convolutions are made too: one launch, or two; see product.cuh.
+"""Products of matrices in CUDA, of which convolutions are made too, in one launch; see product.cuh.
 
 cuBLAS may not be called while a CUDA graph is recorded, and a convolution as a product for it needs a copy of every
 window.
 """
 
+import functools
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,27 +27,43 @@ _KERNELS = {
 """By whether a matrix lies row by row, of both factors: what lies side by side, lines of the product or its steps."""
 
 
-def products(name, sources, y, bias, size, groups, group, row, columns=None, kind=None, tile=None):
+class Epilogue(NamedTuple):
+    """What becomes of the sums before they are written: + ``bias`` of their row, relu, 0 where ``gate`` is not over 0.
+
+    gate: an array as the result, or None; bias: (rows of all groups), or None.
+    """
+
+    bias: Any = None
+    gate: Any = None
+    relu: bool = False
+
+
+def products(name, sources, y, size, groups, group, row, columns=None, epilogue=Epilogue(), kind=None, tile=None):
     """Launch the products of kernel ``name``: ``size`` (rows, columns, depth) in each of ``groups``, into y.
 
     group, row: how far groups and rows of y are apart. columns: (inner, outer, apart, used), column j lies at
     j // inner * outer + j % inner * apart, unless j % inner is ``used`` or more; None where columns lie side by side.
-    bias: of the rows, or None. kind, tile: the unit of the kernel and (rows, columns) of its tiles, None for those of
-    product.cuh.
+    kind, tile: the unit of the kernel and (rows, columns) of its tiles, None for those of product.cuh.
     """
     rows, wide, depth = size
-    dense = rows * wide, wide, max(wide, 1), 0, 1, max(wide, 1)
-    place = group, row, *(columns or dense[2:])
-    kind, (high, across) = kind or y.dtype, tile or ((64, _SUMS // 64) if rows > _FEW_ROWS else (_FEW_ROWS, _SUMS // _FEW_ROWS))
+    high, across = tile or ((64, _SUMS // 64) if rows > _FEW_ROWS else (_FEW_ROWS, _SUMS // _FEW_ROWS))
     tiles = groups * math.ceil(rows / high) * math.ceil(wide / across)
     slices = max(1, min(_BLOCKS // max(tiles, 1), depth // _SHORTEST))
-    if slices == 1:
-        launch(name, kind, tiles * BLOCK, *sources, y, bias, *size, groups, 1, *place)
-        return y
-    partials = empty((slices, groups, rows, wide), y)
-    launch(name, kind, slices * tiles * BLOCK, *sources, partials, None, *size, groups, slices, *dense)
-    launch("add_slices", y.dtype, groups * rows * wide, partials, y, bias, *size, groups, slices, *place)
+    partials = empty((slices, groups, rows, wide), y) if slices > 1 else None
+    sums = *size, groups, slices, partials, _counters(*_stream()) if slices > 1 else None
+    place = group, row, *(columns or (max(wide, 1), 0, 1, max(wide, 1)))
+    launch(name, kind or y.dtype, slices * tiles * BLOCK, *sources, y, *epilogue, *sums, *place)
     return y
+
+
+def _stream():
+    return cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr
+
+
+@functools.cache
+def _counters(device, stream):
+    """Zeros for the launches of a stream, which follow each other; see product.cuh."""
+    return cupy.zeros(_BLOCKS, dtype="uint32")
 
 
 def matmul(a, b):
@@ -58,17 +76,17 @@ def matmul(a, b):
     groups = math.prod(lead)
     a, b = (_in_groups(array, lead) for array in (a, b))
     y = empty((groups, a.shape[1], shape[-1]), a)
-    return matrix_products(a, b, y, None, groups, y.size // max(groups, 1), shape[-1]).reshape(shape)
+    return matrix_products(a, b, y, groups, y.size // max(groups, 1), shape[-1]).reshape(shape)
 
 
-def matrix_products(a, b, y, bias, groups, group, row, columns=None):
+def matrix_products(a, b, y, groups, group, row, columns=None, epilogue=Epilogue()):
     """Write a @ b of each group into y, see :func:`products`. a: (G, M, K) or (1, M, K) for all; b: so, (., K, N)."""
     (m, k), n = a.shape[1:], b.shape[2]
     a, a_along, *a_apart = _apart(a)
     b, b_along, *b_apart = _apart(b)
     a_group, b_group = m * k if len(a) == groups else 0, k * n if len(b) == groups else 0
     sources = a, b, a_group, *a_apart, b_group, *b_apart[::-1]
-    return products(_KERNELS[a_along, b_along], sources, y, bias, (m, n, k), groups, group, row, columns)
+    return products(_KERNELS[a_along, b_along], sources, y, (m, n, k), groups, group, row, columns, epilogue)
 
 
 def _in_groups(a, lead):

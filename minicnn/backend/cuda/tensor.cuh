@@ -220,13 +220,16 @@ __device__ void tensor_tile(const A& a, const B& b, const Output& c, index_t row
 template <typename OfA, typename OfB>
 __device__ void tensor_products(OfA a_of, OfB b_of, PRODUCTS) {
     __shared__ Vector room[4 * STAGE];
-    const Tile tile(rows > 64 ? 128 : 64, WIDE, STEPS, rows, columns, depth, groups, slices);
+    const int high = rows > 64 ? 128 : 64;
+    const Tile tile(high, WIDE, STEPS, rows, columns, depth, groups, slices);
     const auto a = a_of(tile.group);
     const auto b = b_of(tile.group);
-    Output c OUTPUT(tile.product, tile.group);
-    if (rows > 64) {
-        tensor_tile<128>(a, b, c, rows, columns, tile, room);
-    } else {
-        tensor_tile<64>(a, b, c, rows, columns, tile, room);
-    }
+    auto make = [&](const Output& c) {
+        if (rows > 64) {
+            tensor_tile<128>(a, b, c, rows, columns, tile, room);
+        } else {
+            tensor_tile<64>(a, b, c, rows, columns, tile, room);
+        }
+    };
+    finish_tile(tile, high, WIDE, make, THESE_PRODUCTS);
 }

@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
-from minicnn.backend.cuda.launch import BLOCK, cupy, elementwise, empty, launch, require_tensor_cores
-from minicnn.backend.cuda.product import products
+from minicnn.backend.cuda.launch import BLOCK, cupy, elementwise, launch, require_tensor_cores
+from minicnn.backend.cuda.product import Epilogue, products
 from minicnn.shapes import output_size
 
 _KINDS = np.uint16, np.uint32
@@ -41,22 +41,22 @@ def unpacked(a):
     return elementwise(f"unpack_{a.dtype}", f"{a.dtype} bits", "float32 y", _WIDEN[kind], a)
 
 
-def fits(a, b, groups):
-    """Whether no vector of two operands of a convolution has channels of two groups."""
-    return groups == 1 or all(channels // groups % 8 == 0 for channels in (a.shape[1], b.shape[1], len(b)))
+def fits(shape, groups):
+    """Whether no vector has channels of two groups of a convolution with a weight (O, C/G, KH, KW)."""
+    return groups == 1 or (shape[1] % 8 == 0 and shape[0] // groups % 8 == 0)
 
 
-def conv2d(x, weight, bias, stride, padding, dilation, groups):
+def conv2d(x, weight, stride, padding, dilation, groups, epilogue):
     (n, _, h, w), (o, c, kh, kw) = x.shape, weight.shape
     oh, ow = output_size((h, w), (kh, kw), stride, padding, dilation)
     y, x, weight = _floats((n, o, oh, ow)), x.base, weight.base
     size = o // groups, n * oh * ow, kh * kw * weight.shape[-1]
     sources = x, weight, n, x.shape[-1], h, w, kh, kw, oh, ow, *stride, *padding, *dilation
     columns = oh * ow, o * oh * ow, 1, oh * ow
-    return _products("conv2d", sources, y, bias, size, groups, size[0] * oh * ow, oh * ow, columns)
+    return _products("conv2d", sources, y, size, groups, size[0] * oh * ow, oh * ow, columns, epilogue=epilogue)
 
 
-def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
+def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups, epilogue):
     n, c, h, w = shape
     (o, _, kh, kw), (oh, ow) = weight.shape, gy.shape[2:]
     gx, gy, weight = _floats(shape), gy.base, weight.base
@@ -64,7 +64,7 @@ def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
     size = c // groups, n * h * w, outputs // groups * kh * kw
     sources = gy, weight, outputs, o // groups, n, channels, h, w, kh, kw, oh, ow, *stride, *padding, *dilation
     columns = h * w, c * h * w, 1, h * w
-    return _products("conv2d_grad_input", sources, gx, None, size, groups, size[0] * h * w, h * w, columns)
+    return _products("conv2d_grad_input", sources, gx, size, groups, size[0] * h * w, h * w, columns, epilogue=epilogue)
 
 
 def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
@@ -74,34 +74,34 @@ def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
     size = o // groups, kh * kw * channels, n * oh * ow
     sources = gy, x, gy.shape[-1], n, x.shape[-1], h, w, kh, kw, oh, ow, *stride, *padding, *dilation
     columns = channels, 1, kh * kw, c
-    return _products("conv2d_grad_weight", sources, gw, None, size, groups, size[0] * c * kh * kw, c * kh * kw, columns)
+    return _products("conv2d_grad_weight", sources, gw, size, groups, size[0] * c * kh * kw, c * kh * kw, columns)
 
 
-def linear(x, weight, bias):
+def linear(x, weight, epilogue):
     (n, inputs), outputs = x.shape, len(weight)
     y, x, weight = _floats((n, outputs)), x.base, weight.base
     size, columns = (outputs, n, inputs), (1, outputs, 1, 1)
-    return _products("linear", (x, weight, x.shape[1]), y, bias, size, 1, y.size, 1, columns)
+    return _products("linear", (x, weight, x.shape[1]), y, size, 1, y.size, 1, columns, epilogue=epilogue)
 
 
-def linear_grad_input(gy, weight):
+def linear_grad_input(gy, weight, epilogue):
     (n, outputs), inputs = gy.shape, weight.shape[1]
     gx, gy, weight = _floats((n, inputs)), gy.base, weight.base
     sources = gy, weight, gy.shape[1], weight.shape[1]
-    return _products("linear_grad_input", sources, gx, None, (n, inputs, outputs), 1, gx.size, inputs)
+    return _products("linear_grad_input", sources, gx, (n, inputs, outputs), 1, gx.size, inputs, epilogue=epilogue)
 
 
 def linear_grad_weight(gy, x):
     (n, outputs), inputs = gy.shape, x.shape[1]
     gw, gy, x = _floats((outputs, inputs)), gy.base, x.base
     sources = gy, x, gy.shape[1], x.shape[1]
-    return _products("linear_grad_weight", sources, gw, None, (outputs, inputs, n), 1, gw.size, inputs)
+    return _products("linear_grad_weight", sources, gw, (outputs, inputs, n), 1, gw.size, inputs)
 
 
 def _floats(shape):
     return cupy.empty(shape, dtype="float32")
 
 
-def _products(name, sources, y, bias, size, *place):
+def _products(name, sources, y, size, *place, epilogue=Epilogue()):
     tile = (128 if size[0] > 64 else 64), 128
-    return products(name, sources, y, bias, size, *place, kind=sources[0].dtype, tile=tile)
+    return products(name, sources, y, size, *place, epilogue=epilogue, kind=sources[0].dtype, tile=tile)

@@ -94,7 +94,11 @@ class Kernels:
     batch_norm_train = fused.batch_norm_train
     batch_norm_train_grad = fused.batch_norm_train_grad
     clip_norms = fused.clip_norms
+    conv2d_grad_input_relu = fused.conv2d_grad_input_relu
+    conv2d_relu = fused.conv2d_relu
     lerps_into = fused.lerps_into
+    linear_grad_input_relu = fused.linear_grad_input_relu
+    linear_relu = fused.linear_relu
     mean_of = fused.mean_of
     pointwise = fused.pointwise
     relu_max_pool2d = fused.relu_max_pool2d

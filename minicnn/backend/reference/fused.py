@@ -7,9 +7,9 @@ with what it takes beside its array: ("relu",), ("gelu", "tanh").
 from types import SimpleNamespace
 from typing import Any
 
-from minicnn.backend.kernel import Slot, facts, kernel
+from minicnn.backend.kernel import Slot, facts, kernel, products, products_to_input
 from minicnn.backend.reference import activation as activations
-from minicnn.backend.reference import arithmetic, normalization, optimizer, pooling, reductions
+from minicnn.backend.reference import arithmetic, conv, linear, normalization, optimizer, pooling, reductions
 
 _ELEMENTWISE = {
     **{name: getattr(arithmetic, name) for name in ("add", "subtract", "multiply", "divide", "negative", "exp", "log")},
@@ -82,6 +82,30 @@ def relu_max_pool2d_grad(gy, y, taps, shape, kernel_size, stride, padding, dilat
     """Gradient of :func:`relu_max_pool2d`, from its results."""
     gy = activations.relu_grad(gy, y)
     return pooling.max_pool2d_grad(gy, taps, shape, kernel_size, stride, padding, dilation)
+
+
+@kernel(facts("conv2d").shape, flop=products)
+def conv2d_relu(x, weight, bias, stride, padding, dilation, groups):
+    """relu of a convolution."""
+    return activations.relu(conv.conv2d(x, weight, bias, stride, padding, dilation, groups))
+
+
+@kernel(facts("conv2d_grad_input").shape, flop=products_to_input)
+def conv2d_grad_input_relu(gy, weight, shape, stride, padding, dilation, groups, y):
+    """Gradient of a convolution for its input y, the result of relu, on to the input of that."""
+    return activations.relu_grad(conv.conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups), y)
+
+
+@kernel(facts("linear").shape, flop=products)
+def linear_relu(x, weight, bias):
+    """relu of a fully connected layer."""
+    return activations.relu(linear.linear(x, weight, bias))
+
+
+@kernel(facts("linear_grad_input").shape, flop=products_to_input)
+def linear_grad_input_relu(gy, weight, y):
+    """Gradient of a fully connected layer for its input y, the result of relu, on to the input of that."""
+    return activations.relu_grad(linear.linear_grad_input(gy, weight), y)
 
 
 @kernel(lambda a, divisor: (), lambda a, divisor: a.dtype)
