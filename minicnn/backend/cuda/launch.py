@@ -123,6 +123,11 @@ def empty(shape: tuple[int, ...], like: Any) -> Any:
     return cupy.empty(shape, dtype=like.dtype)
 
 
+def compiled(name: str, real: Any) -> Any:
+    """Return kernel ``name`` for elements of type ``real`` as CuPy's, which knows what it takes of the device."""
+    return _function(name, real, np.int32)
+
+
 @functools.cache
 def _module(real: Any, index: Any) -> Any:
     code = source({np.float32: "float", np.float64: "double"}[real], "int" if index is np.int32 else "long long")
