@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import gpu
 import minicnn
 import minicnn.functional as F
 from cases import CASES, LEARNING_RATE, MOMENTUM, batch, initial
@@ -62,18 +63,19 @@ def build(case: str, batch_size: int, backend: str, bfloat16: bool = False) -> W
         with precision:
             task(*inputs)
 
-    if isinstance(task, minicnn.compile) and backend == "numpy":
+    if isinstance(task, minicnn.compile):
         step()
         *_, plan = task.plans.values()
-        facts["flop"] = plan.flop()
+        facts |= {"flop": plan.flop(), "calls": len(plan.program.calls)}
     name = "bfloat16" if bfloat16 else "float32"
     workload = Workload({"step": step}, precision=name, synchronize=chosen.synchronize, facts=facts)
     if backend == "cupy":
-        workload.device, workload.device_peak_mib = _gpu(chosen.xp)
+        workload.device, workload.device_peak_mib = gpu.name(chosen.xp), lambda: _held_mib(chosen.xp, task)
     return workload
 
 
-def _gpu(xp: Any) -> tuple[Any, Any]:
-    """Name of the card, and a function for the peak: the pool gives nothing back, so what it holds is its peak."""
-    name = xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)["name"].decode()
-    return name, lambda: xp.get_default_memory_pool().total_bytes() / (1 << 20)
+def _held_mib(xp: Any, task: Any) -> float:
+    """Memory of the device that the process holds, and has held at most: its pools give nothing back."""
+    memories = task._memories._all if isinstance(task, minicnn.compile) else ()
+    pools = [run._memory.pool for memory in memories for run in memory._runs.values()]
+    return sum(pool.total_bytes() for pool in (xp.get_default_memory_pool(), *pools)) / (1 << 20)

@@ -1,4 +1,7 @@
-"""PyTorch's side of the cases, eager: in its default layout or channels-last, in float32 or autocast to bfloat16."""
+"""PyTorch's side of the cases: in its default layout or channels-last, in float32 or autocast to bfloat16.
+
+It is eager, but on a GPU it may be one CUDA graph, or compiled.
+"""
 
 import sys
 from collections.abc import Callable
@@ -140,8 +143,20 @@ def _square(device: str) -> torch.Tensor:
     return torch.ones(SGEMM, SGEMM, device=device)
 
 
-def build(case: str, batch_size: int, backend: str, channels_last: bool = False, bfloat16: bool = False) -> Workload:
-    """Two tasks: "step", an SGD step or an inference of the case's model, and "sgemm"."""
+def build(
+    case: str,
+    batch_size: int,
+    backend: str,
+    channels_last: bool = False,
+    bfloat16: bool = False,
+    graph: bool = False,
+    compiled: bool = False,
+) -> Workload:
+    """Two tasks: "step", an SGD step or an inference of the case's model, and "sgemm".
+
+    graph: the step is one CUDA graph. compiled: the model is compiled in the mode "max-autotune". In evaluation mode,
+    where its logits are compared, it is neither.
+    """
     device = "cuda" if backend == "cupy" else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         print("this PyTorch finds no CUDA device: install a build of it for the machine's CUDA", file=sys.stderr)
@@ -152,27 +167,47 @@ def build(case: str, batch_size: int, backend: str, channels_last: bool = False,
     model.to(memory_format=layout)  # type: ignore[call-overload]  # the signatures lack it
     autocast = partial(torch.autocast, device, torch.bfloat16, enabled=bfloat16)
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
+    torch.backends.cudnn.benchmark = True
+    called = torch.compile(model, mode="max-autotune") if compiled else model
 
     def train() -> None:
         with autocast():
-            loss = cross_entropy(model(x), target)
+            loss = cross_entropy(called(x), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
     def infer() -> torch.Tensor:
         with torch.no_grad(), autocast():
-            return model(x)
+            return called(x)
 
     model.eval()
     with torch.no_grad(), autocast():
         facts = {"logits": model(x[:8]).tolist()}
     model.train(CASES[case].train)
-    tasks: dict[str, Callable[[], object]] = {"step": train if CASES[case].train else infer}
-    tasks["sgemm"] = lambda: _square(device) @ _square(device)
-    workload = Workload(tasks, precision="bfloat16" if bfloat16 else "float32", facts=facts)
+    step: Callable[[], object] = train if CASES[case].train else infer
+    if graph:
+        step = _recorded(step, optimizer)
+    tasks = {"step": step, "sgemm": lambda: _square(device) @ _square(device)}
+    plain = "tf32" if device == "cuda" and torch.backends.cudnn.allow_tf32 else "float32"
+    workload = Workload(tasks, precision="bfloat16" if bfloat16 else plain, facts=facts)
     if device == "cuda":
         workload.synchronize = torch.cuda.synchronize
         workload.device = torch.cuda.get_device_name()
         workload.device_peak_mib = lambda: torch.cuda.max_memory_reserved() / (1 << 20)
     return workload
+
+
+def _recorded(step: Callable[[], object], optimizer: torch.optim.Optimizer) -> Callable[[], object]:
+    """Return the step as one CUDA graph, recorded after some calls that make momentum and choose algorithms."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    optimizer.zero_grad()  # gradients are made in memory of the graph
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay

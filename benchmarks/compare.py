@@ -20,7 +20,11 @@ minicnn computes in float32 (minicnn); ``--own minicnn,minicnn-bf16`` adds it in
 The peers: PyTorch eager, in float32 in its default layout (torch) and with channels last (torch-channels-last), with
 channels last and autocast to bfloat16 (torch-bf16); ONNX Runtime (onnxruntime) and OpenVINO (openvino), which predict
 in float32 with PyTorch's model, exported for this size of batch; Keras on TensorFlow (keras) with LeNet and the
-VGG-like network. "all" are those of them that are installed and can do the case.
+VGG-like network. "all" are those of them that are installed and can do the case, "none" times minicnn alone.
+
+With ``--backend cupy`` all run on a GPU. There PyTorch may also be one CUDA graph (torch-cudagraph), or compiled by
+``torch.compile(mode="max-autotune")`` (torch-compile); it has its defaults, of which one is that convolutions of
+float32 multiply in TF32, and chooses algorithms by timing them (cudnn.benchmark).
 
 Exit codes: 0, 1 failure, 2 usage, or something is not installed or cannot do the case; then one line says what.
 """
@@ -29,6 +33,7 @@ import argparse
 import contextlib
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,7 +42,7 @@ import contest
 from cases import CASES, SGEMM
 
 Record = dict[str, Any]
-ALL = "all"
+ALL, NONE = "all", "none"
 
 
 def main() -> None:
@@ -47,7 +52,7 @@ def main() -> None:
     options.add_argument("--case", choices=CASES, required=True, help="model and kind of work")
     options.add_argument("--batch-size", type=contest.batch_size, default=128, help="pictures a step")
     options.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy: PyTorch runs on CUDA")
-    names = f"{ALL}, or of {', '.join(contest.PEERS)}, with commas between them"
+    names = f"{ALL}, {NONE}, or of {', '.join(contest.PEERS)}, with commas between them"
     options.add_argument("--peer", type=_peers, default="torch", metavar="NAME,...", help=names)
     options.add_argument("--own", type=_own, default="minicnn", metavar="NAME,...", help=f"of {', '.join(contest.OWN)}")
     arguments = options.parse_args()
@@ -62,10 +67,11 @@ def main() -> None:
 
 
 def _peers(text: str) -> list[str]:
-    names = list(dict.fromkeys(text.split(",")))
+    names = list(dict.fromkeys(text.split(","))) if text != NONE else []
     if names != [ALL] and not contest.PEERS.keys() >= set(names):
         known = ", ".join(contest.PEERS)
-        raise argparse.ArgumentTypeError(f"expected {ALL}, or names of {known} with commas between, received {text!r}")
+        message = f"expected {ALL}, {NONE}, or names of {known} with commas between, received {text!r}"
+        raise argparse.ArgumentTypeError(message)
     return names
 
 
@@ -102,10 +108,16 @@ def compare(
                 pass  # it has written the file before it is ready
         for _ in range(processes):
             with contextlib.ExitStack() as stack:
-                workers = []
-                for contender in contenders.values():
-                    options = setting | ({"onnx": onnx} if contender.onnx else {})
-                    workers.append(stack.enter_context(contender.start(**options)))
+                starts = [
+                    partial(contender.start, **(setting | ({"onnx": onnx} if contender.onnx else {})))
+                    for contender in contenders.values()
+                ]
+                if backend == "cupy":
+                    workers = contest.start_together(starts)
+                    for worker in workers:
+                        stack.enter_context(worker)
+                else:
+                    workers = [stack.enter_context(start()) for start in starts]
                 contest.require_same_work(case, workers)
                 alone = []
                 if backend == "numpy" and threads > 1:

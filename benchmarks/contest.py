@@ -15,7 +15,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -39,6 +40,7 @@ _BOUNDS = {
     # A number keeps 8 bits: rounding it moves it by up to 2^-8 of itself. A layer rounds its weights, its input and its
     # result. The 60 roundings of 20 layers, where independent, make sqrt(60) 2^-8 / sqrt(3) = 1.7%; almost twice that.
     "bfloat16": 0.03,
+    "tf32": 0.004,  # the same with 11 bits
 }
 """By the precision of a contender, how far its logits may be from those in float32, relative to the largest."""
 
@@ -105,6 +107,8 @@ PEERS = {
     "torch-bf16": Contender(
         "PyTorch bfloat16", *_TORCH, {"channels_last": True, "bfloat16": True}, backends=_EVERYWHERE
     ),
+    "torch-cudagraph": Contender("PyTorch CUDA graph", *_TORCH, {"graph": True}, backends=("cupy",)),
+    "torch-compile": Contender("PyTorch max-autotune", *_TORCH, {"compiled": True}, backends=("cupy",)),
     "onnxruntime": Contender(
         "ONNX Runtime", "cases_onnxruntime", ("onnxruntime", *_EXPORT), 'pip install -e ".[onnxruntime]"',
         trains=False, onnx=True,
@@ -175,6 +179,22 @@ class Worker:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._process.communicate()  # closes its stdin, which ends it
+
+
+def start_together(starts: Sequence[Callable[[], Worker]]) -> list[Worker]:
+    """Start workers at once, for a machine where that takes long and each has a processor to itself.
+
+    Where one cannot start, the others end, and SystemExit passes its exit code on.
+    """
+    with ThreadPoolExecutor(len(starts)) as pool:
+        started = [pool.submit(start) for start in starts]
+    failures = [failure for failure in (worker.exception() for worker in started) if failure]
+    if failures:
+        for worker in started:
+            if not worker.exception():
+                worker.result().__exit__(None, None, None)
+        raise failures[0]
+    return [worker.result() for worker in started]
 
 
 def take_turns(workers: Sequence[Worker], task: str, rounds: int, seconds: float) -> list[list[float]]:
@@ -263,9 +283,9 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def conditions(workers: Sequence[Worker]) -> dict[str, Any]:
-    """What a figure is worth nothing without: hardware, versions, date."""
-    devices = sorted({worker.ready["device"] for worker in workers} - {None})
+def conditions(workers: Sequence[Worker], *devices: str) -> dict[str, Any]:
+    """What a figure is worth nothing without: hardware, versions, date. ``devices``: of this process, by name."""
+    named = sorted({*devices, *(worker.ready["device"] for worker in workers)} - {None})
     installed = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -273,7 +293,7 @@ def conditions(workers: Sequence[Worker]) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "hardware": ", ".join([*devices, _processor(), f"{processors()} cores"]),
+        "hardware": ", ".join([*named, _processor(), f"{processors()} cores"]),
         "versions": installed,
         "date": date.today().isoformat(),
     }

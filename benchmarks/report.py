@@ -8,6 +8,7 @@ reads FOLDER/*.json (benchmarks/results by default) and writes FOLDER.md and FOL
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ import accuracy
 import bfloat16
 import contest
 import frameworks
+import gpu_agreement
+import gpu_kernels
+import gpu_recipe
+import gpu_steps
 import time_to_accuracy
 import transfer
 from compare import headlines
@@ -55,8 +60,8 @@ machine:
     python benchmarks/threads.py --json benchmarks/results/threads.json
     python benchmarks/report.py
 
-For a GPU add `--backend cupy` and give the files other names; PyTorch then needs a build for CUDA. minicnn, PyTorch
-and Keras as users meet them are compared by
+On a GPU `bash benchmarks/gpu.sh` measures everything; PyTorch then needs a build for CUDA. minicnn, PyTorch and Keras
+as users meet them are compared by
 
     python benchmarks/frameworks.py --json benchmarks/results/frameworks.json
 
@@ -69,6 +74,28 @@ thread; "of sgemm" the FLOP/s, as convolutions and linear layers count them, of 
 matrices. Winograd's method does less than half of the multiplications that these count in a 3 x 3 convolution, and 8
 of 20 where the kernel has 5 columns.
 """
+_ON_A_GPU: dict[str, tuple[str, str, Callable[[Record], str]]] = {
+    "gpu_recipe": (
+        "A recipe on a GPU", "A run of `scripts/train.py`; the seconds are those of its epochs.", gpu_recipe.table
+    ),
+    "gpu_agreement": (
+        "A GPU beside the CPU", "The same training on both, from the same weights, compiled, in float32.",
+        gpu_agreement.table,
+    ),
+    "gpu_steps": (
+        "Steps on a GPU",
+        "What a step of minicnn consists of, as PyTorch's profiler sees it: launches of kernels, copies and fills of "
+        "the device, and how often the host waits.",
+        gpu_steps.table,
+    ),
+    "gpu_kernels": (
+        "Kernels of the GPU",
+        "Registers and bytes in local memory of a thread, where registers that it lacks are spilled to, and bytes of "
+        "shared memory of a block.",
+        gpu_kernels.table,
+    ),
+}  # fmt: skip
+"""What benchmarks of a GPU alone leave: the key of their records, a heading, what it is, and its table."""
 
 
 def main() -> None:
@@ -82,9 +109,9 @@ def main() -> None:
         message = f"report: no JSON files in {folder}; compare.py --json FILE and kernels.py --json FILE write them"
         print(message, file=sys.stderr)
         sys.exit(2)
-    cases = sorted((r for r in records if "best" in r), key=lambda r: (r["case"], r["batch_size"]))
+    cases = sorted((r for r in records if r.get("best")), key=lambda r: (r["case"], r["batch_size"]))
     kinds = ["time_to_accuracy", "ablation", "accuracy", "bfloat16", "transfer"]
-    kinds += ["frameworks", "startup", "epoch", "callers", "kernels"]
+    kinds += ["frameworks", "startup", "epoch", "callers", "kernels", *_ON_A_GPU]
     others = ([r for r in records if kind in r] for kind in kinds)
     text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
     text.write_text(markdown(cases, picture.name, *others), encoding="utf-8")
@@ -107,8 +134,9 @@ def markdown(
     epochs: list[Record],
     callers: list[Record],
     kernels: list[Record],
+    *on_a_gpu: list[Record],
 ) -> str:
-    """The cases by machine, then the other benchmarks in the order of their records, the kernels last."""
+    """The cases by machine, then the other benchmarks in the order of their records, those of a GPU last."""
     parts = [_REPRODUCE]
     if cases:
         parts.append(f"![Speed relative to {_peers(cases)}]({picture})\n")
@@ -220,6 +248,9 @@ def markdown(
         hardware, versions = _conditions(r)
         note = f"{hardware}; {versions}; n = {r['rounds']} x {r['seconds']:g} s; {r['date']}."
         parts.append(f"## Kernels of the CPU\n\n{note}\n\n" + "\n".join(rows) + "\n")
+    for (heading, note, table), records in zip(_ON_A_GPU.values(), on_a_gpu, strict=True):
+        for r in records:
+            parts.append(f"## {heading}\n\n{note} {r['hardware']}; {_versions(r)}; {r['date']}.\n\n{table(r)}\n")
     return "\n".join(parts)
 
 

@@ -2,7 +2,8 @@
 
 Arrays are strict, as CuPy's are: they mix with NumPy arrays nowhere, and have only functions, methods and attributes
 that CuPy 14 has. ``RawModule`` and ``ElementwiseKernel`` compile CUDA C with g++ and check every launch: element types,
-sizes of scalars, contiguity, and that nothing is written beside an array. Undefined memory is full of NaN.
+sizes of scalars, contiguity, and that nothing is written beside an array. Undefined memory is full of NaN. ``order``
+says which block, warp, thread or element comes first.
 """
 
 import ctypes
@@ -31,7 +32,7 @@ OPERATORS = WORDS.findall(
     radd rsub rmul rtruediv rpow rmatmul rand ror rxor rlshift rrshift neg abs invert"""
 )
 OWNERS = weakref.WeakValueDictionary()  # by the identity of a NumPy array with views, what stands for it
-descending = False  # the order of a kernel's threads
+order = 0  # of what may come in any: 0 ascending, -1 descending, other numbers are seeds of a random one
 
 
 class ndarray:
@@ -197,7 +198,7 @@ def _library(code, *options):
     with tempfile.TemporaryDirectory() as folder:
         unit, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
         unit.write_text(code, encoding="utf-8")
-        options += ("-std=c++20", "-O1", "-w", "-ffp-contract=off", "-shared", "-fPIC")
+        options += ("-std=c++20", "-O1", "-U_FORTIFY_SOURCE", "-w", "-ffp-contract=off", "-shared", "-fPIC")
         subprocess.run(["g++", *options, str(unit), "-o", str(library)], check=True)
         return ctypes.CDLL(str(library))
 
@@ -207,7 +208,9 @@ class RawModule:
 
     def __init__(self, *, code, options):
         names = re.findall(r"^KERNEL (\w+)", code, re.MULTILINE)
-        self._library = _library(code + "".join(f"EXPORT({name})\n" for name in names), "-include", str(HEADER))
+        # names of the file alone: variables of inline functions would have sections of their own
+        unit = f"namespace {{\n{code}\n}}\n" + "".join(f"EXPORT({name})\n" for name in names)
+        self._library = _library(unit, "-include", str(HEADER))
 
     def get_function(self, name):
         types, run = getattr(self._library, f"types_{name}"), getattr(self._library, f"run_{name}")
@@ -235,7 +238,7 @@ def _launch(name, types, run, grid, block, arguments):
             value = argument
         copies.append((None, np.array(value)))
         pointers[i] = copies[-1][1].ctypes.data
-    finished = run(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), pointers, ctypes.c_bool(descending))
+    finished = run(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), pointers, ctypes.c_int(order))
     assert finished, f"{name}: a barrier that some threads never reach"
     for array, copy in copies:
         if array is not None:
@@ -269,7 +272,9 @@ class ElementwiseKernel:
             buffers.append(np.frombuffer(b"\xa5" * 256 + whole.tobytes() + b"\xa5" * 256, np.uint8).copy())
             pointers[k] = buffers[-1].ctypes.data + 256
         count = int(np.prod(shape))
-        _library(self._source(types)).run(ctypes.c_longlong(count), pointers, ctypes.c_bool(descending))
+        places = np.random.default_rng(order).permutation(count) if order > 0 else np.arange(count)[:: order or 1]
+        places = np.array(places, np.int64)
+        _library(self._source(types)).run(ctypes.c_longlong(count), pointers, ctypes.c_void_p(places.ctypes.data))
         for param, value, dtype, buffer in zip(params, values, types, buffers, strict=True):
             assert (buffer[:256] == 0xA5).all() and (buffer[-256:] == 0xA5).all(), f"{self._name} writes beside {param}"
             if param in self._outputs:
@@ -296,10 +301,10 @@ class ElementwiseKernel:
             inline unsigned __float_as_uint(float x) {{ unsigned y; __builtin_memcpy(&y, &x, 4); return y; }}
             inline float __uint_as_float(unsigned x) {{ float y; __builtin_memcpy(&y, &x, 4); return y; }}
             struct Indexer {{ ptrdiff_t count; ptrdiff_t size() const {{ return count; }} }};
-            extern "C" void run(long long count, void** p, bool descending) {{
+            extern "C" void run(long long count, void** p, const long long* places) {{
                 Indexer _ind = {{count}};
                 for (ptrdiff_t k = 0; k < count; k++) {{
-                    ptrdiff_t i = descending ? count - 1 - k : k;
+                    ptrdiff_t i = places[k];
                     {arguments}
                     {self._operation};
                 }}

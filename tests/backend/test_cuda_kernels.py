@@ -19,10 +19,12 @@ import minicnn.functional as F
 from minicnn import backend
 from minicnn.backend.reference import Kernels as reference
 from minicnn.compile.record import record
-from shared.contract import LAYOUTS, NAMES, PRODUCTS, ROUNDINGS, check, check_rounded
+from shared.contract import LAYOUTS, NAMES, PRODUCTS, ROUNDINGS, check, check_rounded, prepare
+from shared.kernel_cases import CASES
 
 STAND_IN = Path(__file__).with_name("fake_cupy.py")
 IN_TURN = list(LAYOUTS)
+ORDERS = [0, -1, 1, 2, 3]  # of threads, warps and blocks: ascending, descending, and at random from these seeds
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="g++ compiles the kernels for the CPU; not found")
 
 
@@ -54,13 +56,22 @@ def test_reference_runs_on_a_second_array_library(cupy, dtype):
         check(reference, name, dtype, 1e-6 if dtype is np.float32 else 1e-14, IN_TURN, cupy)
 
 
+def test_layouts_are_those_of_the_host(cupy):
+    case = CASES["relu_grad"][-1]  # with an array of which one number is in memory
+    for layout in LAYOUTS:
+        there, here = (prepare("relu_grad", case, np.float32, layout, xp) for xp in (cupy, np))
+        assert [a.strides for a in there] == [a.strides for a in here], layout
+        assert there[0].strides == (0, 0) and there[1].flags.c_contiguous == (layout == "contiguous"), layout
+
+
 @needs_compiler
-@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_cuda_agrees_with_reference(cupy, cuda, monkeypatch, dtype, descending):
-    monkeypatch.setattr(cupy, "descending", descending)
-    layouts = IN_TURN[::-1] if descending else IN_TURN
+def test_cuda_agrees_with_reference(cupy, cuda, monkeypatch, dtype, order):
+    monkeypatch.setattr(cupy, "order", order)
+    first = ORDERS.index(order) % len(IN_TURN)
     for name in NAMES:
+        layouts = IN_TURN[first:] + IN_TURN[:first]
         check(cuda, name, dtype, 3e-5 if dtype is np.float32 else 1e-12, layouts, cupy)
 
 
@@ -141,10 +152,10 @@ def test_a_step_is_recorded_as_on_the_cpu(cupy, cuda, monkeypatch):
 
 
 @needs_compiler
-@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("order", [0, -1, 1])
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_products_of_rounded_operands(cupy, cuda, monkeypatch, rounding, descending):
-    monkeypatch.setattr(cupy, "descending", descending)
+def test_products_of_rounded_operands(cupy, cuda, monkeypatch, rounding, order):
+    monkeypatch.setattr(cupy, "order", order)
     for name in PRODUCTS:
         check_rounded(cuda, name, rounding, 1e-5, cupy)
 

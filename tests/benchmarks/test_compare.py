@@ -5,6 +5,7 @@ import importlib
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -147,6 +148,17 @@ def test_report_names_the_best_peer_of_each_row(benchmarks, tmp_path):
     assert "| vgg-infer | 1 | 2.000 | - | - | - | 9.000 (6.75) |" in report
 
 
+def test_minicnn_alone(tmp_path):
+    file = tmp_path / "results" / "alone.json"
+    done = run("compare.py", *SHORT, "--case", "lenet-infer", "--batch-size", 1, "--processes", 1, "--peer", "none",
+               "--json", file)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(file.read_text())
+    assert record["own"]["minicnn"]["ms"] > 0 and record["peers"] == record["best"] == {}
+    assert run("report.py", file.parent).returncode == 0  # which compares, and leaves it out
+    assert "| lenet-infer |" not in file.parent.with_suffix(".md").read_text()
+
+
 def test_report_without_results(tmp_path):
     done = run("report.py", tmp_path)
     assert done.returncode == 2 and str(tmp_path) in done.stderr
@@ -205,6 +217,7 @@ def test_without_a_peer_that_predicts(peer, package):
         ("torch,openvino", ("--case", "vgg-train"), "OpenVINO: expected a case of inference, received vgg-train"),
         ("keras", ("--case", "resnet18-infer"), "Keras: expected a case of lenet or vgg, received resnet18-infer"),
         ("openvino", ("--case", "vgg-infer", "--backend", "cupy"), "OpenVINO: expected --backend numpy, received cupy"),
+        ("torch-cudagraph", ("--case", "vgg-infer"), "PyTorch CUDA graph: expected --backend cupy, received numpy"),
     ],
 )
 def test_what_a_peer_cannot_do_is_one_line(peer, case, words):
@@ -219,7 +232,7 @@ def test_all_peers_are_those_that_are_installed_and_can_do_the_case(benchmarks, 
     assert contest.able("vgg-infer", "numpy") == [*torch, "onnxruntime", "openvino", "keras"]
     assert contest.able("resnet20-infer", "numpy") == [*torch, "onnxruntime", "openvino"]
     assert contest.able("lenet-train", "numpy") == [*torch, "keras"]
-    assert contest.able("lenet-infer", "cupy") == torch
+    assert contest.able("lenet-infer", "cupy") == [*torch, "torch-cudagraph", "torch-compile"]
     monkeypatch.setattr(contest.Contender, "is_installed", lambda self: False)
     with pytest.raises(SystemExit) as stopped:
         contest.able("lenet-infer", "numpy")
@@ -228,7 +241,7 @@ def test_all_peers_are_those_that_are_installed_and_can_do_the_case(benchmarks, 
 
 @pytest.mark.parametrize(
     "precision, difference, same", [("float32", 5e-4, True), ("float32", 5e-3, False), ("bfloat16", 5e-3, True),
-    ("bfloat16", 0.04, False), ("float32", float("nan"), False)],
+    ("bfloat16", 0.04, False), ("tf32", 3e-3, True), ("tf32", 5e-3, False), ("float32", float("nan"), False)],
 )  # fmt: skip
 def test_logits_may_differ_as_much_as_the_precision_makes_them(benchmarks, precision, difference, same):
     contest = importlib.import_module("contest")
@@ -271,6 +284,37 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_words(monkeypatch, cap
         contest.Worker("no_such_module", 1)
     assert stopped.value.code == 1
     assert "no_such_module" in capfd.readouterr().err
+
+
+def test_workers_that_start_together_end_together(benchmarks, capfd):
+    contest = importlib.import_module("contest")
+    setting = {"case": "lenet-infer", "batch_size": 1, "backend": "numpy"}
+    starts = [partial(contest.Worker, "cases_minicnn", 1, **setting), partial(contest.Worker, "cases_minicnn", 1)]
+    with pytest.raises(SystemExit) as stopped:
+        contest.start_together(starts)
+    assert stopped.value.code == 1 and "build() missing" in capfd.readouterr().err
+    workers = contest.start_together(starts[:1] * 2)
+    for worker in workers:
+        with worker:
+            assert worker.milliseconds("step", 0.01) > 0
+
+
+def test_calls_that_a_device_queues_are_counted_before(benchmarks, monkeypatch):
+    """A call alone takes 4 s until it is done, so that 3 fill 10 s; together each takes 2."""
+    worker = importlib.import_module("worker")
+    now, queued, counted = [0.0], [0], [0]
+
+    def call():
+        queued[0] += 1
+        counted[0] += 1
+
+    def synchronize():
+        now[0] += {0: 0, 1: 4}.get(queued[0], 2 * queued[0])
+        queued[0] = 0
+
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: now[0])
+    workload = worker.Workload({"step": call}, synchronize=synchronize, device="a card")
+    assert worker._time(workload, "step", 10.0) == 2 and counted[0] == 1 + 3
 
 
 def test_kernels_and_torch_compute_the_same(torch, monkeypatch):

@@ -8,7 +8,8 @@ import minicnn.functional as F
 from minicnn import backend, models, nn
 from minicnn.backend.reference import Kernels as reference
 from minicnn.data import Augment, Dataset, Loader
-from shared.contract import LAYOUTS, NAMES, PRODUCTS, ROUNDINGS, check, check_rounded
+from shared.contract import LAYOUTS, NAMES, PRODUCTS, ROUNDINGS, check, check_rounded, prepare
+from shared.kernel_cases import CASES
 
 pytestmark = pytest.mark.gpu
 
@@ -17,6 +18,14 @@ pytestmark = pytest.mark.gpu
 def gpu():
     with backend.use("cupy") as chosen:
         yield chosen
+
+
+def test_layouts_are_those_of_the_host(gpu):
+    case = CASES["relu_grad"][-1]  # with an array of which one number is in memory
+    for layout in LAYOUTS:
+        there, here = (prepare("relu_grad", case, np.float32, layout, xp) for xp in (gpu.xp, np))
+        assert [a.strides for a in there] == [a.strides for a in here], layout
+        assert there[0].strides == (0, 0) and there[1].flags.c_contiguous == (layout == "contiguous"), layout
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

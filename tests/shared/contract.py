@@ -106,7 +106,7 @@ def edited_by(name, arguments):
 
 
 def prepare(name, case, dtype, layout="contiguous", xp=np):
-    """Fresh arguments of a case, on arrays of ``xp``."""
+    """Fresh arguments of a case, on arrays of ``xp``: what is repeated (a stride of 0) is repeated there."""
     make, look = LAYOUTS[layout]
 
     def prepared(value, kept):
@@ -114,7 +114,9 @@ def prepare(name, case, dtype, layout="contiguous", xp=np):
             return type(value)(prepared(v, kept) for v in value)
         if not isinstance(value, np.ndarray):
             return value
-        array = value.astype(dtype) if value.dtype == np.float64 and not kept else value
-        return look(xp.asarray(np.array(make(array), order="C")))
+        array = value[tuple(slice(None if stride or not value.size else 1) for stride in value.strides)]
+        array = array.astype(dtype) if value.dtype == np.float64 and not kept else array
+        there = look(xp.asarray(np.array(make(array), order="C")))
+        return there if there.shape == value.shape else xp.broadcast_to(there, value.shape)
 
     return [prepared(value, (name, i) in DOUBLE) for i, value in enumerate(case)]

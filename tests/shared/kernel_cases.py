@@ -19,6 +19,11 @@ def positive(*shape):
     return np.asarray(RNG.uniform(0.5, 2.0, shape))
 
 
+def repeated(*shape):
+    """The gradient that a sum hands back: one number in memory."""
+    return np.broadcast_to(real(), shape)
+
+
 def ties(*shape):
     return RNG.integers(-2, 3, shape).astype(np.float64)
 
@@ -49,7 +54,7 @@ BROADCAST = [
 SPECIAL = np.array([-0.0, 0.0, np.nan, np.inf, -np.inf, 40.0, -40.0, 1e-30, -7.0, -1.0, 0.4, 2.0, 5.0])
 MIXED = [*ELEMENTWISE, SPECIAL]
 FINITE = np.where(np.isfinite(SPECIAL), SPECIAL, 0.3)
-WITH_SPECIAL = [*PAIRS, (real(13), SPECIAL), (real(13), FINITE)]
+WITH_SPECIAL = [*PAIRS, (real(13), SPECIAL), (real(13), FINITE), (repeated(4, 5), real(4, 5))]
 CONVOLUTIONS = [  # N, C, (H, W), O, (KH, KW), stride, padding, dilation, groups
     (1, 1, (1, 1), 1, (1, 1), (1, 1), (0, 0), (1, 1), 1),
     (1, 3, (5, 8), 2, (2, 4), (1, 1), (0, 0), (1, 1), 1),
@@ -83,6 +88,7 @@ def convolutions():
 
 
 CONV = list(convolutions())
+SUMMED = (*CONV[6][:3], repeated(*CONV[6][3].shape), CONV[6][4])
 POOLS = [  # kernel_size, stride, padding, dilation, output_size of a 7 x 6 picture
     ((2, 2), (2, 2), (0, 0), (1, 1), (3, 3)),
     ((1, 3), (1, 2), (0, 1), (1, 1), (7, 3)),
@@ -116,6 +122,7 @@ def pool_gradients():
     for x, *options in poolings():
         y, taps = reference.max_pool2d(x, *options)
         yield real(*y.shape), taps, x.shape, *options[:4]
+    yield repeated(*y.shape), taps, x.shape, *options[:4]
 
 
 NORMS = [real(5, 3), real(4, 3, 7), real(9, 2, 5, 4) * 3 + 1, real(1, 3, 2, 5), real(64, 4, 6, 6), real(2, 3, 5, 1, 2)]
@@ -169,6 +176,7 @@ def layer_norm_gradients():
     for x, dims, weight, _ in layer_norms():
         _, mean, inverse_std = reference.layer_norm(x, dims, weight, None, 1e-5)
         yield real(*x.shape), x, dims, mean, inverse_std, weight
+    yield repeated(*x.shape), x, dims, mean, inverse_std, real(*x.shape[-dims:])
 
 
 MASKED = np.where(np.arange(4) == 1, -np.inf, real(3, 4))
@@ -196,6 +204,7 @@ MATRICES = [
     (real(200, 130), real(130, 150)),
     (real(3, 70, 200), real(3, 200, 90)),
     (real(513, 64), real(64, 128)),
+    (repeated(6, 4), np.broadcast_to(real(4, 1), (4, 5))),
 ]
 IMAGES = RNG.integers(0, 256, (6, 3, 8, 7), dtype=np.uint8)
 MODES = ("reflect", "constant", "replicate")
@@ -278,7 +287,8 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "batch_norm": list(batch_norms()),
     "batch_norm_grad": [
         (real(*x.shape), x, m, s, w, t) for x, m, s, w, _ in batch_norms() for t in (True, False) if x.size or not t
-    ],
+    ]
+    + [(repeated(4, 3, 7), real(4, 3, 7), real(3), positive(3), real(3), True)],
     "batch_norm_statistics": [(x,) for x in [*NORMS, FAR]],
     "bfloat16": [(x,) for x in [*ELEMENTWISE, HALFWAY, HALFWAY.reshape(1, 2, 2, 2), specials(4, 5)]],
     "broadcast_to": [(real(3, 1), (2, 3, 4)), (real(), (2, 3))],
@@ -287,9 +297,10 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "clip_values": [(real(3, 4), 0.5), (real(), 0.1), (real(7), 100.0)],
     "concatenate": [([real(2, 3), real(2, 1), real(2, 4)], 1), ([real(2, 3)], 0), ([real(3, 4, 5), real(3, 2, 5)], 1)],
     "conv2d": [(x, w, bias, *options) for x, w, b, _, options in CONV for bias in (b, None)],
-    "conv2d_grad_bias": [(gy,) for *_, gy, _ in CONV] + [(real(20, 3, 30, 31),)],  # several blocks a channel
-    "conv2d_grad_input": [(gy, w, x.shape, *options) for x, w, _, gy, options in CONV],
-    "conv2d_grad_weight": [(gy, x, w.shape, *options) for x, w, _, gy, options in CONV],
+    "conv2d_grad_bias": [(gy,) for *_, gy, _ in CONV]
+    + [(real(20, 3, 30, 31),), (repeated(3, 2, 4, 5),)],  # the former several blocks a channel
+    "conv2d_grad_input": [(gy, w, x.shape, *options) for x, w, _, gy, options in [*CONV, SUMMED]],
+    "conv2d_grad_weight": [(gy, x, w.shape, *options) for x, w, _, gy, options in [*CONV, SUMMED]],
     "copy": [(x,) for x in ELEMENTWISE],
     "convert": [(x, dtype) for x in ELEMENTWISE for dtype in ("float32", "float64")],
     "copy_into": [(real(3, 4), real(3, 4)), (real(3, 4), real(4)), (real(2), 1.5), (real(2), np.array([1, 2]))],
@@ -345,8 +356,8 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "log_softmax_grad": [(real(*x.shape), np.asarray(-np.exp(real(*x.shape))), axis) for x, axis in ROWS],
     "linear": [(real(n, i), real(o, i), bias) for n, i, o in LINEARS for bias in (None, real(o))],
     "linear_grad_bias": [(real(n, o),) for n, _, o in LINEARS],
-    "linear_grad_input": [(real(n, o), real(o, i)) for n, i, o in LINEARS],
-    "linear_grad_weight": [(real(n, o), real(n, i)) for n, i, o in LINEARS],
+    "linear_grad_input": [(gy(n, o), real(o, i)) for n, i, o in LINEARS for gy in (real, repeated)],
+    "linear_grad_weight": [(gy(n, o), real(n, i)) for n, i, o in LINEARS for gy in (real, repeated)],
     "matmul": MATRICES,
     "min": [
         (real(3, 4), (1,), True),

@@ -22,7 +22,9 @@ except Exception as error:  # a broken installation fails in any way
 
 BLOCK = 256  # threads
 _WIDE = 1 << 30  # elements from which indices have 64 bits
-# No fused multiply-add but where a kernel asks for it: most wait for memory anyway, and so round as NumPy does.
+# No fused multiply-add but where a kernel asks for it: most wait for memory anyway. So +, -, *, / and sqrt round as
+# NumPy's do, but for float32 numbers below 2^-126: CuPy gives NVRTC -ftz=true, last and so for good, and operations and
+# comparisons take such numbers for 0, and return 0 instead. Exponentials, logarithms and their like are CUDA's own.
 _ROUNDING = "--fmad=false"
 _INSTALL = 'pip install -e ".[cuda13]" (".[cuda12]" for a driver of CUDA 12)'
 
@@ -183,6 +185,11 @@ def contiguous(*written: Any) -> Iterator[list[Any]]:
 def empty(shape: tuple[int, ...], like: Any) -> Any:
     """Return an array of undefined elements in the dtype of ``like``."""
     return cupy.empty(shape, dtype=like.dtype)
+
+
+def compiled(name: str, real: Any) -> Any:
+    """Return kernel ``name`` for elements of type ``real`` as CuPy's, which knows what it takes of the device."""
+    return _function(name, real, np.int32)
 
 
 @functools.cache
