@@ -9,7 +9,7 @@ import minicnn
 import minicnn.functional as F
 from cases import CASES, LEARNING_RATE, MOMENTUM, batch, initial
 from minicnn import Tensor, nn, optim
-from minicnn.backend import BackendUnavailable, package, to_numpy
+from minicnn.backend import BackendUnavailable, to_numpy
 from worker import Workload
 
 

@@ -33,7 +33,17 @@ def fused(program: Program) -> list[Call]:
     checked = (call.arguments[0] for call in program.calls if call.kernel == "check_on_replay")
     kept = {*program.outputs, *checked}
     calls = _without_copies(program, kept)
-    for rule in (_norm_gradient, _norm, _relu_pool_gradient, _relu_pool, _product, _product_gradient, _mean, _chain, _rows):
+    for rule in (
+        _norm_gradient,
+        _norm,
+        _relu_pool_gradient,
+        _relu_pool,
+        _product,
+        _product_gradient,
+        _mean,
+        _chain,
+        _rows,
+    ):
         calls = joined(calls, kept, rule)
     return _without_unread(calls, kept)
 

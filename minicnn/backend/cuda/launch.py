@@ -82,8 +82,8 @@ def require_tensor_cores() -> None:
     if int(capability) < 80:
         found = f"{capability[:-1]}.{capability[-1]}"
         raise RuntimeError(
-            f"bf16 and tf32: expected a GPU of compute capability 8.0 or newer, this one has {found}; train and predict "
-            "in float32"
+            f"bf16 and tf32: expected a GPU of compute capability 8.0 or newer, this one has {found}; "
+            "train and predict in float32"
         )
 
 

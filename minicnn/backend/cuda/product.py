@@ -38,7 +38,10 @@ class Epilogue(NamedTuple):
     relu: bool = False
 
 
-def products(name, sources, y, size, groups, group, row, columns=None, epilogue=Epilogue(), kind=None, tile=None):
+PLAIN = Epilogue()
+
+
+def products(name, sources, y, size, groups, group, row, columns=None, epilogue=PLAIN, kind=None, tile=None):
     """Launch the products of kernel ``name``: ``size`` (rows, columns, depth) in each of ``groups``, into y.
 
     group, row: how far groups and rows of y are apart. columns: (inner, outer, apart, used), column j lies at
@@ -79,7 +82,7 @@ def matmul(a, b):
     return matrix_products(a, b, y, groups, y.size // max(groups, 1), shape[-1]).reshape(shape)
 
 
-def matrix_products(a, b, y, groups, group, row, columns=None, epilogue=Epilogue()):
+def matrix_products(a, b, y, groups, group, row, columns=None, epilogue=PLAIN):
     """Write a @ b of each group into y, see :func:`products`. a: (G, M, K) or (1, M, K) for all; b: so, (., K, N)."""
     (m, k), n = a.shape[1:], b.shape[2]
     a, a_along, *a_apart = _apart(a)

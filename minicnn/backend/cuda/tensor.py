@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from minicnn.backend.cuda.launch import BLOCK, cupy, elementwise, launch, require_tensor_cores
-from minicnn.backend.cuda.product import Epilogue, products
+from minicnn.backend.cuda.product import PLAIN, products
 from minicnn.shapes import output_size
 
 _KINDS = np.uint16, np.uint32
@@ -53,7 +53,7 @@ def conv2d(x, weight, stride, padding, dilation, groups, epilogue):
     size = o // groups, n * oh * ow, kh * kw * weight.shape[-1]
     sources = x, weight, n, x.shape[-1], h, w, kh, kw, oh, ow, *stride, *padding, *dilation
     columns = oh * ow, o * oh * ow, 1, oh * ow
-    return _products("conv2d", sources, y, size, groups, size[0] * oh * ow, oh * ow, columns, epilogue=epilogue)
+    return _products("conv2d", sources, y, size, groups, size[0] * oh * ow, oh * ow, columns, epilogue)
 
 
 def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups, epilogue):
@@ -64,7 +64,7 @@ def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups, epil
     size = c // groups, n * h * w, outputs // groups * kh * kw
     sources = gy, weight, outputs, o // groups, n, channels, h, w, kh, kw, oh, ow, *stride, *padding, *dilation
     columns = h * w, c * h * w, 1, h * w
-    return _products("conv2d_grad_input", sources, gx, size, groups, size[0] * h * w, h * w, columns, epilogue=epilogue)
+    return _products("conv2d_grad_input", sources, gx, size, groups, size[0] * h * w, h * w, columns, epilogue)
 
 
 def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
@@ -81,7 +81,7 @@ def linear(x, weight, epilogue):
     (n, inputs), outputs = x.shape, len(weight)
     y, x, weight = _floats((n, outputs)), x.base, weight.base
     size, columns = (outputs, n, inputs), (1, outputs, 1, 1)
-    return _products("linear", (x, weight, x.shape[1]), y, size, 1, y.size, 1, columns, epilogue=epilogue)
+    return _products("linear", (x, weight, x.shape[1]), y, size, 1, y.size, 1, columns, epilogue)
 
 
 def linear_grad_input(gy, weight, epilogue):
@@ -102,6 +102,6 @@ def _floats(shape):
     return cupy.empty(shape, dtype="float32")
 
 
-def _products(name, sources, y, size, *place, epilogue=Epilogue()):
+def _products(name, sources, y, size, groups, group, row, columns=None, epilogue=PLAIN):
     tile = (128 if size[0] > 64 else 64), 128
-    return products(name, sources, y, size, *place, epilogue=epilogue, kind=sources[0].dtype, tile=tile)
+    return products(name, sources, y, size, groups, group, row, columns, epilogue, sources[0].dtype, tile)

@@ -90,7 +90,7 @@ def conv2d_relu(x, weight, bias, stride, padding, dilation, groups):
     return activations.relu(conv.conv2d(x, weight, bias, stride, padding, dilation, groups))
 
 
-@kernel(facts("conv2d_grad_input").shape, flop=products_to_input)
+@kernel(lambda gy, weight, shape, *_: shape, flop=products_to_input)
 def conv2d_grad_input_relu(gy, weight, shape, stride, padding, dilation, groups, y):
     """Gradient of a convolution for its input y, the result of relu, on to the input of that."""
     return activations.relu_grad(conv.conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups), y)
@@ -102,7 +102,7 @@ def linear_relu(x, weight, bias):
     return activations.relu(linear.linear(x, weight, bias))
 
 
-@kernel(facts("linear_grad_input").shape, flop=products_to_input)
+@kernel(lambda gy, weight, y: y.shape, flop=products_to_input)
 def linear_grad_input_relu(gy, weight, y):
     """Gradient of a fully connected layer for its input y, the result of relu, on to the input of that."""
     return activations.relu_grad(linear.linear_grad_input(gy, weight), y)
