@@ -15,7 +15,6 @@
 #
 # Exit codes: 0 where all parts succeeded and all that was asked holds, 1 otherwise, 2 usage.
 set -uo pipefail
-cd "$(dirname "$0")/.."
 
 quick= wheels= data= cache= only= out=gpu-results python=${PYTHON:-python3} limit=${LIMIT:-350}
 while (($#)); do
@@ -34,6 +33,7 @@ if [[ $wheels ]]; then wheels=$(realpath "$wheels"); fi
 if [[ $data ]]; then data=$(realpath "$data"); fi
 mkdir -p "$out/results" "${cache:=$out/cache}" || exit 1
 out=$(realpath "$out") cache=$(realpath "$cache")
+cd "$(dirname "$0")/.." || exit 1
 parts=$out/parts.tsv results=$out/results
 if [[ -z $only ]]; then rm -f "$parts" "$results"/gpu-*.json; fi
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 MPLCONFIGDIR=$cache/matplotlib
