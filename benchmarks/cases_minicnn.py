@@ -21,16 +21,15 @@ def make(name: str) -> nn.Module:
     return model
 
 
-def build(case: str, batch_size: int, backend: str, bfloat16: bool = False) -> Workload:
+def build(case: str, batch_size: int, backend: str, precision: str = "float32") -> Workload:
     """One task, "step": an SGD step or an inference of the case's model."""
     try:
         chosen = minicnn.set_default_backend(backend)
-        if bfloat16:
-            chosen.require_precision("bf16")
+        chosen.require_precision(precision)
     except (BackendUnavailable, RuntimeError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    precision = minicnn.precision("bf16" if bfloat16 else "float32")
+    within = minicnn.precision(precision)
     images, labels = (chosen.asarray(array) for array in batch(batch_size))
     model = make(CASES[case].model)
     x, target = Tensor(images), Tensor(labels)
@@ -51,7 +50,7 @@ def build(case: str, batch_size: int, backend: str, bfloat16: bool = False) -> W
         return infer if CASES[case].eager else minicnn.compile(model)
 
     model.eval()
-    with precision:
+    with within:
         facts: dict[str, Any] = {"logits": to_numpy(forward()(Tensor(images[:8])).data).tolist(), "flop": None}
     model.train(CASES[case].train)
     inputs: tuple[Tensor, ...] = (x,)
@@ -60,14 +59,14 @@ def build(case: str, batch_size: int, backend: str, bfloat16: bool = False) -> W
         task, inputs = train if CASES[case].eager else minicnn.compile(train), (x, target)
 
     def step() -> None:
-        with precision:
+        with within:
             task(*inputs)
 
     if isinstance(task, minicnn.compile):
         step()
         *_, plan = task.plans.values()
         facts |= {"flop": plan.flop(), "calls": len(plan.program.calls)}
-    name = "bfloat16" if bfloat16 else "float32"
+    name = {"bf16": "bfloat16"}.get(precision, precision)
     workload = Workload({"step": step}, precision=name, synchronize=chosen.synchronize, facts=facts)
     if backend == "cupy":
         workload.device, workload.device_peak_mib = gpu.name(chosen.xp), lambda: _held_mib(chosen.xp, task)

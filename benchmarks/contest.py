@@ -96,7 +96,8 @@ _EXPORT = ("torch", "onnx", "onnxscript")
 _MINICNN: tuple[str, tuple[str, ...], str] = ("cases_minicnn", ("minicnn",), "pip install -e .")
 OWN = {
     "minicnn": Contender("minicnn", *_MINICNN, backends=_EVERYWHERE),
-    "minicnn-bf16": Contender("minicnn bfloat16", *_MINICNN, {"bfloat16": True}, backends=_EVERYWHERE),
+    "minicnn-bf16": Contender("minicnn bfloat16", *_MINICNN, {"precision": "bf16"}, backends=_EVERYWHERE),
+    "minicnn-tf32": Contender("minicnn TF32", *_MINICNN, {"precision": "tf32"}, backends=("cupy",)),
 }
 """minicnn's contenders; the logits of the first, in float32, are the measure of all others."""
 PEERS = {

@@ -84,7 +84,7 @@ fi
 
 part machine 30 bash -c 'nvidia-smi; "$0" -VV; "$0" -m pip list --disable-pip-version-check
     "$0" benchmarks/gpu.py' "$python"
-own=minicnn,minicnn-bf16 peers=torch,torch-cudagraph,torch-bf16
+own=minicnn,minicnn-tf32,minicnn-bf16 peers=torch,torch-cudagraph,torch-bf16
 if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
     echo "PyTorch is not installed or finds no GPU: minicnn is timed alone" | tee -a "$out/machine.txt"
     peers=none

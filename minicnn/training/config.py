@@ -132,8 +132,8 @@ class Config(Augment):
     )  # fmt: skip
     precision: str = option(
         "float32",
-        "What convolutions and linear layers multiply: float32; bf16, on a GPU or a CPU with AVX512_BF16; or tf32, on a "
-        "GPU. auto: bf16 on a CPU with AMX, whose compiled steps are faster in it, tf32 on a GPU, otherwise float32.",
+        "What convolutions and linear layers multiply: float32; bf16, on a GPU or a CPU with AVX512_BF16; or tf32, on "
+        "a GPU. auto: bf16 on a CPU with AMX, whose compiled steps are faster in it, tf32 on a GPU, otherwise float32.",
         OneOf((*PRECISIONS, "auto")),
         "Run",
     )

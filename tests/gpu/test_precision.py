@@ -5,7 +5,7 @@ import pytest
 
 import minicnn
 import minicnn.functional as F
-from minicnn import Tensor, backend, models
+from minicnn import backend, models
 
 pytestmark = pytest.mark.gpu
 
@@ -54,7 +54,7 @@ def test_layers_multiply_rounded_operands(name, precision, compiled):
     with backend.use("reference"):
         expected = layer_and_gradients(name, precision)
         other = layer_and_gradients(name, "float32")
-    for a, b, c in zip(found, expected, other, strict=True):
+    for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.abs(b).max())
     assert not np.allclose(found[0], other[0], rtol=0, atol=2e-5 * np.abs(other[0]).max())
 

@@ -47,7 +47,7 @@ def fits(shape, groups):
 
 
 def conv2d(x, weight, stride, padding, dilation, groups, epilogue):
-    (n, _, h, w), (o, c, kh, kw) = x.shape, weight.shape
+    (n, _, h, w), (o, _, kh, kw) = x.shape, weight.shape
     oh, ow = output_size((h, w), (kh, kw), stride, padding, dilation)
     y, x, weight = _floats((n, o, oh, ow)), x.base, weight.base
     size = o // groups, n * oh * ow, kh * kw * weight.shape[-1]
