@@ -15,7 +15,8 @@ process runs minicnn with one, for the gain of the others. The share of sgemm is
 convolutions and linear layers count it, over what PyTorch or Keras, where it is a peer, computes in the same time when
 it multiplies two large float32 matrices.
 
-minicnn computes in float32 (minicnn); ``--own minicnn,minicnn-bf16`` adds it in bfloat16, where the processor has it, ``minicnn-tf32`` in TF32 on a GPU.
+minicnn computes in float32 (minicnn); ``--own minicnn,minicnn-bf16`` adds it in bfloat16, where the processor has it,
+and minicnn-tf32 in TF32, on a GPU.
 
 The peers: PyTorch eager, in float32 in its default layout (torch) and with channels last (torch-channels-last), with
 channels last and autocast to bfloat16 (torch-bf16); ONNX Runtime (onnxruntime) and OpenVINO (openvino), which predict

@@ -3,7 +3,6 @@
 Of rounded operands on tensor cores, unless a vector of these would reach into the next group.
 """
 
-import functools
 import math
 
 from minicnn.backend.cuda import tensor
@@ -12,8 +11,15 @@ from minicnn.backend.cuda.product import Epilogue, products
 from minicnn.shapes import output_size
 
 
-def conv2d(x, weight, bias, stride, padding, dilation, groups, relu=False):
-    epilogue = Epilogue(bias=bias, relu=relu)
+def conv2d(x, weight, bias, stride, padding, dilation, groups):
+    return _conv2d(x, weight, stride, padding, dilation, groups, Epilogue(bias=bias))
+
+
+def conv2d_relu(x, weight, bias, stride, padding, dilation, groups):
+    return _conv2d(x, weight, stride, padding, dilation, groups, Epilogue(bias=bias, relu=True))
+
+
+def _conv2d(x, weight, stride, padding, dilation, groups, epilogue):
     if tensor.is_packed(x):
         if tensor.fits(weight.shape, groups):
             return tensor.conv2d(x, weight, stride, padding, dilation, groups, epilogue)
@@ -27,11 +33,15 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups, relu=False):
     return products("conv2d", sources, y, size, groups, size[0] * oh * ow, oh * ow, columns, epilogue)
 
 
-conv2d_relu = functools.partial(conv2d, relu=True)
+def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups):
+    return _conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups, Epilogue())
 
 
-def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups, gate=None):
-    epilogue = Epilogue(gate=gate)
+def conv2d_grad_input_relu(gy, weight, shape, stride, padding, dilation, groups, y):
+    return _conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups, Epilogue(gate=y))
+
+
+def _conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups, epilogue):
     if tensor.is_packed(gy):
         if tensor.fits(weight.shape, groups):
             return tensor.conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups, epilogue)
@@ -42,9 +52,6 @@ def conv2d_grad_input(gy, weight, shape, stride, padding, dilation, groups, gate
     sources = gy, weight, *shape, *weight.shape[2:], *gy.shape[2:], *stride, *padding, *dilation
     columns = h * w, c * h * w, 1, h * w
     return products("conv2d_grad_input", sources, gx, size, groups, size[0] * h * w, h * w, columns, epilogue)
-
-
-conv2d_grad_input_relu = conv2d_grad_input
 
 
 def conv2d_grad_weight(gy, x, shape, stride, padding, dilation, groups):
