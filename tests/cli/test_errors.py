@@ -46,7 +46,7 @@ def no_data(monkeypatch):
         (("--backend", "numpy", "--threads", "99"), "received 99"),
         (
             ("--precision", "fp16"),
-            "precision: expected one of float32, bf16, auto, received 'fp16'; did you mean 'bf16'?",
+            "precision: expected one of float32, tf32, bf16, auto, received 'fp16'; did you mean 'bf16'?",
         ),
         (
             ("--knots", "0:1,1:0", "--schedule", "cosine"),
@@ -126,7 +126,7 @@ def test_a_gpu_needs_no_such_processor(monkeypatch):
 def test_an_unknown_precision_elsewhere(command, name):
     code, out, err = command(name, "--precision", "fp16", *COMPUTING[name])
     assert (code, out) == (2, "")
-    assert err == "error: --precision: expected one of float32, bf16, received 'fp16'; did you mean 'bf16'?\n"
+    assert err == "error: --precision: expected one of float32, tf32, bf16, received 'fp16'; did you mean 'bf16'?\n"
 
 
 def test_a_traceback_only_with_debug(command, script, tmp_path):

@@ -43,7 +43,11 @@ from minicnn.training import Config, pretrained
         ("model", "lent", "model: expected one of .*, received 'lent'; did you mean 'lenet'?"),
         ("optimizer", "adm", "did you mean 'adam'?"),
         ("schedule", "onecycle", "did you mean 'one-cycle'?"),
-        ("precision", "fp16", "precision: expected one of float32, bf16, auto, received 'fp16'; did you mean 'bf16'?"),
+        (
+            "precision",
+            "fp16",
+            "precision: expected one of float32, tf32, bf16, auto, received 'fp16'; did you mean 'bf16'?",
+        ),
         ("normalize", "zscore", "normalize: expected one of mean-std, unit, weights, received 'zscore'"),
         (
             "padding_mode",
