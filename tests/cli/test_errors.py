@@ -246,7 +246,7 @@ def test_help_says_which_precision_there_is(command, monkeypatch, name):
     monkeypatch.setenv("COLUMNS", "300")
     _, out, _ = command(name, "--help")
     (line,) = (line for line in out.splitlines() if "--precision" in line)
-    assert "float32, or bf16, on a GPU or a CPU with AVX512_BF16" in line
+    assert "float32; bf16, on a GPU or a CPU with AVX512_BF16; or tf32, on a GPU" in line
     own = name in ("evaluate", "predict", "explain")
     assert ("auto: bf16 on a CPU with AMX" in line) == (not own)
     assert ("whatever the training did" in line) == ("[default: float32]" in line) == own
