@@ -11,6 +11,7 @@ from PIL import Image
 from minicnn import backend, data
 from minicnn.backend import Backend, BackendUnavailable
 from minicnn.backend.cpu import jit, machine
+from minicnn.backend.cuda import launch
 from minicnn.cli import main as main_module
 from minicnn.cli import options
 from minicnn.training import Config, Trainer
@@ -96,7 +97,7 @@ def test_a_processor_without_bfloat16(command, no_data, monkeypatch, tmp_path, n
     assert err.count("\n") == 1 and out == ("stage-baseline (1 of 4)\n" if name == "study" else "")
 
 
-@pytest.mark.parametrize("name", ["numpy", "reference", "cupy"])
+@pytest.mark.parametrize("name", ["numpy", "reference"])
 @pytest.mark.parametrize("amx", [False, True])
 def test_the_faster_precision_is_that_of_compiled_steps(monkeypatch, name, amx):
     monkeypatch.setattr(machine, "has_amx", lambda: amx)
@@ -108,6 +109,16 @@ def test_the_faster_precision_is_that_of_compiled_steps(monkeypatch, name, amx):
         assert trainer.config.precision == ("bf16" if amx and not eager else "float32")
 
 
+@pytest.mark.parametrize("capability", ["75", "80"])
+def test_the_faster_precision_of_a_gpu(monkeypatch, capability):
+    device = SimpleNamespace(Device=lambda: SimpleNamespace(compute_capability=capability))
+    monkeypatch.setattr(launch, "cupy", SimpleNamespace(cuda=device))
+    launch.require_tensor_cores.cache_clear()
+    chosen = Backend("cupy", None, SimpleNamespace())
+    assert chosen.fastest_precision == ("tf32" if capability == "80" else "float32")
+    launch.require_tensor_cores.cache_clear()
+
+
 def test_the_reference_needs_no_such_processor(monkeypatch):
     monkeypatch.setattr(jit, "HAS_BFLOAT16", False)
     monkeypatch.setattr(backend, "set_default", backend.get)
@@ -116,6 +127,7 @@ def test_the_reference_needs_no_such_processor(monkeypatch):
 
 def test_a_gpu_needs_no_such_processor(monkeypatch):
     device = Backend("cupy", None, SimpleNamespace())
+    monkeypatch.setattr(launch, "require_tensor_cores", lambda: None)
     monkeypatch.setattr(jit, "HAS_BFLOAT16", False)
     monkeypatch.setattr(backend, "get", lambda name: device)
     monkeypatch.setattr(backend, "set_default", lambda name: device)
