@@ -11,12 +11,12 @@
 #   OUTPUT     (default: gpu-results) a file of output for each part, parts.tsv, results/*.json and summary.txt
 #
 # A part that fails, or takes longer than it may, does not stop the next. PYTHON names the interpreter, LIMIT the
-# seconds of all parts (default: 350). To publish: cp OUTPUT/results/*.json benchmarks/results/, then report.py.
+# seconds of all parts (default: 320). To publish: cp OUTPUT/results/*.json benchmarks/results/, then report.py.
 #
 # Exit codes: 0 where all parts succeeded and all that was asked holds, 1 otherwise, 2 usage.
 set -uo pipefail
 
-quick= wheels= data= cache= only= out=gpu-results python=${PYTHON:-python3} limit=${LIMIT:-350}
+quick= wheels= data= cache= only= out=gpu-results python=${PYTHON:-python3} limit=${LIMIT:-320}
 while (($#)); do
     case $1 in
         --quick) quick=1 ;;
@@ -29,16 +29,22 @@ while (($#)); do
     esac
     shift
 done
-if [[ $wheels ]]; then wheels=$(realpath "$wheels"); fi
-if [[ $data ]]; then data=$(realpath "$data"); fi
+if [[ $wheels ]]; then wheels=$(realpath "$wheels") || exit 2; fi
+if [[ $data ]]; then data=$(realpath "$data") || exit 2; fi
 mkdir -p "$out/results" "${cache:=$out/cache}" || exit 1
 out=$(realpath "$out") cache=$(realpath "$cache")
 cd "$(dirname "$0")/.." || exit 1
 parts=$out/parts.tsv results=$out/results
 if [[ -z $only ]]; then rm -f "$parts" "$results"/gpu-*.json; fi
+touch "$parts"
+before=$(wc -l <"$parts")
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 MPLCONFIGDIR=$cache/matplotlib
 export CUPY_CACHE_DIR=$cache/cupy NUMBA_CACHE_DIR=$cache/numba
 export TORCHINDUCTOR_CACHE_DIR=$cache/inductor TRITON_CACHE_DIR=$cache/triton
+
+# Every command has a group of its own, which signals of a terminal do not reach.
+stop='kill $(jobs -p) 2>/dev/null; exit 130'
+trap "$stop" INT TERM
 
 # ended NAME SECONDS STATUS: a line of the table; a status of "-" is a part that was left out.
 ended() {
@@ -59,20 +65,26 @@ left_out() {
 # part NAME SECONDS COMMAND...: run a command for so long at most, and for no longer than there is time.
 part() {
     wanted "$1" || return 0
-    local name=$1 most=$2 left=$((limit - SECONDS)) start=$EPOCHREALTIME status
+    local name=$1 most=$2 left=$((limit - SECONDS)) start=${EPOCHREALTIME/,/.} status
     shift 2
     if ((left < 5)); then
         left_out "$name" "no time left of $limit s"
         return
     fi
-    timeout --kill-after=5 $((most < left ? most : left)) "$@" >"$out/$name.txt" 2>&1
+    trap "$stop" INT TERM # this may be a subshell
+    timeout --kill-after=5 $((most < left ? most : left)) "$@" >"$out/$name.txt" 2>&1 &
+    wait $!
     status=$?
-    ended "$name" "$(awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $start }")" $status
+    ended "$name" "$(LC_ALL=C awk "BEGIN { printf \"%.1f\", ${EPOCHREALTIME/,/.} - $start }")" $status
 }
 
 # run PART SECONDS SCRIPT ARGUMENTS...: a part in Python, from this folder.
 run() { part "$1" "$2" "$python" "benchmarks/$3" "${@:4}"; }
 
+if [[ $wheels ]] && ! wanted wheels && [[ ! -x $out/venv/bin/python ]]; then
+    echo "gpu.sh: --wheels: $out has no environment yet; name the part wheels in --only too" >&2
+    exit 2
+fi
 if [[ $wheels ]]; then # the interpreter's own packages are linked: those in an environment would not be found else
     part wheels 90 bash -c '"$0" -m venv --clear --without-pip "$1" && site=$(echo "$1"/lib/python*/site-packages) &&
         "$0" -c "import site; print(*site.getsitepackages(), site.getusersitepackages(), sep=chr(10))" |
@@ -136,7 +148,9 @@ else
     left_out recipe "--data names no folder of CIFAR-10"
 fi
 if [[ $peers == none ]]; then
-    left_out compiled-lenet-train-128 "$(tail -n 1 "$out/machine.txt")"
+    for setting in lenet-train-128 lenet-infer-128 resnet18-train-128; do
+        left_out "compiled-$setting" "$(tail -n 1 "$out/machine.txt")"
+    done
 else
     for setting in lenet-train:128 lenet-infer:128 resnet18-train:128; do
         compare "compiled-${setting/:/-}" "$setting" 90 --peer torch-compile
@@ -154,4 +168,10 @@ fi
 
 ((limit += 20)) # for the report
 run report 20 report.py "$results"
+for name in ${only//,/ }; do
+    if ! tail -n "+$((before + 1))" "$parts" | cut -f 1 | grep -qx -- "$name"; then
+        echo "gpu.sh: --only: there is no part $name" >&2
+        exit 2
+    fi
+done
 "$python" benchmarks/gpu_summary.py "$out" 2>&1 | tee "$out/summary.txt"

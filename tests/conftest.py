@@ -88,7 +88,7 @@ def assert_close(found, expected, tolerance):
 
 @pytest.fixture
 def kernel_calls(monkeypatch):
-    """The names of the kernels that NumPy arrays go through, in the order of their calls."""
+    """The names of the kernels that NumPy arrays go through, in the order of their calls, on the default backend."""
     calls = []
     real = backend.default()
 
@@ -99,4 +99,6 @@ def kernel_calls(monkeypatch):
 
     counting = backend.Backend(real.name, real.xp, Counting())
     monkeypatch.setitem(backend._by_array_type, np.ndarray, counting)
-    return calls
+    token = backend._used.set(counting)
+    yield calls
+    backend._used.reset(token)

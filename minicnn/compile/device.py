@@ -79,6 +79,13 @@ class DeviceRun:
         self._read_out: Any = None  # when the outputs of the last replay have been copied
         self.graph: Any = None
 
+    def __del__(self) -> None:
+        """Give the memory back: a pool of CuPy does not, where it is only dropped."""
+        with suppress(Exception):  # CUDA may be gone already
+            self._arrays.clear()
+            self.graph = None
+            self._memory.pool.free_all_blocks()
+
     def clean(self) -> None:
         """Nothing: no other plan uses this memory."""
 

@@ -2,7 +2,8 @@
 
 A pass is a function from calls to calls, and changes none of them. A rule finds calls that a fused kernel
 (:mod:`minicnn.backend.reference.fused`) does in one, and of which nothing else looks at what lies between. Fused
-kernels do the same arithmetic in the same order, so the results have the bits that they had.
+kernels do the same arithmetic in the same order, so the results have the bits that they had; but a maximum of zeros
+behind relu may have the other sign.
 """
 
 from __future__ import annotations

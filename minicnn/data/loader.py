@@ -7,7 +7,7 @@ import numpy as np
 
 from minicnn.backend import Backend
 from minicnn.data.augment import Augment
-from minicnn.data.dataset import Dataset
+from minicnn.data.dataset import Dataset, check_labels
 
 _NONE = Augment(flip=0.0)
 _FLIPS = 2**32 - 1
@@ -69,6 +69,7 @@ class Loader:
         -> images float32 (n, 3, H, W), labels int64 (n,), or float32 (n, classes) of probabilities where pictures are
         mixed. The order of the records is the same with and without augmentation.
         """
+        check_labels(self.dataset.labels, len(self.dataset.classes), f"Dataset {self.dataset.name!r}")
         n, changes = len(self.dataset), self._augment if augment else _NONE
         order = self._rng(epoch, 0).permutation(n) if self.shuffle else np.arange(n)
         for first in range(start_batch, len(self), _AHEAD):

@@ -11,6 +11,7 @@ import minicnn.functional as F
 from minicnn import backend
 from minicnn.backend import to_numpy
 from minicnn.data import Loader
+from minicnn.data.dataset import check_labels
 from minicnn.nn import Module
 from minicnn.nn.module import evaluating
 from minicnn.tensor import Tensor
@@ -55,10 +56,14 @@ def evaluate(
     right, with reflected edges. ``batches``: how many to look at, 0 for all.
     """
     answer = _answer(forward or model, tta, shift)
-    losses, labels, probabilities = [], [], []
+    losses: list[Any] = []
+    labels: list[Any] = []
+    probabilities: list[Any] = []
     with evaluating():
         for images, target in islice(loader.epoch(0), batches or None):
             logits = answer(Tensor(images))
+            if not labels:
+                check_labels(loader.dataset.labels, logits.shape[1], "evaluate")
             losses.append(F.cross_entropy(logits, target, reduction="sum", check_labels=False)._operand.reshape(1))
             labels.append(target)
             probabilities.append(F.softmax(logits, 1)._operand)

@@ -60,6 +60,10 @@ class Figures:
         """Count the step whose figures were noted last."""
         self._steps.append(step)
 
+    def forget(self) -> None:
+        """Drop what was noted and not read."""
+        self._steps = []
+
     @property
     def due(self) -> bool:
         """Whether it is time to read."""

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from minicnn import models, random
-from minicnn.backend import Backend
+from minicnn.backend import Backend, to_numpy
 from minicnn.compile import Profile, compile
 from minicnn.data import Loader, Splits, identity_differences
+from minicnn.data.dataset import check_labels
 from minicnn.expected import LARGEST, Number, Only, check, like
 from minicnn.nn import Module
 from minicnn.optim.schedules import ReduceOnPlateau
@@ -71,7 +72,7 @@ class Trainer:
         self._forward = self.averaged if eager else compile(self.averaged)
         self.history: list[dict[str, float]] = []
         self._under_way = Epoch()
-        self._clock = time.perf_counter()  # up to which the time of the epoch is counted
+        self._clock = self._begun = time.perf_counter()  # up to where time is counted, and when the last step was begun
         self._latest: tuple[Step, Any]  # the step that was begun last, with its images
 
     def prepare(self) -> None:
@@ -111,7 +112,7 @@ class Trainer:
             TrainingError: the loss, or the norm of a gradient that is clipped, is not finite. Weights are as before
                 that step; but on a GPU, unless ``eager``, as they are when the figures are read.
         """
-        self._catch_up()  # an exception may have come between steps and their reading
+        self._catch_up(self._begun)  # an exception may have come between steps and their reading
         epoch, now = len(self.history), self._under_way
         self._clock, before, seen = time.perf_counter(), now.seconds, now.seen
         self.prepare()
@@ -142,8 +143,8 @@ class Trainer:
         self._under_way = Epoch()
         return True
 
-    def _catch_up(self) -> None:
-        """Add the figures that have not been read, and the time, to those of the epoch under way."""
+    def _catch_up(self, until: float | None = None) -> None:
+        """Add the figures that have not been read, and the time (that of ``until``, or now), to the epoch under way."""
         now, read = self._under_way, self._read()
         for step, loss, correct in read:
             now.batch += 1
@@ -151,7 +152,7 @@ class Trainer:
             now.loss += loss * step.images
             now.correct += correct
         if read:
-            before, self._clock = self._clock, time.perf_counter()
+            before, self._clock = self._clock, time.perf_counter() if until is None else until
             now.seconds += self._clock - before
 
     def _validation(self, epoch: int) -> Evaluation:
@@ -200,9 +201,12 @@ class Trainer:
         -> its loss, and how many images it had right: their most probable class is that of the target.
 
         Raises:
+            ValueError: a label outside the classes of the data set.
             TrainingError: the loss, or the norm of a gradient that is clipped, is not finite.
         """
-        self._catch_up()
+        self._catch_up(self._begun)
+        if labels.ndim == 1:
+            check_labels(to_numpy(labels), len(self.splits.train.classes), "learn")
         self._begin(epoch, batch, images, labels)
         ((_, loss, correct),) = self._read()
         return loss, correct
@@ -218,6 +222,7 @@ class Trainer:
         share = len(labels) / self._images(first, after)
         self._update(Tensor(images), Tensor(labels), share, last=batch + 1 == after)
         self._update.figures.took(self._latest[0])
+        self._begun = time.perf_counter()
         lookahead = self.config.lookahead
         number = self.config.epochs * steps
         if lookahead and batch + 1 == after and ((step + 1) % lookahead == 0 or step + 1 == number):
@@ -263,7 +268,7 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays and JSON-ready metadata from which :meth:`restore` goes on bit for bit."""
-        self._catch_up()
+        self._catch_up(self._begun)
         arrays = {f"model.{name}": tensor.numpy() for name, tensor in self.model.state_dict().items()}
         arrays |= {f"sum.{i}": total.numpy() for i, total in enumerate(self._update.sums)}
         if self.averaged is not self.model:
@@ -368,6 +373,7 @@ class Trainer:
         random.set_state(metadata["random"])
         self.history = [dict(row) for row in metadata["history"]]
         self._under_way = Epoch(**metadata["epoch"])
+        self._update.figures.forget()
 
     def weights(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the model's arrays, and what is needed to use them on a picture."""

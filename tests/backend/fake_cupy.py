@@ -8,11 +8,12 @@ says which block, warp, thread or element comes first.
 
 import ctypes
 import functools
+import math
 import re
 import subprocess
 import tempfile
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -187,6 +188,7 @@ cuda = SimpleNamespace(
     runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1),
     nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
     cublas=SimpleNamespace(),
+    using_allocator=lambda allocator: nullcontext(),
     Device=lambda: SimpleNamespace(compute_capability="90", id=0),
     get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None, ptr=0),
 )
@@ -253,6 +255,7 @@ class ElementwiseKernel:
     """An operation in a loop over the elements of its arguments, which are broadcast but for raw ones."""
 
     def __init__(self, in_params, out_params, operation, name, *, options):
+        assert name not in dir(math), f"{name} is a function of C too"
         self._inputs, self._outputs = ([param.split() for param in p.split(", ")] for p in (in_params, out_params))
         self._operation, self._name = operation, name
 

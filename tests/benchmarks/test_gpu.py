@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -164,6 +165,30 @@ def test_a_part_that_fails_does_not_stop_the_next(tmp_path):
         assert reason in (tmp_path / f"{part}.txt").read_text()
     assert "| all GPU tests pass | tests: failed (2) | **no** |" in done.stdout
     assert (tmp_path / "summary.txt").read_text() in done.stdout
+
+
+def test_a_part_that_there_is_not(tmp_path):
+    done = script("--quick", "--only", "kernels,tset", tmp_path, LIMIT="0")
+    assert done.returncode == 2 and done.stderr == "gpu.sh: --only: there is no part tset\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_signal_ends_the_script_and_its_parts(tmp_path):
+    slow = tmp_path / "python"
+    part = f"echo $$ >{tmp_path}/started; exec sleep 600"
+    slow.write_text(f'#!/bin/sh\ncase "$*" in *gpu_kernels*) {part} ;; esac\nexit 1\n')
+    slow.chmod(0o755)
+    command = ["bash", str(BENCHMARKS / "gpu.sh"), "--quick", "--only", "kernels", str(tmp_path / "out")]
+    environment = os.environ | {"PYTHON": str(slow)}
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    while not (tmp_path / "started").exists():
+        time.sleep(0.05)
+    running.terminate()
+    assert running.wait(60) == 130
+    with pytest.raises(ProcessLookupError):
+        while True:  # until the part has heard of it too
+            os.kill(int((tmp_path / "started").read_text()), 0)
+            time.sleep(0.05)
 
 
 def test_there_is_an_end_to_the_time_of_all_parts(tmp_path):

@@ -1,7 +1,9 @@
 """Plans on a GPU: CUDA graphs with the bits of the same function called as it is."""
 
+import gc
 import re
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 import minicnn
 import minicnn.functional as F
 from minicnn import Tensor, backend, models, nn, optim
+from minicnn.compile import device
 from minicnn.recording import per_replay
 from minicnn.tensor import kernels_of
 
@@ -99,6 +102,22 @@ def test_a_step_has_few_launches(gpu, network):
     norms = {"lenet": 0, "resnet20": 19}[network]
     assert names.count("batch_norm_train") == norms and "batch_norm_statistics" not in names
     assert names.count("relu_max_pool2d") == names.count("relu_max_pool2d_grad") == {"lenet": 2, "resnet20": 0}[network]
+
+
+def test_a_plan_that_is_dropped_gives_its_memory_back(gpu, monkeypatch):
+    kept = []
+
+    class Memory(gpu.xp.cuda.Memory):
+        def __init__(self, size):
+            super().__init__(size)
+            kept.append(weakref.ref(self))
+
+    monkeypatch.setattr(device._Memory, "allocate", lambda _, size: gpu.xp.cuda.MemoryPointer(Memory(size), 0))
+    _, _, compiled = trained("small", "momentum", minicnn.compile, gpu)
+    assert kept and any(memory() for memory in kept)
+    del compiled
+    gc.collect()
+    assert not any(memory() for memory in kept)
 
 
 def test_a_plan_shows_what_is_joined_with_the_layers(gpu):

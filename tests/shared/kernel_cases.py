@@ -343,7 +343,7 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "note_step": [
         (real(4, 3), place, np.asarray(loss), norm, logits, target)
         for place, loss, norm in ((0, 2.5, None), (3, np.nan, np.asarray(0.25)), (1, np.inf, np.asarray(np.inf)))
-        for logits in (real(5, 4), real(1, 1), real(700, 10), ties(300, 10).astype(np.float64))
+        for logits in (real(5, 4), real(1, 1), real(700, 10), ties(300, 10).astype(np.float64), specials(9, 5))
         for target in (labels(*logits.shape), positive(*logits.shape))
     ],
     "layer_norm": [(*case, 1e-5) for case in layer_norms()],

@@ -1,5 +1,6 @@
 """Figures that are read many steps at a time, as on a GPU: the same rows, and errors that name the step."""
 
+import copy
 import math
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 
 from minicnn import backend, models, nn
 from minicnn.nn import Parameter
-from minicnn.training import Config, Trainer, TrainingError, checkpoint, figures, lr_finder, update
+from minicnn.training import Config, Trainer, TrainingError, checkpoint, figures, lr_finder, trainer, update
 
 TIMES = ("seconds", "images_per_second")
 RUNS = {
@@ -94,9 +95,8 @@ def test_a_state_between_two_readings_is_that_of_the_steps_that_are_done(far, tm
     assert rows(second) == whole
 
 
-def test_an_epoch_goes_on_behind_an_interrupt(far):
-    whole = rows(far(50))
-    run = far(50)
+def interrupt(run):
+    """Interrupt an epoch behind its fifth step, before figures are read."""
     batches = run.batches
 
     def interrupted(epoch, start=0):
@@ -107,7 +107,66 @@ def test_an_epoch_goes_on_behind_an_interrupt(far):
     with pytest.raises(KeyboardInterrupt):
         run.run_epoch()
     run.batches = batches
+
+
+def test_an_epoch_goes_on_behind_an_interrupt(far):
+    whole = rows(far(50))
+    run = far(50)
+    interrupt(run)
     assert rows(run) == whole
+
+
+def test_the_time_behind_an_interrupt_is_nobodys(far, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    run = far(50)
+    begin = run._begin
+
+    def second_long(*arguments):
+        now[0] += 1
+        begin(*arguments)
+
+    run._begin = second_long
+    interrupt(run)
+    now[0] += 3600
+    run.run_epoch()
+    assert run.history[0]["seconds"] == BATCHES
+
+
+def test_a_state_that_is_taken_over_knows_no_steps_before_it(far):
+    whole, run = rows(far(50)), far(50)
+    arrays, metadata = copy.deepcopy(run.state())
+    interrupt(run)
+    run.restore(arrays, metadata)
+    assert rows(run) == whole
+
+
+def test_as_many_steps_are_read_at_once_as_a_tenth_of_a_second_holds(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(figures, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    device = SimpleNamespace(is_device=True, xp=np)
+    for seconds, expected in ((0.03, [1, 4, 4, 4]), (1e-4, [1, 50, 50]), (0.5, [1, 1, 1])):
+        noted, read = figures.Figures(device), []
+        while len(read) < len(expected):
+            now[0] += seconds
+            noted.took(figures.Step(0, 0, 1))
+            if noted.due:
+                read.append(len(noted.read()))
+        assert read == expected
+    assert figures.Figures(device, eager=True).most == figures.Figures(backend.get("numpy")).most == 1
+
+
+@pytest.mark.parametrize("label", [-1, 99])
+def test_labels_that_were_edited(near, label):
+    run = near()
+    images, labels = next(run.batches(0))
+    wrong = labels.copy()
+    wrong[3] = label
+    with pytest.raises(ValueError, match=f"learn: .*{label}"):
+        run.learn(0, 0, images, wrong)
+    run.splits.train.labels[5] = label
+    with pytest.raises(ValueError, match=f"Dataset .*{label}"):
+        run.run_epoch()
 
 
 @pytest.mark.parametrize("eager", [False, True])

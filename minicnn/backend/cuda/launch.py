@@ -204,7 +204,8 @@ def _function(name: str, kind: Any, index: Any) -> Any:
 
 @functools.cache
 def _elementwise(name: str, inputs: str, outputs: str, operation: str) -> Any:
-    return cupy.ElementwiseKernel(inputs, outputs, operation, name, options=(_ROUNDING,))
+    # not the bare name, which may be that of a function of C
+    return cupy.ElementwiseKernel(inputs, outputs, operation, f"minicnn_{name}", options=(_ROUNDING,))
 
 
 def _unavailable(cause: str, remedy: str = _INSTALL) -> BackendUnavailable:

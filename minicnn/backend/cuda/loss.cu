@@ -63,11 +63,11 @@ KERNEL label_range(const long long* labels, long long* range, index_t count) {
     }
 }
 
-// The first of the largest elements of a row.
+// The first of the largest elements of a row; NaN is larger than all.
 __device__ inline index_t first_largest(const real* x, index_t k) {
     index_t largest = 0;
     for (index_t j = 1; j < k; j++)
-        if (x[j] > x[largest]) largest = j;
+        if (x[j] > x[largest] || (isnan(x[j]) && !isnan(x[largest]))) largest = j;
     return largest;
 }
 

@@ -6,6 +6,7 @@ window.
 
 import functools
 import math
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ _BLOCKS = 264
 """Blocks below which a product is cut into slices: two for each multiprocessor of an H100."""
 _SHORTEST = 128
 """Steps of a slice, at least."""
+_PER_THREAD = 2
+"""The number of all streams that are the default of their thread, cudaStreamPerThread."""
 _KERNELS = {
     (False, False): "product_of_lines_and_steps",
     (False, True): "product_of_lines_and_lines",
@@ -60,13 +63,16 @@ def products(name, sources, y, size, groups, group, row, columns=None, epilogue=
 
 
 def _stream():
-    return cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr
+    """What tells streams apart: those that threads have by default share a number."""
+    stream = cupy.cuda.get_current_stream().ptr
+    return cupy.cuda.Device().id, stream, threading.get_ident() if stream == _PER_THREAD else 0
 
 
 @functools.cache
-def _counters(device, stream):
-    """Zeros for the launches of a stream, which follow each other; see product.cuh."""
-    return cupy.zeros(_BLOCKS, dtype="uint32")
+def _counters(*stream):
+    """Zeros for the launches of a stream, which follow each other; see product.cuh. They are of no pool of a plan."""
+    with cupy.cuda.using_allocator(None):
+        return cupy.zeros(_BLOCKS, dtype="uint32")
 
 
 def matmul(a, b):

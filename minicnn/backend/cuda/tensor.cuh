@@ -176,8 +176,10 @@ __device__ void tensor_tile(const A& a, const B& b, const Output& c, index_t row
     VectorLoader<B, WIDE> b_loader(b, tile.left, columns);
     float sums[HIGH][4][4] = {};
     Vector *piece = room, *next = room + 2 * STAGE;
-    a_loader.start(a, piece, tile.first, tile.last);
-    b_loader.start(b, piece + STAGE, tile.first, tile.last);
+    if (tile.first < tile.last) {
+        a_loader.start(a, piece, tile.first, tile.last);
+        b_loader.start(b, piece + STAGE, tile.first, tile.last);
+    }
     for (index_t k = tile.first; k < tile.last; k += STEPS) {
         finish_copies();
         __syncthreads();  // the piece is whole, and nobody looks at the other any more
