@@ -16,7 +16,9 @@ def build(kernels: str) -> Workload:
     Those that this processor lacks instructions for are not among them, but in the fact "lacking".
     """
     k = backend.get(kernels).kernels
-    lacking = ["bfloat16"] if kernels == "numpy" and not HAS_BFLOAT16 else []
+    lacking = []
+    if kernels == "numpy":
+        lacking = ["tf32"] if HAS_BFLOAT16 else ["bfloat16", "tf32"]
     tasks: dict[str, Callable[[], object]] = {}
     for measurement in measurements():
         arguments = converted(measurement.arguments, lambda array: array)
