@@ -10,8 +10,7 @@ from minicnn.backend.cpu import Kernels as cpu
 from minicnn.backend.cpu import jit
 from minicnn.backend.kernel import facts
 from minicnn.backend.reference import Kernels as reference
-from shared.contract import LAYOUTS, NAMES, check, prepare, run
-from shared.kernel_cases import CASES
+from shared.contract import CASES, LAYOUTS, NAMES, check, prepare, run
 
 TOLERANCES = {"float32": 2e-5, "float64": 1e-11}
 OWN = [name for name in NAMES if name in vars(cpu) and name != "tf32" and (name != "bfloat16" or jit.HAS_BFLOAT16)]

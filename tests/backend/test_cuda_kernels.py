@@ -19,8 +19,7 @@ import minicnn.functional as F
 from minicnn import backend
 from minicnn.backend.reference import Kernels as reference
 from minicnn.compile.record import record
-from shared.contract import LAYOUTS, NAMES, PRODUCTS, ROUNDINGS, check, check_rounded, prepare
-from shared.kernel_cases import CASES
+from shared.contract import CASES, LAYOUTS, NAMES, PRODUCTS, ROUNDINGS, check, check_rounded, prepare
 
 STAND_IN = Path(__file__).with_name("fake_cupy.py")
 IN_TURN = list(LAYOUTS)

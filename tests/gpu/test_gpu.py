@@ -8,8 +8,7 @@ import minicnn.functional as F
 from minicnn import backend, models, nn
 from minicnn.backend.reference import Kernels as reference
 from minicnn.data import Augment, Dataset, Loader
-from shared.contract import LAYOUTS, NAMES, PRODUCTS, ROUNDINGS, check, check_rounded, prepare
-from shared.kernel_cases import CASES
+from shared.contract import CASES, LAYOUTS, NAMES, PRODUCTS, ROUNDINGS, check, check_rounded, prepare
 
 pytestmark = pytest.mark.gpu
 

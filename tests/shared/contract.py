@@ -5,8 +5,9 @@ import numpy as np
 from minicnn import backend
 from minicnn.backend.kernel import arrays_in, facts
 from minicnn.backend.reference import Kernels as reference
-from shared.kernel_cases import CASES
+from shared import fused_cases, kernel_cases
 
+CASES = kernel_cases.CASES | fused_cases.CASES
 NAMES = sorted(name for name in vars(reference) if not name.startswith("_"))
 ROUNDINGS = ("bfloat16", "tf32")
 PRODUCTS = [name for name in NAMES if name.startswith(("conv2d", "linear")) and not name.endswith("bias")]
