@@ -30,8 +30,7 @@ from PIL import Image, ImageDraw
 
 import minicnn
 import minicnn.functional as F
-from minicnn import Tensor, data, nn, optim, plots
-from minicnn.training import explain
+from minicnn import Tensor, data, nn, optim, plots, training
 
 IN_NOTEBOOK = "ipykernel" in sys.modules
 FOLDER = Path("runs/tour")
@@ -39,17 +38,27 @@ FOLDER.mkdir(parents=True, exist_ok=True)
 
 
 def show(thing: Any, name: str = "") -> None:
-    """Show something in a notebook. In a script, write a figure to a file of this name, and print anything else."""
+    """Show something in a notebook. In a script, write a picture to a file of this name, and print anything else."""
     if IN_NOTEBOOK:
         from IPython.display import display
 
         display(thing)
     elif name:
         path = FOLDER / f"{name}.png"
-        path.write_bytes(plots.to_png(thing))
+        if isinstance(thing, Image.Image):
+            thing.save(path)
+        else:
+            path.write_bytes(plots.to_png(thing))
         print(f"picture: {path}")
     else:
         print(thing)
+
+
+def in_a_row(images: np.ndarray) -> Image.Image:
+    """Pictures side by side, uint8 (N, C, H, W) -> one picture, twice as large."""
+    row = np.concatenate(list(images), axis=2)  # (C, H, N W)
+    picture = Image.fromarray(row.transpose(1, 2, 0).squeeze())
+    return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
 
 
 # %% [markdown]
@@ -66,8 +75,8 @@ def show(thing: Any, name: str = "") -> None:
 # %%
 def convolution(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(N, C, H, W), (O, C, KH, KW), (O,) -> (N, O, H - KH + 1, W - KW + 1)."""
-    (N, C, H, W), (O, _, KH, KW) = x.shape, w.shape
-    y = np.empty((N, O, H - KH + 1, W - KW + 1), x.dtype)
+    (N, C, H, W), (KH, KW) = x.shape, w.shape[2:]
+    y = np.empty((N, len(w), H - KH + 1, W - KW + 1), x.dtype)
     for n, o, i, j in np.ndindex(y.shape):
         y[n, o, i, j] = b[o]
         for c, u, v in np.ndindex(C, KH, KW):
@@ -76,8 +85,8 @@ def convolution(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 # %% [markdown]
-# A filter $\begin{pmatrix}1&0\\0&-1\end{pmatrix}$ subtracts from each pixel its neighbour one row down and one column to
-# the right. On the numbers 1 to 9, three in a row, that neighbour is always larger by 4.
+# The filter $\begin{pmatrix}1&0\\0&-1\end{pmatrix}$ subtracts from each pixel its neighbour one row down and one column
+# to the right. On the numbers 1 to 9, three in a row, that neighbour is always larger by 4.
 
 # %%
 counted = np.arange(1.0, 10.0).reshape(1, 1, 3, 3)
@@ -102,9 +111,9 @@ def im2col(x: np.ndarray, KH: int, KW: int) -> np.ndarray:
 
 def convolution_by_matrices(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The same as a product of matrices."""
-    (N, _, H, W), (O, _, KH, KW) = x.shape, w.shape
-    y = im2col(x, KH, KW) @ w.reshape(O, -1).T + b  # (N OH OW, O)
-    return y.reshape(N, H - KH + 1, W - KW + 1, O).transpose(0, 3, 1, 2)
+    (N, _, H, W), (KH, KW) = x.shape, w.shape[2:]
+    y = im2col(x, KH, KW) @ w.reshape(len(w), -1).T + b  # (N OH OW, O)
+    return y.reshape(N, H - KH + 1, W - KW + 1, len(w)).transpose(0, 3, 1, 2)
 
 
 # %% [markdown]
@@ -137,8 +146,8 @@ print(f"a picture has {picture.size:,} numbers, its columns for a 5 x 5 filter {
 assert columns.shape == (28 * 28, 3 * 5 * 5) and columns.size > 19 * picture.size
 
 # %% [markdown]
-# *Padding* $p$ puts zeros around the picture, *stride* $s$ moves the filter by more than one pixel at a time. The output
-# has
+# *Padding* $p$ puts zeros around the picture, *stride* $s$ moves the filter by more than one pixel at a time. The
+# output has
 #
 # $$O_H = \left\lfloor \frac{H + 2p - K_H}{s} \right\rfloor + 1$$
 #
@@ -351,3 +360,326 @@ for number in range(60):
     if number % 10 == 9:
         print(f"step {number + 1}: loss {loss.item():.4f}")
 assert loss.item() < 0.05
+
+# %% [markdown]
+# ## 4. Training on real data
+#
+# The digits come as three parts. The network learns from the *training* pictures. After each epoch (each time it has
+# seen all of them) it is asked about the *validation* pictures, and the best epoch is kept. The *test* pictures are
+# used once, at the end: an accuracy on pictures that helped to choose the network would be too good.
+
+
+# %%
+def grey(part: data.Dataset | None) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures in one channel, uint8 (N, 1, 32, 32), and their labels, int64 (N,)."""
+    assert part is not None
+    return part.images[:, :1], part.labels
+
+
+train, validation, test = grey(digits.train), grey(digits.validation), grey(digits.test)
+print(f"{len(train[0]):,} pictures to train on, {len(validation[0])} to validate on, {len(test[0])} to test on")
+show(in_a_row(train[0][:12]), "digits")
+print("their labels:", *train[1][:12])
+
+# %% [markdown]
+# `minicnn.fit` does what the loop above did, batch after batch, and what a serious run needs besides: it scales the
+# pixels to mean 0 and deviation 1, shuffles them anew in each epoch, moves each picture by up to two pixels so that
+# the network never sees the same one twice, lowers the learning rate towards the end, and validates.
+
+# %%
+minicnn.manual_seed(0)
+lenet = LeNet()
+history = minicnn.fit(lenet, train, validation, epochs=15, batch_size=64, lr=0.05, schedule="one-cycle", shift=2)
+show(history)
+
+# %% [markdown]
+# The curves tell whether all is well. Both losses should fall. If the training loss falls while the validation loss
+# rises, the network learns the training pictures by heart (*overfitting*): more pictures, more augmentation or weight
+# decay help. If neither falls, try another learning rate.
+
+# %%
+show(history.plot(), "curves")
+result = minicnn.evaluate(lenet, test)
+print(f"{result.accuracy:.1%} of {len(test[0])} test pictures right; guessing would give 10%")
+assert result.accuracy > 0.96
+
+# %% [markdown]
+# How good is that? Always ask what something simple would reach. Here the simple thing is the nearest neighbour: the
+# label of the training picture with the fewest differences. Digits this small are easy for it too. On photographs it
+# fails, because two pictures of cats hardly share a pixel.
+
+# %%
+known, asked = (images.reshape(len(images), -1).astype(np.float32) for images in (train[0], test[0]))
+distances = (asked**2).sum(axis=1, keepdims=True) - 2 * asked @ known.T + (known**2).sum(axis=1)  # (test, train)
+nearest = train[1][distances.argmin(axis=1)]
+print(f"nearest neighbour: {(nearest == test[1]).mean():.1%}")
+assert (nearest == test[1]).mean() > 0.9
+
+# %% [markdown]
+# `predict` takes raw pictures and returns probabilities. It scales the pixels as `fit` did.
+
+# %%
+probabilities = minicnn.predict(lenet, test[0][:1])[0]
+show(plots.probability_bars(digits.test.images[0], probabilities, digits.test.classes), "probabilities")
+assert probabilities.shape == (10,) and np.isclose(probabilities.sum(), 1)
+
+# %% [markdown]
+# ## 5. Compiling
+#
+# Python runs the loop of section 3 operation by operation. `minicnn.compile` records a step once: which kernels it
+# calls, on which shapes. It then fuses kernels, lays all arrays out in one piece of memory, and from the second call on
+# replays the result. The numbers are the same up to rounding; `fit` compiles by itself.
+
+
+# %%
+def make_step(model: nn.Module) -> Any:
+    """A function that trains ``model`` on one batch."""
+    optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def step(images: Tensor, labels: Tensor) -> Tensor:
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+minicnn.manual_seed(0)
+model = LeNet()
+eager = make_step(copy.deepcopy(model))
+compiled = minicnn.compile(make_step(model))
+targets = Tensor(labels)
+for _ in range(5):
+    assert np.isclose(eager(batch, targets).item(), compiled(batch, targets).item(), rtol=1e-4)
+
+
+# %%
+def milliseconds(step: Any) -> float:
+    """The shortest time of 30 steps."""
+    times = []
+    for _ in range(30):
+        start = time.perf_counter()
+        step(batch, targets)
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)
+
+
+print(f"a step on {len(labels)} pictures: eager {milliseconds(eager):.2f} ms, compiled {milliseconds(compiled):.2f} ms")
+
+# %% [markdown]
+# This is the plan, instruction by instruction. Each line says which layer it belongs to, what it does, and where its
+# operands lie. The instructions below "the machine" run one after the other on eight pictures at a time, so that what
+# one makes is still in the cache when the next one reads it.
+
+# %%
+(plan,) = compiled.plans.values()
+show(plan)
+
+# %% [markdown]
+# A training step does three times the work of a prediction: the forward pass, the gradient of the weights, and the
+# gradient of the inputs, each with as many multiplications as the first. Only the first layer does without the last
+# one, since nobody asks how the pixels should change.
+
+# %%
+forward = {"conv1": 28 * 28 * 6 * 25, "conv2": 10 * 10 * 16 * 150, "fc": 400 * 120 + 120 * 84 + 84 * 10}  # MACs
+print(f"{plan.flop() / 1e6:.1f} million floating-point operations a step")
+assert plan.flop() == 2 * len(labels) * (3 * sum(forward.values()) - forward["conv1"])
+
+# %% [markdown]
+# Where does the time go? `profile` replays the plan and measures each kernel of each layer.
+
+# %%
+profile = plan.profile(batch, targets)
+show(profile)
+show(plots.profile(profile.layers()), "profile")
+assert np.isclose(sum(row.share for row in profile.rows), 1)
+
+# %% [markdown]
+# ## 6. Pictures of your own
+#
+# A data set of your own is a folder with one folder for each class. To have one, the next cell draws circles, squares
+# and triangles, in random colours, of different sizes, as different kinds of files, and not as many of each class. Put
+# your own folder in its place.
+
+# %%
+PICTURES = FOLDER / "shapes"
+SIDES = {"circle": 60, "square": 4, "triangle": 3}  # a polygon of 60 sides will do as a circle
+COUNTS = {"circle": 150, "square": 100, "triangle": 75}
+
+
+def draw(shape: str, rng: np.random.Generator) -> Image.Image:
+    """A shape of random size, place, angle and colour, in front of a background of another brightness."""
+    width, height = rng.integers(40, 160, 2).tolist()
+    colours = [tuple(rng.integers(low, low + 100, 3).tolist()) for low in rng.permutation([0, 155])]
+    picture = Image.new("RGB", (width, height), colours[0])
+    radius = min(width, height) * rng.uniform(0.25, 0.42)
+    x, y = (side / 2 + rng.uniform(-0.06, 0.06) * min(width, height) for side in (width, height))
+    ImageDraw.Draw(picture).regular_polygon((x, y, radius), SIDES[shape], rng.uniform(0, 360), fill=colours[1])
+    return picture.convert(str(rng.choice(["RGB", "L", "P", "RGBA"])))
+
+
+shutil.rmtree(PICTURES, ignore_errors=True)
+rng = np.random.default_rng(0)
+for shape, count in COUNTS.items():
+    (PICTURES / shape).mkdir(parents=True)
+    for number in range(count):
+        drawn = draw(shape, rng)
+        suffix = "jpg" if drawn.mode in ("RGB", "L") and number % 2 else "png"
+        drawn.save(PICTURES / shape / f"{number}.{suffix}")
+
+# %% [markdown]
+# `data.load` reads the folder. Every picture becomes a square of 32 x 32 pixels in three channels, and a part of each
+# class is set aside for validation and for the test.
+
+# %%
+shapes = data.load(str(PICTURES), validation=0.15)
+print(shapes.note)
+for part in (shapes.train, shapes.validation, shapes.test):
+    assert part is not None and part.images.shape[1:] == (3, 32, 32)
+    print(dict(zip(part.classes, np.bincount(part.labels).tolist(), strict=True)))
+show(in_a_row(shapes.train.images[:: len(shapes.train) // 12][:12]), "shapes")
+
+# %% [markdown]
+# A model of the package is made by its name. With `class_weights="balanced"` a mistake on a rare class counts more, so
+# that it does not pay to guess the frequent one. Shapes stay the same when they are turned or mirrored, so `fit` may
+# turn and mirror them: that multiplies the pictures. (A digit may not: turned by half a circle, a 6 is a 9.)
+
+# %%
+minicnn.manual_seed(0)
+shapes_net = minicnn.models.create("lenet", num_classes=3)
+history = minicnn.fit(
+    shapes_net, shapes.train, shapes.validation,
+    epochs=30, batch_size=32, lr=0.03, schedule="one-cycle", flip=0.5, rotation=180, class_weights="balanced",
+)  # fmt: skip
+show(history.plot(), "shapes-curves")
+result = minicnn.evaluate(shapes_net, shapes.test)
+answers = (result.labels, result.predictions, shapes.test.classes, result.probabilities)
+show(plots.samples(shapes.test.images, *answers, limit=16), "shapes-samples")
+print(f"{result.accuracy:.1%} of {len(shapes.test)} test pictures right")
+assert result.accuracy > 0.8
+
+# %% [markdown]
+# The commands do the same without a line of Python, and write weights, curves and a report into a folder:
+#
+#     python scripts/train.py --dataset runs/tour/shapes --class-weights balanced --out runs/shapes
+#     python scripts/predict.py -image PICTURE --weights runs/shapes/best.safetensors
+#
+# ## 7. Few pictures: start from weights that have seen more
+#
+# With ten pictures of each class, a fresh network has little to learn from. The package comes with networks that were
+# trained on the 50,000 photographs of CIFAR-10. Their first layers find edges, corners and spots of colour, which are
+# of use for other pictures too. So take such a network, replace its last layer, which knows the old classes, and train
+# on. This is *fine-tuning*. A small learning rate changes little of what the network already knows.
+
+# %%
+places = np.concatenate([np.flatnonzero(shapes.train.labels == label)[:10] for label in range(3)])
+few = shapes.train.subset(places)  # 30 pictures
+
+
+def tuned(network: nn.Module, lr: float) -> float:
+    """Train on the few pictures, and return the accuracy on the test pictures."""
+    minicnn.fit(
+        network, few, None,
+        epochs=20, batch_size=10, lr=lr, schedule="one-cycle", flip=0.5, rotation=180, progress=False,
+    )  # fmt: skip
+    return minicnn.evaluate(network, shapes.test).accuracy
+
+
+minicnn.manual_seed(0)
+fresh = minicnn.models.create("resnet20", num_classes=3)
+from_scratch = max(tuned(copy.deepcopy(fresh), lr) for lr in (0.01, 0.05))
+
+trained = training.pretrained.load("resnet20-cifar10", minicnn.backend.get("numpy"))
+resnet = trained.model
+resnet.fc = nn.Linear(64, 3)  # the new head
+fine_tuned = tuned(resnet, 0.01)
+print(f"ten pictures a class: from scratch {from_scratch:.1%}, fine-tuned {fine_tuned:.1%}")
+assert fine_tuned > from_scratch
+
+# %% [markdown]
+# The comparison is fair to the fresh network: it has the same number of steps, and the better of two learning rates,
+# chosen by the test pictures. Still it is one draw of thirty pictures; `benchmarks/transfer.py` does it with five draws
+# of photographs, and says how far they differ.
+#
+# By command, with pictures of your own: `python scripts/train.py --weights speedrun-cifar10 --dataset PICTURES`.
+#
+# ## 8. Looking inside
+#
+# What has the network of section 4 learned? The six filters of its first convolution are small pictures themselves.
+# Some look like the edge filters that were written by hand above. Nobody told the network to look for edges.
+
+# %%
+show(plots.filters(lenet.conv1.weight.numpy()), "filters")
+
+# %% [markdown]
+# A *feature map* is what one filter answers all over a picture. Bright means that it found what it looks for.
+
+# %%
+digit = test[0][:1]
+inputs = Tensor(lenet.preprocessing.normalize(digit))  # the pixels scaled as in training
+maps = training.explain.feature_maps(lenet, inputs)
+show(in_a_row(digit), "digit")
+show(plots.feature_maps(maps["conv1"][0], "What the first convolution finds"), "feature-maps")
+assert np.allclose(maps["conv1"], F.conv2d(inputs, lenet.conv1.weight, lenet.conv1.bias).numpy(), atol=1e-5)
+
+# %% [markdown]
+# Which parts of a picture speak for an answer? *Grad-CAM* (Selvaraju et al., 2017) asks the gradient. With $A_c$ the
+# maps of the last convolution and $z_k$ the logit of the class,
+#
+# $$\text{heat} = \operatorname{relu}\Big(\sum_c a_c A_c\Big), \qquad
+# a_c = \operatorname{mean}_{i,j} \frac{\partial z_k}{\partial A_{c,i,j}}$$
+#
+# It is six lines with what section 2 built. The package's own function has to agree.
+
+# %%
+label = int(minicnn.predict(lenet, digit).argmax())
+A = Tensor(lenet.maps(inputs).numpy(), requires_grad=True)  # (1, 16, 10, 10)
+lenet.classify(A)[0, label].backward()
+assert A.grad is not None
+a = A.grad.numpy().mean(axis=(2, 3), keepdims=True)  # (1, 16, 1, 1)
+heat = np.maximum((a * A.numpy()).sum(axis=1), 0)  # (1, 10, 10)
+heat = heat / heat.max()
+
+assert np.allclose(heat, training.explain.grad_cam(lenet, inputs, [label]), atol=1e-4)
+
+# %% [markdown]
+# The same for one digit of each kind. Red and yellow is where the answer comes from.
+
+# %%
+chosen = np.array([np.flatnonzero(test[1] == label)[0] for label in range(10)])
+inputs = Tensor(lenet.preprocessing.normalize(test[0][chosen]))
+guesses = minicnn.predict(lenet, test[0][chosen]).argmax(axis=1)
+heat = training.explain.grad_cam(lenet, inputs, guesses)
+show(plots.overlays(test[0][chosen], heat, [f"says {guess}" for guess in guesses], "Grad-CAM"), "grad-cam")
+assert heat.shape == (10, 10, 10) and heat.min() >= 0 and heat.max() <= 1
+
+# %% [markdown]
+# A single accuracy hides which classes are confused with each other. The *confusion matrix* counts, for each true class
+# (row), what the network said (column). What is right lies on the diagonal.
+
+# %%
+result = minicnn.evaluate(lenet, test)
+counts = np.zeros((10, 10), int)
+np.add.at(counts, (result.labels, result.predictions), 1)
+assert (counts == result.confusion_matrix).all() and np.isclose(np.trace(counts) / counts.sum(), result.accuracy)
+show(plots.confusion_matrix(counts, digits.test.classes), "confusion-matrix")
+
+# %% [markdown]
+# ## 9. Where to go on
+#
+# - **Train on photographs**: `python scripts/train.py --recipe list`, then `--recipe resnet20 --dataset cifar10`.
+# - **Look before you train**: `scripts/show.py` draws what a recipe does to the pictures, `scripts/find_lr.py` looks
+#   for a learning rate.
+# - **Read the engine**: `minicnn/autograd.py` is the tape, `minicnn/functional/conv.py` a forward beside its gradient,
+#   `minicnn/backend/reference/` every kernel in plain NumPy, `minicnn/compile/` what became of the step in section 5.
+# - **Change it**: `.github/CONTRIBUTING.md` shows how to add a function, a kernel, a model or a recipe.
+# - **Look it up**: the command for the API reference is in `.github/CONTRIBUTING.md`, too.
+#
+# Exercises, from easy to hard:
+#
+# 1. Give LeNet batch norm (`nn.BatchNorm2d`) behind each convolution. Which learning rates work now that did not?
+# 2. Train on 5, 10, 20 and 50 pictures of each shape, with fresh and with shipped weights. Where do the two meet?
+# 3. Write a convolution that keeps its channels apart (depthwise), with loops and with a gradient of your own. Check
+#    it by `gradcheck`, and compare it with `F.conv2d(..., groups=C)`.

@@ -17,7 +17,6 @@ from minicnn.compile.graph import Node
 from minicnn.compile.program import Call
 from minicnn.text import aligned, html_table
 
-
 _COLUMNS = ("layer", "kernel", "ms", "share", "GFLOP/s", "GB/s", "instructions")
 _NUMBERS = range(2, 6)
 """Those of the columns that hold numbers."""

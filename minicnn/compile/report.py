@@ -5,7 +5,6 @@ from typing import Any
 from minicnn.compile.encode import Code, MachineProgram
 from minicnn.compile.graph import Block, Node, Region
 
-
 Line = tuple[str] | tuple[str, str, str]
 """Of a plan: a heading, or the layer, what is done, and with what."""
 

@@ -315,7 +315,9 @@ class Module:
             number = sum(p.numel() for p in module.parameters())
             rows.append(("  " * (len(above) + bool(name)) + last, kind, own, f"{number:,}"))
         frozen = sum(p.numel() for p in self.parameters() if not p.requires_grad)
-        caption = f"{type(self).__name__}: {rows[0][-1]} parameters" + (f", {frozen:,} of them frozen" if frozen else "")
+        caption = f"{type(self).__name__}: {rows[0][-1]} parameters" + (
+            f", {frozen:,} of them frozen" if frozen else ""
+        )
         return html_table(caption, ("name", "module", "own parameters", "number"), rows, (3,))
 
 
