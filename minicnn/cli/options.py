@@ -29,8 +29,8 @@ Model = Annotated[
     str,
     typer.Option(
         "--model",
-        help="The network of the weights where it is MODULE:FUNCTION of your own: no file of weights makes code run that "
-        "you do not name.",
+        help="The network of the weights where it is MODULE:FUNCTION of your own: no file of weights makes code run "
+        "that you do not name.",
         show_default=False,
     ),
 ]

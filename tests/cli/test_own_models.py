@@ -44,8 +44,10 @@ def imports(folder):
 
 
 def test_from_training_to_every_command(command, train, tmp_path, monkeypatch):
-    out, picture = tmp_path / "run", sorted((tmp_path).glob("*.png"))
-    code, said, err = train("--model", NAME, "--model-option", "width=6", "--epochs", 2, "--stop-after", 1, "--out", out)
+    out = tmp_path / "run"
+    code, said, err = train(
+        "--model", NAME, "--model-option", "width=6", "--epochs", 2, "--stop-after", 1, "--out", out
+    )
     assert (code, err) == (0, "") and f"run: {NAME}, " in said
     forget(monkeypatch)
     before = imports(tmp_path)
@@ -95,7 +97,11 @@ def test_no_file_makes_code_run(command, train, tmp_path, name):
     best, last = (tmp_path / "run" / f"{part}.safetensors" for part in ("best", "last"))
     stored = checkpoint.load(best)
     checkpoint.save(best, stored.arrays, stored.metadata | {"model": name, "options": {"command": "touch ran"}})
-    for words in (("evaluate", "--weights", best), ("convert", best, tmp_path / "w.h5"), ("predict", best, "--weights", best)):
+    for words in (
+        ("evaluate", "--weights", best),
+        ("convert", best, tmp_path / "w.h5"),
+        ("predict", best, "--weights", best),
+    ):
         code, _, err = command(*words)
         assert code == 1 and f"{name!r} is code outside of minicnn" in err, words
     with pytest.raises(checkpoint.CheckpointError, match="is code outside of minicnn"):

@@ -73,7 +73,10 @@ def test_a_function_of_a_module_in_the_current_folder(here):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my_netwerk:net", "model my_netwerk:net: no module my_netwerk in .* or on the path of Python; run in its folder"),
+        (
+            "my_netwerk:net",
+            "model my_netwerk:net: no module my_netwerk in .* or on the path of Python; run in its folder",
+        ),
         ("my_network:nett", "my_network has no nett; did you mean 'net'?"),
         ("my_network:NUMBER", "expected a function or a class that makes a model, received 'int'"),
         ("my_broken_network:net", "cannot import my_broken_network: .*a_module_that_is_not_there"),
