@@ -132,7 +132,7 @@ by_minicnn = F.conv2d(Tensor(x), Tensor(w), Tensor(b))
 
 assert by_loops.shape == (2, 4, 8, 5)
 assert np.allclose(by_loops, by_matrices) and np.allclose(by_loops, by_minicnn.numpy())
-show(by_minicnn)
+show(by_minicnn[0, 0])  # the first output channel of the first picture
 
 # %% [markdown]
 # Each pixel stands in many windows, so im2col needs several times the memory of the picture. This is why the kernels of
@@ -310,10 +310,12 @@ _ = minicnn.summary(lenet, (1, 32, 32))
 # $$p_k = \frac{e^{z_k}}{\sum_j e^{z_j}}, \qquad L = -\frac1N \sum_n \log p_{n,\,\text{label}_n}, \qquad
 # \frac{\partial L}{\partial z} = \frac{p - \text{onehot}}{N}$$
 #
-# Before training all ten classes are about equally probable, so the loss is near $\log 10 = 2.30$.
+# Before training all ten classes are about equally probable, so the loss is near $\log 10 = 2.30$. The pixels are moved
+# and scaled to mean 0 and deviation 1 first: a network starts best with numbers of that size.
 
 # %%
-batch = Tensor(digits.train.images[:64, :1].astype(np.float32) / 255)  # (64, 1, 32, 32), from 0 to 1
+pixels = digits.train.images[:64, :1].astype(np.float32)  # (64, 1, 32, 32), from 0 to 255
+batch = Tensor((pixels - pixels.mean()) / pixels.std())
 labels = digits.train.labels[:64]
 
 logits = lenet(batch)
@@ -347,16 +349,16 @@ assert np.allclose(lenet.fc3.bias.grad.numpy(), ((p - onehot) / 64).sum(axis=0),
 
 # %% [markdown]
 # The first test of any network of your own: can it learn one batch by heart? If the loss of 64 pictures does not go to
-# 0, something is broken, and a larger data set will not mend it. Momentum lets a step go on in the direction of the
-# ones before.
+# 0, something is broken, and a larger data set will not mend it. Adam divides the step of each weight by the usual size
+# of its gradient, so that one learning rate suits all layers, and most networks.
 
 # %%
-optimizer = optim.SGD(lenet.parameters(), lr=0.05, momentum=0.9)
+adam = optim.Adam(lenet.parameters(), lr=0.002)
 for number in range(60):
     loss = F.cross_entropy(lenet(batch), labels)
-    optimizer.zero_grad()
+    adam.zero_grad()
     loss.backward()
-    optimizer.step()
+    adam.step()
     if number % 10 == 9:
         print(f"step {number + 1}: loss {loss.item():.4f}")
 assert loss.item() < 0.05
@@ -389,7 +391,7 @@ print("their labels:", *train[1][:12])
 # %%
 minicnn.manual_seed(0)
 lenet = LeNet()
-history = minicnn.fit(lenet, train, validation, epochs=15, batch_size=64, lr=0.05, schedule="one-cycle", shift=2)
+history = minicnn.fit(lenet, train, validation, epochs=15, batch_size=64, augment={"shift": 2})
 show(history)
 
 # %% [markdown]
@@ -549,10 +551,10 @@ show(in_a_row(shapes.train.images[:: len(shapes.train) // 12][:12]), "shapes")
 # %%
 minicnn.manual_seed(0)
 shapes_net = minicnn.models.create("lenet", num_classes=3)
+turned = {"flip": 0.5, "rotation": 180}  # the probability of a mirrored picture; degrees, at most
 history = minicnn.fit(
-    shapes_net, shapes.train, shapes.validation,
-    epochs=30, batch_size=32, lr=0.03, schedule="one-cycle", flip=0.5, rotation=180, class_weights="balanced",
-)  # fmt: skip
+    shapes_net, shapes.train, shapes.validation, epochs=30, batch_size=32, augment=turned, class_weights="balanced"
+)
 show(history.plot(), "shapes-curves")
 result = minicnn.evaluate(shapes_net, shapes.test)
 answers = (result.labels, result.predictions, shapes.test.classes, result.probabilities)
@@ -580,21 +582,18 @@ few = shapes.train.subset(places)  # 30 pictures
 
 def tuned(network: nn.Module, lr: float) -> float:
     """Train on the few pictures, and return the accuracy on the test pictures."""
-    minicnn.fit(
-        network, few, None,
-        epochs=20, batch_size=10, lr=lr, schedule="one-cycle", flip=0.5, rotation=180, progress=False,
-    )  # fmt: skip
+    minicnn.fit(network, few, None, epochs=20, batch_size=10, lr=lr, augment=turned, progress=False)
     return minicnn.evaluate(network, shapes.test).accuracy
 
 
 minicnn.manual_seed(0)
 fresh = minicnn.models.create("resnet20", num_classes=3)
-from_scratch = max(tuned(copy.deepcopy(fresh), lr) for lr in (0.01, 0.05))
+from_scratch = max(tuned(copy.deepcopy(fresh), lr) for lr in (1e-3, 5e-3))
 
 trained = training.pretrained.load("resnet20-cifar10", minicnn.backend.get("numpy"))
 resnet = trained.model
 resnet.fc = nn.Linear(64, 3)  # the new head
-fine_tuned = tuned(resnet, 0.01)
+fine_tuned = tuned(resnet, 1e-3)
 print(f"ten pictures a class: from scratch {from_scratch:.1%}, fine-tuned {fine_tuned:.1%}")
 assert fine_tuned > from_scratch
 

@@ -1,5 +1,6 @@
 """What a notebook shows: HTML that is well formed, says what the text says, and lets no markup through."""
 
+import base64
 import io
 from xml.etree import ElementTree
 
@@ -13,6 +14,7 @@ from minicnn.compile import Profile
 from minicnn.compile.profile import Row
 from minicnn.models import LeNet
 from minicnn.text import html_table, html_text
+from minicnn.training import History
 from shared.runs import Run, batches
 
 MARKUP = "<script>alert('&amp;')</script>"
@@ -158,3 +160,21 @@ def test_a_figure(figure):
     data, metadata = figure._repr_png_()
     picture = Image.open(io.BytesIO(data))
     assert picture.format == "PNG" and picture.width > metadata["width"] == round(96 * figure.get_figwidth())
+
+
+def test_a_history():
+    rows = [
+        {"epoch": e, "train_loss": loss, "validation_accuracy": a, "learning_rate": 0.05, "images_per_second": 1234.5}
+        for e, loss, a in [(1, 2.0, 0.5), (2, 1.25, 0.75), (3, 1.0, 0.625)]
+    ]
+    box = ElementTree.fromstring(History(rows)._repr_html_())
+    picture, table = box
+    kind, _, encoded = picture.attrib["src"].partition(",")
+    assert kind == "data:image/png;base64" and Image.open(io.BytesIO(base64.b64decode(encoded))).format == "PNG"
+    assert [[cell.text or "" for cell in row] for row in table.iter("tr")] == [
+        ["epoch", "train loss", "validation accuracy", "learning rate", "images per second", ""],
+        ["1", "2.0000", "50.0%", "0.05", "1,234", ""],
+        ["2", "1.2500", "75.0%", "0.05", "1,234", "best"],
+        ["3", "1.0000", "62.5%", "0.05", "1,234", ""],
+    ]
+    assert History()._repr_html_() is None

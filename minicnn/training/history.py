@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from minicnn.files import atomic_write
-from minicnn.text import brief, nearest
+from minicnn.text import brief, html_table, nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, float]
+_SHOWN = {"epoch": ".0f", "learning_rate": ".3g", "seconds": ".1f", "images_per_second": ",.0f"}
+"""How a notebook shows what is neither a loss nor an accuracy."""
 
 
 class History(list[Row]):
@@ -74,3 +77,22 @@ class History(list[Row]):
         """Write the rows with a line of names above them: with every digit, and at once or not at all."""
         lines = [",".join(self[0]), *(",".join(repr(value) for value in row.values()) for row in self)] if self else []
         atomic_write(Path(path), "\n".join([*lines, ""]))
+
+    def _repr_html_(self) -> str | None:
+        """Answer a notebook: the curves, and the rows as a table; None where there is no row."""
+        from minicnn.plots import to_png
+
+        if not self:
+            return None
+        head = [name.replace("_", " ") for name in self[0]]
+        best = self.best
+        rows: list[list[str | float]] = []
+        for row in self:
+            cells = [v if name.endswith("accuracy") else format(v, _SHOWN.get(name, ".4f")) for name, v in row.items()]
+            rows.append([*cells, "best" if row is best else ""])
+        table = html_table("", [*head, ""], rows, range(len(head)))
+        figure = self.plot()
+        source = f"data:image/png;base64,{base64.b64encode(to_png(figure)).decode()}"
+        return (
+            f'<div><img style="max-width:100%" width="{96 * figure.get_figwidth():.0f}" src="{source}"/>{table}</div>'
+        )
