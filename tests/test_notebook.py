@@ -164,17 +164,16 @@ def test_a_figure(figure):
 
 def test_a_history():
     rows = [
-        {"epoch": e, "train_loss": loss, "validation_accuracy": a, "learning_rate": 0.05, "images_per_second": 1234.5}
-        for e, loss, a in [(1, 2.0, 0.5), (2, 1.25, 0.75), (3, 1.0, 0.625)]
+        {"epoch": epoch, "validation_loss": loss, "validation_accuracy": share, "learning_rate": 0.05, "seconds": 1.25}
+        for epoch, loss, share in [(1, 2.0, 0.5), (2, 1.25, 0.75), (3, 1.0, 0.625)]
     ]
-    box = ElementTree.fromstring(History(rows)._repr_html_())
-    picture, table = box
+    picture, table = ElementTree.fromstring(History(rows)._repr_html_())
     kind, _, encoded = picture.attrib["src"].partition(",")
     assert kind == "data:image/png;base64" and Image.open(io.BytesIO(base64.b64decode(encoded))).format == "PNG"
     assert [[cell.text or "" for cell in row] for row in table.iter("tr")] == [
-        ["epoch", "train loss", "validation accuracy", "learning rate", "images per second", ""],
-        ["1", "2.0000", "50.0%", "0.05", "1,234", ""],
-        ["2", "1.2500", "75.0%", "0.05", "1,234", "best"],
-        ["3", "1.0000", "62.5%", "0.05", "1,234", ""],
+        ["epoch", "validation loss", "validation accuracy", "learning rate", "seconds", ""],
+        ["1", "2.0000", "50.0%", "0.05", "1.2", ""],
+        ["2", "1.2500", "75.0%", "0.05", "1.2", "best"],
+        ["3", "1.0000", "62.5%", "0.05", "1.2", ""],
     ]
     assert History()._repr_html_() is None
