@@ -30,7 +30,8 @@ from PIL import Image, ImageDraw
 
 import minicnn
 import minicnn.functional as F
-from minicnn import Tensor, data, nn, optim, plots, training
+from minicnn import Tensor, data, nn, optim, plots
+from minicnn.training import explain, pretrained
 
 IN_NOTEBOOK = "ipykernel" in sys.modules
 FOLDER = Path("runs/tour")
@@ -38,7 +39,7 @@ FOLDER.mkdir(parents=True, exist_ok=True)
 
 
 def show(thing: Any, name: str = "") -> None:
-    """Show something in a notebook. In a script, write a picture to a file of this name, and print anything else."""
+    """Show something in a notebook. In a script, write a picture to a file of this name, or print up to 24 lines."""
     if IN_NOTEBOOK:
         from IPython.display import display
 
@@ -51,7 +52,8 @@ def show(thing: Any, name: str = "") -> None:
             path.write_bytes(plots.to_png(thing))
         print(f"picture: {path}")
     else:
-        print(thing)
+        lines = str(thing).splitlines()
+        print("\n".join([*lines[:24], *["..."] * (len(lines) > 24)]))
 
 
 def in_a_row(images: np.ndarray) -> Image.Image:
@@ -391,7 +393,7 @@ print("their labels:", *train[1][:12])
 # %%
 minicnn.manual_seed(0)
 lenet = LeNet()
-history = minicnn.fit(lenet, train, validation, epochs=15, batch_size=64, augment={"shift": 2})
+history = minicnn.fit(lenet, train, validation, epochs=15, batch_size=64, augment={"shift": 2}, progress=False)
 show(history)
 
 # %% [markdown]
@@ -590,7 +592,7 @@ minicnn.manual_seed(0)
 fresh = minicnn.models.create("resnet20", num_classes=3)
 from_scratch = max(tuned(copy.deepcopy(fresh), lr) for lr in (1e-3, 5e-3))
 
-trained = training.pretrained.load("resnet20-cifar10", minicnn.backend.get("numpy"))
+trained = pretrained.load("resnet20-cifar10", minicnn.backend.get("numpy"))
 resnet = trained.model
 resnet.fc = nn.Linear(64, 3)  # the new head
 fine_tuned = tuned(resnet, 1e-3)
@@ -618,7 +620,7 @@ show(plots.filters(lenet.conv1.weight.numpy()), "filters")
 # %%
 digit = test[0][:1]
 inputs = Tensor(lenet.preprocessing.normalize(digit))  # the pixels scaled as in training
-maps = training.explain.feature_maps(lenet, inputs)
+maps = explain.feature_maps(lenet, inputs)
 show(in_a_row(digit), "digit")
 show(plots.feature_maps(maps["conv1"][0], "What the first convolution finds"), "feature-maps")
 assert np.allclose(maps["conv1"], F.conv2d(inputs, lenet.conv1.weight, lenet.conv1.bias).numpy(), atol=1e-5)
@@ -641,7 +643,7 @@ a = A.grad.numpy().mean(axis=(2, 3), keepdims=True)  # (1, 16, 1, 1)
 heat = np.maximum((a * A.numpy()).sum(axis=1), 0)  # (1, 10, 10)
 heat = heat / heat.max()
 
-assert np.allclose(heat, training.explain.grad_cam(lenet, inputs, [label]), atol=1e-4)
+assert np.allclose(heat, explain.grad_cam(lenet, inputs, [label]), atol=1e-4)
 
 # %% [markdown]
 # The same for one digit of each kind. Red and yellow is where the answer comes from.
@@ -650,7 +652,7 @@ assert np.allclose(heat, training.explain.grad_cam(lenet, inputs, [label]), atol
 chosen = np.array([np.flatnonzero(test[1] == label)[0] for label in range(10)])
 inputs = Tensor(lenet.preprocessing.normalize(test[0][chosen]))
 guesses = minicnn.predict(lenet, test[0][chosen]).argmax(axis=1)
-heat = training.explain.grad_cam(lenet, inputs, guesses)
+heat = explain.grad_cam(lenet, inputs, guesses)
 show(plots.overlays(test[0][chosen], heat, [f"says {guess}" for guess in guesses], "Grad-CAM"), "grad-cam")
 assert heat.shape == (10, 10, 10) and heat.min() >= 0 and heat.max() <= 1
 

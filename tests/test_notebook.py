@@ -176,4 +176,8 @@ def test_a_history():
         ["2", "1.2500", "75.0%", "0.05", "1.2", "best"],
         ["3", "1.0000", "62.5%", "0.05", "1.2", ""],
     ]
-    assert History()._repr_html_() is None
+    assert str(History(rows)).splitlines()[1:3] == [
+        "    1           2.0000               50.00%           0.05      1.2",
+        "    2           1.2500               75.00%           0.05      1.2  best",
+    ]
+    assert History()._repr_html_() is None and str(History()) == "epoch"

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from minicnn.files import atomic_write
-from minicnn.text import brief, html_table, nearest
+from minicnn.text import aligned, brief, html_table, nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, float]
 _SHOWN = {"epoch": ".0f", "learning_rate": ".3g", "seconds": ".1f", "images_per_second": ",.0f"}
-"""How a notebook shows what is neither a loss nor an accuracy."""
+"""How what is neither a loss nor an accuracy is shown."""
 
 
 class History(list[Row]):
@@ -78,21 +78,29 @@ class History(list[Row]):
         lines = [",".join(self[0]), *(",".join(repr(value) for value in row.values()) for row in self)] if self else []
         atomic_write(Path(path), "\n".join([*lines, ""]))
 
+    def __str__(self) -> str:
+        head, rows = self._table()
+        text = [[f"{cell:.2%}" if isinstance(cell, float) else cell for cell in cells] for cells in rows]
+        return "\n".join(aligned([head, *text], range(len(head) - 1)))
+
     def _repr_html_(self) -> str | None:
         """Answer a notebook: the curves, and the rows as a table; None where there is no row."""
         from minicnn.plots import to_png
 
         if not self:
             return None
-        head = [name.replace("_", " ") for name in self[0]]
-        best = self.best
+        head, rows = self._table()
+        table = html_table("", head, rows, range(len(head) - 1))
+        figure = self.plot()
+        source, width = base64.b64encode(to_png(figure)).decode(), round(96 * figure.get_figwidth())
+        picture = f'<img style="max-width:100%" width="{width}" src="data:image/png;base64,{source}"/>'
+        return f"<div>{picture}{table}</div>"
+
+    def _table(self) -> tuple[list[str], list[list[str | float]]]:
+        """Return the names of the columns, and the text of each row, but accuracies as numbers."""
+        names, best = [*self[0]] if self else ["epoch"], self.best
         rows: list[list[str | float]] = []
         for row in self:
             cells = [v if name.endswith("accuracy") else format(v, _SHOWN.get(name, ".4f")) for name, v in row.items()]
             rows.append([*cells, "best" if row is best else ""])
-        table = html_table("", [*head, ""], rows, range(len(head)))
-        figure = self.plot()
-        source = f"data:image/png;base64,{base64.b64encode(to_png(figure)).decode()}"
-        return (
-            f'<div><img style="max-width:100%" width="{96 * figure.get_figwidth():.0f}" src="{source}"/>{table}</div>'
-        )
+        return [*(name.replace("_", " ") for name in names), ""], rows
