@@ -197,7 +197,7 @@ def _options(
 ) -> TrainingOptions:
     """Return the options of the loop that arguments of :func:`fit` make, each said once."""
     known = {each.name for each in fields(TrainingOptions)}
-    changes: Mapping[str, Any] = augment or {}
+    changes: Any = augment or {}
     if isinstance(augment, Augment):
         changes = {each.name: getattr(augment, each.name) for each in fields(Augment)}
     for names, kind, which in (

@@ -208,7 +208,7 @@ class TrainingOptions(Augment):
             return None
         counts = np.bincount(labels, minlength=len(classes))
         if self.class_weights == "balanced":
-            if missing := [classes[k] for k in np.flatnonzero(counts == 0)]:
+            if missing := [name for name, count in zip(classes, counts, strict=True) if not count]:
                 raise ValueError(
                     f"class_weights: expected a training image of each class where they are balanced, received none "
                     f"of {', '.join(missing[:5])}"
