@@ -92,7 +92,7 @@ class TrainingOptions(Augment):
     tta: bool = option(False, "Validate and test on the mean answer to a picture and its mirror image.", bool, "Run")
     tta_shift: int = option(
         0, "With --tta, pixels by which further views are shifted both ways; they count for a half (0: none).",
-        Number(most=31, whole=True), "Run",
+        _FROM_0, "Run",
     )  # fmt: skip
     precision: str = option(
         "float32",
