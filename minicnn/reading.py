@@ -123,7 +123,7 @@ class Readable:
         array = backend.to_numpy(self._data)
         grad = ", requires_grad" if self.requires_grad else ""
         caption = f"{type(self).__name__} {array.shape}, {array.dtype}, {backend.of(self._data).name}{grad}"
-        elements = np.array2string(array, separator=", ", precision=4, threshold=50)
+        elements = np.array2string(array, separator=", ", precision=4, threshold=50, suppress_small=True)
         return html_text(f"{caption}{_extent(array)}", elements)
 
     def __len__(self) -> int:

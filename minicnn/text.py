@@ -55,7 +55,7 @@ _BAR = "background:linear-gradient(90deg,rgba(0,114,178,.3) {0:.1%},transparent 
 
 def html_text(caption: str, text: str) -> str:
     """Return HTML of a caption and lines in the font of code."""
-    return _scrolling(caption, f'<pre style="margin:0">{html.escape(text)}</pre>')
+    return _scrolling(caption, f'<pre style="margin:0;font-family:monospace">{html.escape(text)}</pre>')
 
 
 def html_table(

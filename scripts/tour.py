@@ -14,7 +14,7 @@
 # It downloads nothing and takes a minute or two on two cores. The first step that uses a kernel waits until the kernel
 # is compiled, which happens once on a machine.
 #
-# Letters for shapes: $N$ pictures in a batch, $C$ channels, $H \times W$ pixels, $O$ output channels, and
+# A letter for each axis: $N$ pictures in a batch, $C$ channels, $H \times W$ pixels, $O$ output channels, and
 # $K_H \times K_W$ weights of a filter in one channel.
 
 # %%
@@ -39,7 +39,7 @@ FOLDER.mkdir(parents=True, exist_ok=True)
 
 
 def show(thing: Any, name: str = "") -> None:
-    """Show something in a notebook. In a script, write a picture to a file of this name, or print up to 24 lines."""
+    """Show something in a notebook. In a script, write a picture to a file of this name, or print up to 40 lines."""
     if IN_NOTEBOOK:
         from IPython.display import display
 
@@ -53,7 +53,7 @@ def show(thing: Any, name: str = "") -> None:
         print(f"picture: {path}")
     else:
         lines = str(thing).splitlines()
-        print("\n".join([*lines[:24], *["..."] * (len(lines) > 24)]))
+        print("\n".join([*lines[:40], *["..."] * (len(lines) > 40)]))
 
 
 def in_a_row(images: np.ndarray) -> Image.Image:
@@ -167,8 +167,8 @@ for H, K, p, s in [(32, 5, 0, 1), (32, 3, 1, 1), (32, 3, 1, 2), (9, 4, 2, 3)]:
 # by hand below: a network learns its own.
 
 # %%
-digits = data.load("digits")  # 1,797 digits that come with scikit-learn, enlarged from 8 x 8 to 32 x 32
-digit = digits.train.images[:1, :1]  # uint8 (1, 1, 32, 32): the first picture, one of its three equal channels
+digits = data.load("digits", channels=1)  # 1,797 digits that come with scikit-learn, enlarged from 8 x 8 to 32 x 32
+digit = digits.train.images[:1]  # the first picture, uint8 (1, 1, 32, 32)
 right = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], np.float32)  # Sobel's filter
 slanted = np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], np.float32)
 edges = np.stack([right, right.T, slanted, slanted[:, ::-1]])[:, None]  # (4, 1, 3, 3)
@@ -190,11 +190,11 @@ assert not F.conv2d(Tensor(np.ones((1, 1, 8, 8), np.float32)), Tensor(edges)).nu
 # last to the first, and multiplies by the derivative of each (the chain rule).
 
 # %%
-x = minicnn.tensor([1.0, 2.0, 3.0])
-y = 2 * x
+inputs = minicnn.tensor([1.0, 2.0, 3.0])
+wanted = 2 * inputs
 weight = minicnn.tensor(0.5, requires_grad=True)
 
-loss = ((weight * x - y) ** 2).mean()
+loss = ((weight * inputs - wanted) ** 2).mean()
 loss.backward()
 assert weight.grad is not None
 print(f"loss {loss.item()}, gradient {weight.grad.item()}")
@@ -205,7 +205,7 @@ assert np.isclose(weight.grad.item(), -14)
 # `zero_grad` goes first.
 
 # %%
-((weight * x - y) ** 2).mean().backward()
+((weight * inputs - wanted) ** 2).mean().backward()
 assert np.isclose(weight.grad.item(), -28)
 
 # %% [markdown]
@@ -213,14 +213,14 @@ assert np.isclose(weight.grad.item(), -28)
 # $\frac{dL}{dW} = \left(\frac{dL}{dY}\right)^{\!\top} X_{\text{col}}$.
 
 # %%
-images, filters = rng.standard_normal((2, 3, 9, 7)), Tensor(w, requires_grad=True)
-output = F.conv2d(Tensor(images), filters)  # (2, 4, 8, 5)
+x, filters = rng.standard_normal((2, 3, 9, 7)), Tensor(w, requires_grad=True)
+output = F.conv2d(Tensor(x), filters)  # (2, 4, 8, 5)
 gy = rng.standard_normal(output.shape)  # some dL/dY
 output.backward(Tensor(gy))
 
 gy_rows = gy.transpose(0, 2, 3, 1).reshape(-1, 4)  # (N OH OW, O)
 assert filters.grad is not None
-assert np.allclose(filters.grad.numpy(), (gy_rows.T @ im2col(images, 2, 3)).reshape(w.shape))
+assert np.allclose(filters.grad.numpy(), (gy_rows.T @ im2col(x, 2, 3)).reshape(w.shape))
 
 # %% [markdown]
 # How does one know that a gradient is right, without deriving it again? By the definition of a derivative: move the
@@ -316,7 +316,7 @@ _ = minicnn.summary(lenet, (1, 32, 32))
 # and scaled to mean 0 and deviation 1 first: a network starts best with numbers of that size.
 
 # %%
-pixels = digits.train.images[:64, :1].astype(np.float32)  # (64, 1, 32, 32), from 0 to 255
+pixels = digits.train.images[:64].astype(np.float32)  # (64, 1, 32, 32), from 0 to 255
 batch = Tensor((pixels - pixels.mean()) / pixels.std())
 labels = digits.train.labels[:64]
 
@@ -372,23 +372,18 @@ assert loss.item() < 0.05
 # seen all of them) it is asked about the *validation* pictures, and the best epoch is kept. The *test* pictures are
 # used once, at the end: an accuracy on pictures that helped to choose the network would be too good.
 
-
 # %%
-def grey(part: data.Dataset | None) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures in one channel, uint8 (N, 1, 32, 32), and their labels, int64 (N,)."""
-    assert part is not None
-    return part.images[:, :1], part.labels
-
-
-train, validation, test = grey(digits.train), grey(digits.validation), grey(digits.test)
-print(f"{len(train[0]):,} pictures to train on, {len(validation[0])} to validate on, {len(test[0])} to test on")
-show(in_a_row(train[0][:12]), "digits")
-print("their labels:", *train[1][:12])
+train, validation, test = digits.train, digits.validation, digits.test
+assert validation is not None
+print(f"{len(train):,} pictures to train on, {len(validation)} to validate on, {len(test)} to test on")
+show(in_a_row(train.images[:12]), "digits")
+print("their labels:", *train.labels[:12])
 
 # %% [markdown]
 # `minicnn.fit` does what the loop above did, batch after batch, and what a serious run needs besides: it scales the
-# pixels to mean 0 and deviation 1, shuffles them anew in each epoch, moves each picture by up to two pixels so that
-# the network never sees the same one twice, lowers the learning rate towards the end, and validates.
+# pixels to mean 0 and deviation 1, shuffles the pictures anew in each epoch, moves each by up to two pixels so that the
+# network seldom sees the same one twice, lowers the learning rate towards the end, and validates. It takes a data set,
+# as here, or a pair of arrays: `fit(model, (x, y))`.
 
 # %%
 minicnn.manual_seed(0)
@@ -397,34 +392,42 @@ history = minicnn.fit(lenet, train, validation, epochs=15, batch_size=64, augmen
 show(history)
 
 # %% [markdown]
-# The curves tell whether all is well. Both losses should fall. If the training loss falls while the validation loss
-# rises, the network learns the training pictures by heart (*overfitting*): more pictures, more augmentation or weight
-# decay help. If neither falls, try another learning rate.
+# Both losses should fall, as they do here. If neither does, try another learning rate. The other trouble is
+# *overfitting*: with few pictures that never move, the network learns those by heart, and its answers to others stay
+# behind. The curves show it: training accuracy goes to 100%, validation accuracy does not follow.
 
 # %%
-show(history.plot(), "curves")
+hundred = train.subset(np.arange(100))
+overfitted = minicnn.fit(LeNet(), hundred, validation, epochs=40, batch_size=20, progress=False)
+show(overfitted.plot(), "overfitting")
+assert overfitted["train_accuracy"][-1] == 1 and overfitted["validation_accuracy"][-1] < 0.95
+
+# %% [markdown]
+# Now the test pictures, which the well-trained network has never met.
+
+# %%
 result = minicnn.evaluate(lenet, test)
-print(f"{result.accuracy:.1%} of {len(test[0])} test pictures right; guessing would give 10%")
+print(f"{result.accuracy:.1%} of {len(test)} test pictures right; guessing would give 10%")
 assert result.accuracy > 0.96
 
 # %% [markdown]
 # How good is that? Always ask what something simple would reach. Here the simple thing is the nearest neighbour: the
-# label of the training picture with the fewest differences. Digits this small are easy for it too. On photographs it
-# fails, because two pictures of cats hardly share a pixel.
+# label of the training picture that differs least. On digits this small it does about as well as the network. On
+# photographs it fails, because two pictures of cats hardly share a pixel.
 
 # %%
-known, asked = (images.reshape(len(images), -1).astype(np.float32) for images in (train[0], test[0]))
+known, asked = (np.reshape(part.images, (len(part), -1)).astype(np.float32) for part in (train, test))
 distances = (asked**2).sum(axis=1, keepdims=True) - 2 * asked @ known.T + (known**2).sum(axis=1)  # (test, train)
-nearest = train[1][distances.argmin(axis=1)]
-print(f"nearest neighbour: {(nearest == test[1]).mean():.1%}")
-assert (nearest == test[1]).mean() > 0.9
+accuracy = (train.labels[distances.argmin(axis=1)] == test.labels).mean()
+print(f"nearest neighbour: {accuracy:.1%}")
+assert abs(accuracy - result.accuracy) < 0.03
 
 # %% [markdown]
 # `predict` takes raw pictures and returns probabilities. It scales the pixels as `fit` did.
 
 # %%
-probabilities = minicnn.predict(lenet, test[0][:1])[0]
-show(plots.probability_bars(digits.test.images[0], probabilities, digits.test.classes), "probabilities")
+probabilities = minicnn.predict(lenet, test.images[:1])[0]
+show(plots.probability_bars(test.images[0], probabilities, test.classes), "probabilities")
 assert probabilities.shape == (10,) and np.isclose(probabilities.sum(), 1)
 
 # %% [markdown]
@@ -455,7 +458,7 @@ model = LeNet()
 eager = make_step(copy.deepcopy(model))
 compiled = minicnn.compile(make_step(model))
 targets = Tensor(labels)
-for _ in range(5):
+for number in range(5):
     assert np.isclose(eager(batch, targets).item(), compiled(batch, targets).item(), rtol=1e-4)
 
 
@@ -478,7 +481,8 @@ print(f"a step on {len(labels)} pictures: eager {milliseconds(eager):.2f} ms, co
 # one makes is still in the cache when the next one reads it.
 
 # %%
-(plan,) = compiled.plans.values()
+plan: Any
+(plan,) = compiled.plans.values()  # one, as all batches had the same shapes
 show(plan)
 
 # %% [markdown]
@@ -534,8 +538,8 @@ for shape, count in COUNTS.items():
         drawn.save(PICTURES / shape / f"{number}.{suffix}")
 
 # %% [markdown]
-# `data.load` reads the folder. Every picture becomes a square of 32 x 32 pixels in three channels, and a part of each
-# class is set aside for validation and for the test.
+# `data.load` reads the folder. Every picture becomes a square of 32 x 32 pixels (or of `image_size=64`, or another
+# number) in three channels, and a part of each class is set aside for validation and for the test.
 
 # %%
 shapes = data.load(str(PICTURES), validation=0.15)
@@ -559,8 +563,9 @@ history = minicnn.fit(
 )
 show(history.plot(), "shapes-curves")
 result = minicnn.evaluate(shapes_net, shapes.test)
-answers = (result.labels, result.predictions, shapes.test.classes, result.probabilities)
-show(plots.samples(shapes.test.images, *answers, limit=16), "shapes-samples")
+some = rng.permutation(len(shapes.test))[:16]
+shown = shapes.test.images[some], result.labels[some], result.predictions[some]
+show(plots.samples(*shown, shapes.test.classes, result.probabilities[some]), "shapes-samples")
 print(f"{result.accuracy:.1%} of {len(shapes.test)} test pictures right")
 assert result.accuracy > 0.8
 
@@ -608,17 +613,23 @@ assert fine_tuned > from_scratch
 #
 # ## 8. Looking inside
 #
-# What has the network of section 4 learned? The six filters of its first convolution are small pictures themselves.
-# Some look like the edge filters that were written by hand above. Nobody told the network to look for edges.
+# The filters of a first convolution are small pictures themselves. These six are of the shipped LeNet, trained on
+# photographs. There is a horizontal edge, a vertical one, diagonals, and a blue spot. They are much like the filters
+# that were written by hand above, and nobody told the network to look for edges.
 
 # %%
-show(plots.filters(lenet.conv1.weight.numpy()), "filters")
+photographs = pretrained.load("lenet-cifar10", minicnn.backend.get("numpy")).model
+learned = dict(photographs.named_parameters())["conv1.weight"].numpy()  # (6, 3, 5, 5)
+show(plots.filters(learned), "filters")
+upright = learned[4].mean(axis=0)  # the fifth, a vertical edge: its columns differ more than its rows
+assert np.ptp(upright.mean(axis=0)) > 2 * np.ptp(upright.mean(axis=1))
 
 # %% [markdown]
-# A *feature map* is what one filter answers all over a picture. Bright means that it found what it looks for.
+# A *feature map* is what one filter answers all over a picture. Bright means that it found what it looks for. These are
+# of the network of section 4, on a digit.
 
 # %%
-digit = test[0][:1]
+digit = test.images[:1]
 inputs = Tensor(lenet.preprocessing.normalize(digit))  # the pixels scaled as in training
 maps = explain.feature_maps(lenet, inputs)
 show(in_a_row(digit), "digit")
@@ -646,14 +657,15 @@ heat = heat / heat.max()
 assert np.allclose(heat, explain.grad_cam(lenet, inputs, [label]), atol=1e-4)
 
 # %% [markdown]
-# The same for one digit of each kind. Red and yellow is where the answer comes from.
+# The same for one digit of each kind. Red and yellow is where the answer comes from. Empty places can speak for a class
+# as well: the left side of a 3 is open.
 
 # %%
-chosen = np.array([np.flatnonzero(test[1] == label)[0] for label in range(10)])
-inputs = Tensor(lenet.preprocessing.normalize(test[0][chosen]))
-guesses = minicnn.predict(lenet, test[0][chosen]).argmax(axis=1)
-heat = explain.grad_cam(lenet, inputs, guesses)
-show(plots.overlays(test[0][chosen], heat, [f"says {guess}" for guess in guesses], "Grad-CAM"), "grad-cam")
+chosen = test.subset(np.array([np.flatnonzero(test.labels == label)[0] for label in range(10)]))
+images = np.asarray(chosen.images)
+guesses = minicnn.predict(lenet, images).argmax(axis=1)
+heat = explain.grad_cam(lenet, Tensor(lenet.preprocessing.normalize(images)), guesses)
+show(plots.overlays(images, heat, [f"says {guess}" for guess in guesses], "Grad-CAM"), "grad-cam")
 assert heat.shape == (10, 10, 10) and heat.min() >= 0 and heat.max() <= 1
 
 # %% [markdown]
@@ -665,7 +677,7 @@ result = minicnn.evaluate(lenet, test)
 counts = np.zeros((10, 10), int)
 np.add.at(counts, (result.labels, result.predictions), 1)
 assert (counts == result.confusion_matrix).all() and np.isclose(np.trace(counts) / counts.sum(), result.accuracy)
-show(plots.confusion_matrix(counts, digits.test.classes), "confusion-matrix")
+show(plots.confusion_matrix(counts, test.classes), "confusion-matrix")
 
 # %% [markdown]
 # ## 9. Where to go on
