@@ -301,7 +301,7 @@ show(lenet)
 # %%
 by_hand = 6 * (1 * 5 * 5 + 1) + 16 * (6 * 5 * 5 + 1) + 120 * (400 + 1) + 84 * (120 + 1) + 10 * (84 + 1)
 assert by_hand == sum(p.numel() for p in lenet.parameters()) == 61_706
-_ = minicnn.summary(lenet, (1, 32, 32))
+table = minicnn.summary(lenet, (1, 32, 32))
 
 # %% [markdown]
 # ### One training step, spelled out
@@ -416,7 +416,7 @@ assert result.accuracy > 0.96
 # photographs it fails, because two pictures of cats hardly share a pixel.
 
 # %%
-known, asked = (np.reshape(part.images, (len(part), -1)).astype(np.float32) for part in (train, test))
+known, asked = (np.asarray(part.images).reshape(len(part), -1).astype(np.float32) for part in (train, test))
 distances = (asked**2).sum(axis=1, keepdims=True) - 2 * asked @ known.T + (known**2).sum(axis=1)  # (test, train)
 accuracy = (train.labels[distances.argmin(axis=1)] == test.labels).mean()
 print(f"nearest neighbour: {accuracy:.1%}")
@@ -458,7 +458,7 @@ model = LeNet()
 eager = make_step(copy.deepcopy(model))
 compiled = minicnn.compile(make_step(model))
 targets = Tensor(labels)
-for number in range(5):
+for _ in range(5):
     assert np.isclose(eager(batch, targets).item(), compiled(batch, targets).item(), rtol=1e-4)
 
 
