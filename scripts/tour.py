@@ -580,8 +580,7 @@ assert result.accuracy > 0.8
 # With ten pictures of each class, a fresh network has little to learn from. The package comes with networks that were
 # trained on the 50,000 photographs of CIFAR-10. Their first layers find edges, corners and spots of colour, which are
 # of use for other pictures too. So take such a network, replace its last layer, which knows the old classes, and train
-# on. This is *fine-tuning*. The network brings along how its pixels were scaled,
-# and `fit` keeps to that.
+# on. This is *fine-tuning*. The network brings along how its pixels were scaled, and `fit` keeps to that.
 
 # %%
 places = np.concatenate([np.flatnonzero(shapes.train.labels == label)[:10] for label in range(3)])
