@@ -7,6 +7,7 @@ right and wrong differ by a mark as well.
 import io
 import math
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,16 @@ def fonts() -> list[str]:
     """The font that comes with matplotlib, then those found here that have other scripts."""
     installed = set(fontManager.get_font_names())
     return ["DejaVu Sans", *(font for font in _OTHER_SCRIPTS if font in installed)]
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str], columns: int = 4) -> None:
+    """Put a legend below the panels, where it covers no curve; the names are shown as they are."""
+    looks: dict[str, Any] = {"fontsize": 8.5, "labelcolor": INK, "handlelength": 2.2, "frameon": False}
+    places = [str(number) for number in range(len(names))]
+    legend = figure.legend(handles, places, loc="outside lower center", ncols=min(columns, len(names)), **looks)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)  # as a label it would be read as maths, or hidden by a _
+        text.set_parse_math(False)
 
 
 def plain(axes: Axes, title: str, below: str) -> None:

@@ -118,6 +118,11 @@ class Output(Console):
         plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
         super().__init__(file=stream or sys.stdout, force_jupyter=False, **plain)  # a notebook has lines as of print
 
+    @property
+    def columns(self) -> int | None:
+        """How many characters a line of the terminal has; None where this is none."""
+        return self.width if self.is_terminal else None
+
     def say(self, text: str, style: str = "") -> None:
         """Prints one line, however long; what would break it or steer a terminal is escaped."""
         self.print(shown(text), soft_wrap=True, style=style)
