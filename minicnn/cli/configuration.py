@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from minicnn import data
+from minicnn.cli.model_options import model_help
 from minicnn.cli.options import UsageError, usage_errors
 from minicnn.training import Config, checkpoint, recipe
 from minicnn.training.state import stored_config
@@ -40,6 +41,7 @@ def with_config(command: Callable[..., int], options: type = Config) -> Callable
     """Give a command an option for every field of ``options``, of Config or what it inherits from.
 
     Its argument ``given`` receives those that are on the command line, by the field's name. Its own options come first.
+    Its attribute ``epilog``, for the end of its help, lists the options of the models.
     """
 
     @functools.wraps(command)
@@ -53,6 +55,7 @@ def with_config(command: Callable[..., int], options: type = Config) -> Callable
     parameters = [parameter for _, parameter in listed]
     run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": int}
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.epilog = model_help()  # type: ignore[attr-defined]
     return run
 
 

@@ -23,6 +23,7 @@ from minicnn.text import shown
 COMMANDS = (
     "train", "find-lr", "predict", "evaluate", "explain", "compare", "study", "show", "publish", "convert",
 )  # fmt: skip
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
 _ANSWERS = ("predict", "evaluate", "compare")  # what they print is what they are for; others write files
 _TYPERS_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError; the module that has it depends on typer's version
 
@@ -45,20 +46,24 @@ def application(words: Sequence[str], command: str | None = None) -> typer.Typer
 
     All that an import would tell of those is the sentence for the list of commands, which stands in their source.
     """
-    settings = {"help_option_names": ["-h", "--help"]}
-    app = typer.Typer(add_completion=command is None, pretty_exceptions_enable=False, context_settings=settings)
+    app = typer.Typer(add_completion=command is None, pretty_exceptions_enable=False, context_settings=_SETTINGS)
     if command is not None:
-        app.command(command, context_settings=settings)(load(command))
+        _add(app, command)
         return app
     app.callback()(_minicnn)
     completed = [os.environ.get(name, "") for name in ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")]  # by a shell
     named = {*words, *" ".join(completed).split()}
     for name in COMMANDS:
         if name in named:
-            app.command(name, context_settings=settings)(load(name))
+            _add(app, name)
         else:
             app.command(name, help=_sentence(name))(_unnamed)
     return app
+
+
+def _add(app: typer.Typer, name: str) -> None:
+    function = load(name)
+    app.command(name, context_settings=_SETTINGS, epilog=getattr(function, "epilog", None))(function)
 
 
 def load(name: str) -> Callable[..., int]:

@@ -3,22 +3,25 @@
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from rich.markup import escape
 
+from minicnn import models
+
 _OF_THE_DATA = {"num_classes", "image_size", "in_channels"}  # set by what is trained on
 
 
-def model_help(models: Mapping[str, Callable[..., Any]]) -> str:
+def model_help() -> str:
     """Return paragraphs that list each model's options as ``--model-option`` takes them: default and meaning."""
     lines, without = [], []
-    for name, factory in models.items():
+    for name in models.names():
+        factory = models.factory(name)
         meanings = documented(factory)
         own = {n: p for n, p in inspect.signature(factory).parameters.items() if n not in _OF_THE_DATA}
         for option, parameter in own.items():
-            default = "" if parameter.default is parameter.empty else f"={json.dumps(parameter.default)}"
+            default = "" if parameter.default is parameter.empty else f"={_written(parameter.default)}"
             lines.append(f"{name} {option}{default}: {meanings.get(option, '')}".rstrip(": "))
         if not own:
             without.append(name)
@@ -32,3 +35,8 @@ def documented(function: Callable[..., Any]) -> dict[str, str]:
     section = re.split(r"\n(?=\S)", section)[0]  # up to the next heading
     found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in found}
+
+
+def _written(value: Any) -> str:
+    """A default as the command line takes it: as TOML."""
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)

@@ -18,6 +18,7 @@ __all__ = [
     "SpeedNet",
     "ViT",
     "create",
+    "factory",
     "names",
     "resnet18",
     "resnet20",
@@ -49,6 +50,16 @@ def names() -> tuple[str, ...]:
         ('lenet', 'vgg', 'resnet18')
     """
     return tuple(_MODELS)
+
+
+def factory(name: str) -> Callable[..., Module]:
+    """Return the function or class that makes a model, to ask for its signature and docstring.
+
+    Example:
+        >>> models.factory("lenet") is models.LeNet
+        True
+    """
+    return _MODELS[name]
 
 
 def create(name: str, /, num_classes: int = 10, **options: Any) -> Module:
