@@ -220,7 +220,7 @@ def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) ->
         f"test: {report['accuracy']:.2%} of {report['images']:,} images right{plain} (epoch {summary['best_epoch']}, "
         f"{chosen}), macro F1 {report['macro']['f1']:.4f}"
     )
-    output.say(f"wrote {folder}; look at {folder / PAGE}")
+    output.say(f"wrote {folder}, with {PAGE}")
 
 
 def _write_config(folder: Path, config: Config, source: Mapping[str, str], backend: str) -> None:

@@ -23,7 +23,7 @@ from minicnn.training import checkpoint
 FILES = {
     *("config.json", "history.csv", "metrics.json", "best.safetensors", "last.safetensors"),
     *("curves.png", "confusion_matrix.png", "samples.png", "mistakes.png"),
-    *("filters.png", "feature_maps.png", "grad_cam.png"),
+    *("filters.png", "feature_maps.png", "grad_cam.png", "mistakes.csv", "report.html"),
 }
 EPOCHS = ("--epochs", 3)
 
@@ -44,7 +44,10 @@ def test_the_digits_from_start_to_pictures(digits_run):
     assert lines[0] == "data: digits of scikit-learn"
     assert lines[1].startswith("run: lenet, 65,886 parameters, 1,237 training images, backend numpy, into ")
     epochs = [line for line in lines if line.startswith("epoch ")]
-    assert len(epochs) == len(history_of(digits_run.folder)) and lines[-1] == f"wrote {digits_run.folder}"
+    assert (
+        len(epochs) == len(history_of(digits_run.folder))
+        and lines[-1] == f"wrote {digits_run.folder}, with report.html"
+    )
     assert "\x1b" not in digits_run.out and "\r" not in digits_run.out
     assert {path.name for path in digits_run.folder.iterdir()} == FILES | {".lock"}
 

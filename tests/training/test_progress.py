@@ -156,7 +156,7 @@ def test_an_epoch_says_what_there_is():
 
 
 def test_a_window_made_narrower_and_wider_leaves_no_ghosts():
-    """The cursor waits at the beginning of the bar, from where all is cleared: a terminal that breaks lines keeps it."""
+    """The cursor waits at the beginning of the bar, also in a terminal that breaks lines; from there all is cleared."""
     widths = iter([60, 140, 100])
 
     def during(terminal, written):
