@@ -41,7 +41,7 @@ def with_config(command: Callable[..., int], options: type = Config) -> Callable
     """Give a command an option for every field of ``options``, of Config or what it inherits from.
 
     Its argument ``given`` receives those that are on the command line, by the field's name. Its own options come first.
-    Its attribute ``epilog``, for the end of its help, lists the options of the models.
+    With options of the models its attribute ``epilog``, for the end of its help, lists them.
     """
 
     @functools.wraps(command)
@@ -55,7 +55,8 @@ def with_config(command: Callable[..., int], options: type = Config) -> Callable
     parameters = [parameter for _, parameter in listed]
     run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": int}
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.epilog = model_help()  # type: ignore[attr-defined]
+    if "model_options" in run.__annotations__:
+        run.epilog = model_help()  # type: ignore[attr-defined]
     return run
 
 
