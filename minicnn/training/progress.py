@@ -83,7 +83,7 @@ class Progress:
             parts.append(f"lr {row['learning_rate']:<7.2g}")
         if "images_per_second" in row:
             parts.append(f"{row['images_per_second']:>6,.0f}/s" + " best" * best)
-        self._console.say("  ".join(parts), style="green" if best else "")
+        self._console.say("  ".join(parts).rstrip(), style="green" if best else "")
 
     def note(self, line: str) -> None:
         """Prints one line of text, above the bar where there is one."""
@@ -125,7 +125,7 @@ class Output(Console):
 
     def say(self, text: str, style: str = "") -> None:
         """Prints one line, however long; what would break it or steer a terminal is escaped."""
-        self.print(shown(text), soft_wrap=True, style=style)
+        self.print(Text(shown(text), style), soft_wrap=True)  # of the text alone: print's own is of the bar too
 
 
 def waiting(text: str, stream: TextIO | None = None) -> AbstractContextManager[Any]:
@@ -158,11 +158,12 @@ class _Live(Live):
     """A line of a terminal that is drawn anew ten times a second, and when something is printed above it.
 
     Its cursor waits at the beginning of the line, not behind it. A terminal that is made narrower breaks the line, and
-    keeps the cursor where it is in the text: to clear the screen from there leaves no part of the line.
+    keeps the cursor where it is in the text: to clear the screen from there leaves no part of the line. That is done
+    behind a space, as some take what is cleared from the first place of a screen on for worth to be kept.
     """
 
     _BACK = Control(ControlType.CARRIAGE_RETURN)
-    _CLEAR = Segments([Segment("\r\x1b[J", None, [(ControlType.CARRIAGE_RETURN,)])])
+    _CLEAR = Segments([Segment("\r\x1b[2K \x1b[J\r", None, [(ControlType.CARRIAGE_RETURN,)])])
 
     def __init__(self, console: Console, renderable: RenderableType) -> None:
         errors = sys.stderr is not None and sys.stderr.isatty()  # those in a file belong there

@@ -90,7 +90,7 @@ def screen(written):
             column += len(piece)
         else:
             assert piece[-1] in "mhl", piece  # colours; the cursor is shown or hidden
-    return [line.rstrip() for line in lines]
+    return [line.rstrip() for line in lines[: row + 1]]
 
 
 def test_off_a_terminal_there_is_one_plain_line_an_epoch():
@@ -165,7 +165,7 @@ def test_a_window_made_narrower_and_wider_leaves_no_ghosts():
 
     written = on_terminal(0.3, during)
     assert screen(written) == ["kernels [compile]", LINE, "said by a callback", f"{LINE} best", ""]
-    bars = re.findall(r"\r\x1b\[J[^\r\n]*epoch[^\r\n]*\r", written)
+    bars = re.findall(r"\r\x1b\[2K \x1b\[J\r[^\r\n]*epoch[^\r\n]*\r", written)
     assert len(bars) > 5  # each begins with the clearing and ends at its beginning
 
 
