@@ -31,8 +31,8 @@ from compare import headlines
 Record = dict[str, Any]
 _BLUE, _ORANGE, _INK, _FAINT, _GRID = "#0072B2", "#E69F00", "#222222", "#6B6B6B", "#E4E4E4"
 _WIDTH, _NAMES, _BARS = 8.5, 2.55, 2.35  # inches: of the chart, of its names and of its bars
-_COLUMNS = (_BARS + 0.1, _BARS + 2.05, _BARS + 2.75, _BARS + 3.45)  # of the figures, from the left edge of the bars
-_TITLE, _HEAD, _ROW, _FOOT = 0.45, 0.85, 0.25, 0.45  # inches
+_COLUMNS = (_BARS + 0.05, _BARS + 2.0, _BARS + 2.72, _BARS + 3.5)  # of the figures, from the left edge of the bars
+_TITLE, _HEAD, _ROW, _FOOT = 0.3, 0.85, 0.25, 0.55  # inches
 _DIGIT_SPACE = "\u2007"  # as wide as a digit
 _REPRODUCE = """# minicnn beside its peers
 
@@ -117,7 +117,7 @@ def main() -> None:
     text.write_text(markdown(cases, picture.name, *others), encoding="utf-8")
     print(text)
     if cases:
-        chart(cases).savefig(picture, dpi=160, metadata={"Software": None})
+        chart(cases).savefig(picture, dpi=200, metadata={"Software": None})
         print(picture)
 
 
@@ -330,7 +330,7 @@ def _speeds(axes: Axes, heading: str, pairs: list[tuple[Record, Record]]) -> Non
         cells = [pair["peer"]["label"], *(f"{value:.2f}" if value else "-" for value in figures)]
         _row(axes, position, cells, _INK)
     axes.axvline(1, color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=4)
-    _row(axes, -0.5, ["best peer", "memory,\nof its", "speed, of\none thread's", "FLOP/s, of\nsgemm's"], _FAINT)
+    _row(axes, -0.5, ["best peer", "memory,\nof peer's", "speed, of\n1 thread's", "FLOP/s, of\nsgemm's"], _FAINT)
     axes.annotate("speed", (0, 1), (0, 4), "axes fraction", "offset points", color=_FAINT, fontsize=8.5)
     axes.annotate(
         f"{heading}: model-task, batch", (0, 1), (0.01, 34), "axes fraction", ("figure fraction", "offset points"),

@@ -375,7 +375,7 @@ def test_heat_of_nothing_leaves_the_picture_grey_and_full_heat_is_bright():
 def test_the_same_figure_gives_the_same_bytes_at_the_size_asked_for():
     first, second = (plots.to_png(plots.curves(history(3)), dpi=100) for _ in range(2))
     assert first == second
-    assert Image.open(io.BytesIO(first)).size == (900, 300)
+    assert Image.open(io.BytesIO(first)).size == (900, 330)
 
 
 def test_drawing_changes_no_global_state_and_never_loads_pyplot():

@@ -1,5 +1,6 @@
 """Figures over the course of training."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +32,7 @@ _SHEET = {
     "Training less validation accuracy": "train_accuracy",
     "Learning rate": "learning_rate",
 }
-_POINTED_AT = 3  # spikes of a line
+_POINTED_AT, _ROWS = 3, 6  # spikes of a line; lines of words below an edge
 _COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", INK, "#8A6FB0")
 
 
@@ -192,8 +193,9 @@ def _cut_spikes(axes: Axes, title: str, lines: Sequence[tuple[Any, np.ndarray, s
     if all(keep[np.isfinite(values)].all() for keep, (_, values, _) in zip(kept, lines, strict=True)):
         return
     axes.set_ylim(*limits([values[keep] for keep, (_, values, _) in zip(kept, lines, strict=True)]))
+    rows = itertools.count()  # each has its words in a line of its own
     for keep, (epochs, values, colour) in zip(kept, lines, strict=True):
         cut = np.flatnonzero(~keep & np.isfinite(values))
         for place in sorted(cut, key=lambda index: -abs(values[index]))[:_POINTED_AT]:
             words = f"{values[place]:.3g}" if loss else f"{values[place]:.0%}"
-            point_at(axes, epochs[place], values[place], words, colour)
+            point_at(axes, epochs[place], values[place], words, colour, next(rows) % _ROWS)

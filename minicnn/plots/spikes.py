@@ -33,13 +33,16 @@ def limits(columns: Sequence[np.ndarray]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def point_at(axes: Axes, x: float, y: float, words: str, color: str) -> None:
-    """Draw an arrow at the edge of the axes towards (x, y), which lies beyond it, with words beside its beginning."""
+def point_at(axes: Axes, x: float, y: float, words: str, color: str, row: int) -> None:
+    """Draw an arrow to the edge of the axes beyond which (x, y) lies, with words at its beginning.
+
+    row: how many lines of words to leave free between them and the edge.
+    """
     low, high = axes.get_ylim()
     edge, away = (high, -1) if y > high else (low, 1)
     side = -1 if x > sum(axes.get_xlim()) / 2 else 1  # towards the middle, where there is room
     axes.annotate(
-        words, (x, edge), (side * 10, away * 12), textcoords="offset points", color=color, fontsize=8,
+        words, (x, edge), (side * 10, away * (12 + 11 * row)), textcoords="offset points", color=color, fontsize=8,
         ha="left" if side > 0 else "right", va="center",
         arrowprops={"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0},
     )  # fmt: skip
