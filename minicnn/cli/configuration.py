@@ -16,7 +16,6 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from minicnn import data
-from minicnn.cli.model_options import model_help
 from minicnn.cli.options import UsageError, usage_errors
 from minicnn.training import Config, checkpoint, recipe
 from minicnn.training.state import stored_config
@@ -41,7 +40,6 @@ def with_config(command: Callable[..., int], options: type = Config) -> Callable
     """Give a command an option for every field of ``options``, of Config or what it inherits from.
 
     Its argument ``given`` receives those that are on the command line, by the field's name. Its own options come first.
-    With options of the models its attribute ``epilog``, for the end of its help, lists them.
     """
 
     @functools.wraps(command)
@@ -55,8 +53,6 @@ def with_config(command: Callable[..., int], options: type = Config) -> Callable
     parameters = [parameter for _, parameter in listed]
     run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": int}
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    if "model_options" in run.__annotations__:
-        run.epilog = model_help()  # type: ignore[attr-defined]
     return run
 
 

@@ -17,13 +17,14 @@ import typer
 from minicnn import __version__, files
 from minicnn.backend import BackendUnavailable
 from minicnn.cli import streams
+from minicnn.cli.help import Command, Commands
 from minicnn.cli.options import OutOfMemory, UsageError
 from minicnn.text import shown
 
 COMMANDS = (
     "train", "find-lr", "predict", "evaluate", "explain", "compare", "study", "show", "publish", "convert",
 )  # fmt: skip
-_SETTINGS = {"help_option_names": ["-h", "--help"]}
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _ANSWERS = ("predict", "evaluate", "compare")  # what they print is what they are for; others write files
 _TYPERS_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError; the module that has it depends on typer's version
 
@@ -46,24 +47,25 @@ def application(words: Sequence[str], command: str | None = None) -> typer.Typer
 
     All that an import would tell of those is the sentence for the list of commands, which stands in their source.
     """
-    app = typer.Typer(add_completion=command is None, pretty_exceptions_enable=False, context_settings=_SETTINGS)
+    app = typer.Typer(
+        cls=Commands,
+        add_completion=command is None,
+        pretty_exceptions_enable=False,
+        context_settings=_SETTINGS,
+        rich_markup_mode=None,
+    )
     if command is not None:
-        _add(app, command)
+        app.command(command, cls=Command, context_settings=_SETTINGS)(load(command))
         return app
     app.callback()(_minicnn)
     completed = [os.environ.get(name, "") for name in ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")]  # by a shell
     named = {*words, *" ".join(completed).split()}
     for name in COMMANDS:
         if name in named:
-            _add(app, name)
+            app.command(name, cls=Command, context_settings=_SETTINGS)(load(name))
         else:
             app.command(name, help=_sentence(name))(_unnamed)
     return app
-
-
-def _add(app: typer.Typer, name: str) -> None:
-    function = load(name)
-    app.command(name, context_settings=_SETTINGS, epilog=getattr(function, "epilog", None))(function)
 
 
 def load(name: str) -> Callable[..., int]:
