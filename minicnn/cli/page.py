@@ -70,11 +70,11 @@ def write_page(folder: Path) -> None:
     check(test, _TEST, str(folder / METRICS))
     history = read_history(folder / HISTORY)
     options = config.get("config") or {}
-    about = [options.get("model"), *(config.get(word) for word in _WORDS)]
-    about += [f"{package} {number}" for package, number in (config.get("versions") or {}).items()]
+    known = {"model": options.get("model")} | {word: config.get(word) for word in _WORDS}
+    about = [*known.items(), *(config.get("versions") or {}).items()]
     _write(
         folder,
-        about=", ".join(filter(None, about)),
+        about=", ".join(f"{name} {value}" for name, value in about if value),
         facts=_facts(metrics, test, history),
         options=_options(options),
         epochs=_epochs(history),
@@ -131,25 +131,24 @@ def _options(config: Mapping[str, Any]) -> Table | None:
     """What a configuration has that is not the default, as options of the command, with their meaning."""
     defaults, rows = json.loads(json.dumps(asdict(Config()))), []
     for field in fields(Config):
-        value = config.get(field.name)
-        if value is None or value == defaults[field.name]:
+        value, default = config.get(field.name), defaults[field.name]
+        option, meaning = field.name.replace("_", "-"), field.metadata["help"]
+        if value is None or value == default:
             continue
-        meaning = field.metadata["help"]
         if isinstance(value, dict):
             rows += [(f"--model-option {name}={json.dumps(one)}", "", meaning) for name, one in value.items()]
+        elif isinstance(value, bool):
+            rows.append((f"--{option}" if value else f"--no-{option}", "off" if value else "on", meaning))
         else:
-            rows.append((_option(field.name, value), _option(field.name, defaults[field.name]), meaning))
+            rows.append((f"--{option} {_word(value)}", _word(default), meaning))
     return Table(("option", "default", "meaning"), rows, (0, 1), (2,)) if rows else None
 
 
-def _option(field: str, value: Any) -> str:
-    """A field of a configuration as the command line has it."""
-    name = field.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
+def _word(value: Any) -> str:
+    """A value as the command line takes it: numbers as 30,45 and pairs of them as 0:0.2,1:0."""
     if isinstance(value, list):
-        value = ",".join(":".join(map(str, each)) if isinstance(each, list) else str(each) for each in value)
-    return f"--{name} {json.dumps(value) if value == '' else value}"
+        return ",".join(":".join(map(str, each)) if isinstance(each, list) else str(each) for each in value)
+    return str(value)
 
 
 def _epochs(history: Mapping[str, list[float]]) -> Table | None:

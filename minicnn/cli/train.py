@@ -159,8 +159,9 @@ def _fit(trainer: Trainer, folder: Path, stop_after: int, source: Mapping[str, s
 
         while not trainer.finished and not caught and not (stop_after and len(trainer.history) - first >= stop_after):
             if trainer.run_epoch(on_step):
-                progress.epoch(trainer.history[-1])
-                if trainer.best is trainer.history[-1]:
+                is_best = trainer.best is trainer.history[-1]
+                progress.epoch(trainer.history[-1], best=is_best)
+                if is_best:
                     checkpoint.save(folder / WEIGHTS, *trainer.weights())
             arrays, metadata = trainer.state()
             checkpoint.save(folder / STATE, arrays, metadata | {"source": source})
@@ -195,6 +196,11 @@ def _signals() -> Iterator[list[signal.Signals]]:
 def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) -> None:
     """Test the best weights once, and write what came out."""
     best = checkpoint.load(folder / WEIGHTS)
+    if len(trainer.history) < trainer.config.epochs:
+        output.say(
+            f"stopped early: no epoch was better than epoch {best.metadata['epoch']} "
+            f"for {trainer.config.early_stop} epochs (--early-stop)"
+        )
     model, loader, history = trainer.averaged, trainer.loader("test"), trainer.history
     model.load_state_dict(best.arrays)
     with precision(trainer.config.precision), waiting("testing the best weights, and drawing"):

@@ -77,6 +77,14 @@ def test_the_digits_from_start_to_pictures(digits_run):
 _COMPILING = "minicnn: compiling CPU kernels, once on this machine (some seconds) ...\n"
 
 
+def test_early_stopping_is_said(train, tmp_path):
+    """Of one batch an epoch, at a rate too small to change a weight, the first stays the best."""
+    code, out, _ = train("--lr", 1e-30, "--early-stop", 2, "--epochs", 9, "--out", tmp_path / "run")
+    lines = out.splitlines()
+    assert code == 0 and [line.endswith(" best") for line in lines[2:5]] == [True, False, False]
+    assert lines[5] == "stopped early: no epoch was better than epoch 1 for 2 epochs (--early-stop)"
+
+
 def test_stopping_after_epochs_and_resuming_is_one_run(train, tmp_path):
     assert train(*EPOCHS, "--out", tmp_path / "whole")[0] == 0
     code, out, _ = train(*EPOCHS, "--out", tmp_path / "parts", "--stop-after", 1)
