@@ -195,6 +195,26 @@ def test_samples_show_both_labels_and_the_verdict(classes, number):
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), IMAGES[0].transpose(1, 2, 0))
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-2.5, 2.5), (0.0, 255.0), (3.0, 3.0)])
+def test_pictures_of_floats_and_of_any_channels(channels, low, high):
+    images = np.random.default_rng(0).uniform(low, high, (3, channels, 5, 9)).astype(np.float32)
+    figures = [
+        plots.samples(images, [0, 1, 2], [0, 1, 1], CLASSES),
+        plots.mistakes(images, [0, 1, 2], [0, 1, 1], CLASSES, np.full((3, 10), 0.1)),
+        plots.probability_bars(images[0], np.full(10, 0.1), CLASSES),
+        plots.overlays(images, np.zeros((3, 2, 2)), ["a", "b", "c"]),
+        plots.before_after(images, images, ["a", "b", "c"]),
+    ]
+    for figure in figures:
+        assert_apart(figure)
+        shown = figure.axes[0].images[0].get_array()
+        assert shown.shape[:2] == (5, 9) and 0 <= shown.min() <= shown.max() <= 1
+    expected = images if (low, high) == (0, 1) else (images - images[0].min()) / (np.ptp(images[0]) or 1)
+    one = expected[0].transpose(1, 2, 0) if channels == 3 else expected[0].mean(axis=0)
+    np.testing.assert_allclose(figures[0].axes[0].images[0].get_array(), one, rtol=1e-5, atol=1e-6)
+
+
 def test_samples_stop_at_the_limit_and_need_no_probabilities():
     figure = plots.samples(IMAGES, [0] * 9, [0] * 9, CLASSES, limit=4)
     assert len(figure.axes) == 4
@@ -354,7 +374,7 @@ def test_overlays_lay_heat_over_the_whole_picture(number):
         plain, under = figure.axes[2 * index : 2 * index + 2]
         np.testing.assert_array_equal(plain.images[0].get_array(), IMAGES[index].transpose(1, 2, 0))
         picture, layer = under.images
-        np.testing.assert_allclose(picture.get_array(), IMAGES[index].mean(axis=0))
+        np.testing.assert_allclose(picture.get_array(), IMAGES[index].mean(axis=0) / 255)
         np.testing.assert_array_equal(layer.get_array(), heat[index])
         assert picture.get_extent() == [-0.5, 11.5, 7.5, -0.5] and list(layer.get_extent()) == picture.get_extent()
     colours = {text.get_text(): to_hex(text.get_color()).upper() for text in texts(figure)}

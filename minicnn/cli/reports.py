@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from minicnn import backend, plots
+from minicnn import plots
 from minicnn.compile import compile
 from minicnn.data import Dataset, Loader
 from minicnn.files import atomic_write
@@ -42,7 +42,13 @@ def test_reports(
     if tta:
         report["plain_accuracy"] = evaluate(model, loader, forward).accuracy
     if folder is not None:
-        answers = (dataset.images, result.labels, result.predictions, dataset.classes, result.probabilities)
+        answers: tuple[Any, ...] = (
+            dataset.images,
+            result.labels,
+            result.predictions,
+            dataset.classes,
+            result.probabilities,
+        )
         pictures = {
             "confusion_matrix": plots.confusion_matrix(report["confusion_matrix"], dataset.classes),
             "samples": plots.samples(*answers),
@@ -109,7 +115,7 @@ def explanations(
 ) -> dict[str, Figure]:
     """Draw filters, feature maps and Grad-CAM; {} for a model without a convolution, where no ``layer`` is named.
 
-    inputs: (N, 3, H, W), the normalised ``images`` of uint8. classes, captions: N, of the Grad-CAM overlays. layer: of
+    inputs: (N, C, H, W), the normalised ``images``. classes, captions: N, of the Grad-CAM overlays. layer: of
     the feature maps of the first picture (default: the first convolution) and of Grad-CAM (default: the last one).
     """
     names = convolutions(model, inputs)
@@ -137,13 +143,5 @@ def _explained(model: Module, loader: Loader, result: Evaluation) -> dict[str, F
         truth, guess = result.labels[index], predictions[index]
         answer = f"{dataset.classes[guess]} {result.probabilities[index, guess]:.0%}"
         captions.append(f"✓ {answer}" if truth == guess else f"✗ {answer}, is {dataset.classes[truth]}")
-    return explanations(model, _inputs(loader, chosen), dataset.images[chosen], predictions[chosen], captions)
-
-
-def _inputs(loader: Loader, records: np.ndarray) -> Tensor:
-    """The normalised pictures of some records, (n, C, H, W), of a loader that does not shuffle."""
-    found = []
-    for batch, place in zip(*np.divmod(records, loader.batch_size), strict=True):
-        images, _ = next(loader.epoch(0, int(batch)))
-        found.append(images[int(place)])
-    return Tensor(backend.of(found[0]).xp.stack(found))
+    inputs = Tensor(loader.pictures_of(chosen))
+    return explanations(model, inputs, dataset.images[chosen], predictions[chosen], captions)

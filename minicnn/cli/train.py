@@ -18,7 +18,17 @@ import minicnn
 from minicnn import files, plots
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, precisions, with_config
 from minicnn.cli.folders import CONFIG, HISTORY, METRICS, STATE, WEIGHTS, check_holds_no_run, held, new_folder
-from minicnn.cli.options import BackendName, DataDir, Debug, Out, Threads, UsageError, choose_backend, naming_memory
+from minicnn.cli.options import (
+    BackendName,
+    DataDir,
+    Debug,
+    Memory,
+    Out,
+    Threads,
+    UsageError,
+    choose_backend,
+    naming_memory,
+)
 from minicnn.cli.page import NAME as PAGE
 from minicnn.cli.page import write_page
 from minicnn.cli.reports import test_reports, write_curves, write_pictures
@@ -42,6 +52,7 @@ def train(
     recipe_name: RecipeName = "",
     dataset: Dataset = "",
     data_dir: DataDir = None,
+    memory: Memory = None,
     backend: BackendName = "auto",
     threads: Threads = 0,
     out: Out = None,
@@ -77,7 +88,7 @@ def train(
         configs = {name: config.settled(kept) for name, config in configs.items()}
     chosen = choose_backend(backend, threads, *precisions(configs))
     with waiting("reading the pictures"):
-        splits, source["recipe"] = load(source, configs)
+        splits, source["recipe"] = load(source, configs, memory)
     source["dataset"] = splits.origin
     config = configs[source["recipe"]]
     output = Output()

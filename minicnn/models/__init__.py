@@ -1,5 +1,6 @@
 """Models by name."""
 
+import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = [
     "create",
     "factory",
     "names",
+    "options_for",
     "resnet18",
     "resnet20",
     "resnet32",
@@ -87,3 +89,15 @@ def create(name: str, /, num_classes: int = 10, **options: Any) -> Module:
         return _MODELS[name](num_classes=num_classes, **options)
     except (TypeError, OverflowError) as error:
         raise ValueError(f"model {name}: {error}") from error
+
+
+def options_for(name: str, image_size: int, in_channels: int) -> dict[str, int]:
+    """Return those options, for pictures of this size, that a model has and that are not at their defaults.
+
+    Example:
+        >>> models.options_for("lenet", 32, 3)
+        {}
+    """
+    wanted = {"image_size": image_size, "in_channels": in_channels}
+    takes = inspect.signature(_MODELS[name]).parameters
+    return {option: value for option, value in wanted.items() if option in takes and takes[option].default != value}

@@ -53,10 +53,10 @@ def curves(history: Mapping[str, Sequence[float]]) -> Figure:
     best = _best(history)
     for axes, (title, lines) in zip(np.ravel(figure.subplots(1, max(len(panels), 1))), panels.items(), strict=False):
         _panel(axes, title, epochs, lines, best)
-    entries = {line.get_label(): line for axes in figure.axes for line in axes.lines if line.get_label()[0] != "_"}
-    entries.pop("learning rate", None)  # alone in its panel, which has its name
-    if entries:
-        legend_below(figure, list(entries.values()), list(entries))
+    entries = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
+    names = [name for name in ("training", "validation") if name in entries]  # the rate is alone in its panel
+    if names:
+        legend_below(figure, [entries[name] for name in names], names)
     return figure
 
 

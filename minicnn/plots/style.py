@@ -76,12 +76,29 @@ def frame(axes: Axes, color: str = GRID) -> None:
 
 
 def draw_picture(axes: Axes, image: np.ndarray, color: str = GRID) -> None:
-    """Draw a picture, uint8 (1 or 3, H, W), in a frame of this colour."""
-    if len(image) == 1:
-        axes.imshow(image[0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    """Draw a picture (C, H, W) of uint8 or floats in a frame of this colour.
+
+    Three channels are red, green and blue; of any other number the mean is drawn in grey.
+    """
+    shown = image if image.dtype == np.uint8 else levels(image)
+    if len(image) == 3:
+        axes.imshow(np.moveaxis(shown, 0, -1), interpolation="nearest")  # (3, H, W) -> (H, W, 3)
     else:
-        axes.imshow(np.moveaxis(image, 0, -1), interpolation="nearest")  # (3, H, W) -> (H, W, 3)
+        white = 255 if image.dtype == np.uint8 else 1
+        axes.imshow(shown.mean(axis=0), cmap="gray", vmin=0, vmax=white, interpolation="nearest")
     frame(axes, color)
+
+
+def levels(image: np.ndarray) -> np.ndarray:
+    """Return a picture of uint8 or floats as floats in [0, 1].
+
+    Floats of which some lie elsewhere, as normalised ones do, are scaled: the lowest is black, the highest white.
+    """
+    if image.dtype == np.uint8:
+        return image / 255
+    if image.min() >= 0 and image.max() <= 1:
+        return image
+    return (image - image.min()) / (np.ptp(image) or 1)
 
 
 def short(name: str, limit: int) -> str:

@@ -75,7 +75,7 @@ def evaluate(
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is in the answers
 def predict(model: Module, images: Any, tta: bool = False, shift: int = 0) -> np.ndarray:
-    """Return the class probabilities, float32 (N, K), of normalised images (N, 3, H, W) on the model's backend.
+    """Return the class probabilities, float32 (N, K), of normalised images (N, C, H, W) on the model's backend.
 
     ``tta``, ``shift``: which views they are the mean of, as of :func:`evaluate`.
     """

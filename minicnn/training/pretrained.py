@@ -11,7 +11,8 @@ import numpy as np
 
 from minicnn import models
 from minicnn.backend import Backend
-from minicnn.expected import Maybe, Number, Only, check
+from minicnn.data import ImageShape, images
+from minicnn.expected import Maybe, Number, OneOf, Only, check
 from minicnn.nn import Module
 from minicnn.text import nearest
 from minicnn.training import checkpoint
@@ -21,21 +22,29 @@ FOLDER = Path(__file__).parent.parent / "weights"
 """Where the shipped weights lie: NAME.safetensors, and the card NAME.json."""
 BEST = "speedrun-cifar10"
 """The name of those with the highest accuracy."""
+_MEAN, _STD = Number(-1e30, 1e30), Number(1e-30, 1e30)  # in float32 too
+_SIDE = Number(1, images.MOST, whole=True)
+_SHAPE = {
+    **{"image_size": Maybe(_SIDE), "channels": Maybe(Number(1, whole=True))},  # earlier without, they were 32 and 3
+    **{"resize": Maybe(Number(most=images.MOST, whole=True))},
+}
 _SPLIT = Only(
     **{"seed": Maybe(Number(whole=True)), "validation": Maybe(Number())},
-    **{"train_size": Maybe(Number(whole=True)), "skip_damaged": Maybe(bool)},
+    **{"train_size": Maybe(Number(whole=True)), "skip_damaged": Maybe(bool), "margin": Maybe(bool)},
+    **_SHAPE,
 )
 _METADATA = {
     **{"model": str, "options": dict, "classes": [str], "dataset": Maybe(str), "origin": Maybe(str)},
-    **{"mean": (Number(-1e30, 1e30),) * 3, "std": (Number(1e-30, 1e30),) * 3},  # in float32 too
+    **{"mean": list, "std": list},  # of each channel
     **{"data": Maybe({"fingerprints": Maybe(dict)}), "split": Maybe(_SPLIT)},
-    **{"tta": Maybe(bool), "tta_shift": Maybe(Number(most=31, whole=True))},
+    **{"tta": Maybe(bool), "tta_shift": Maybe(Number(whole=True))},
+    **_SHAPE,
 }
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model with trained weights, and how to feed it: y = (pixel / 255 - mean) / std per channel."""
+    """A model with trained weights, and how to feed it: y = (pixel / white - mean) / std per channel."""
 
     model: Module
     name: str
@@ -43,6 +52,20 @@ class Pretrained:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     metadata: Mapping[str, Any]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the pictures."""
+        return self.metadata.get("image_size") or images.SMALL.size
+
+    @property
+    def shape(self) -> ImageShape:
+        """The array that a picture file becomes.
+
+        Raises:
+            ValueError: the weights are of arrays that no file becomes.
+        """
+        return ImageShape(self.image_size, len(self.mean), self.metadata.get("resize") or 0)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the weights by name."""
@@ -57,9 +80,10 @@ class Pretrained:
         return tta, (self.metadata.get("tta_shift") or 0) if tta else 0
 
     def normalize(self, images: np.ndarray, backend: Backend) -> Any:
-        """Return uint8 images (N, 3, H, W) as the float32 input of the model, on ``backend``."""
-        mean, std = (np.asarray(v, np.float32).reshape(3, 1, 1) for v in (self.mean, self.std))
-        return backend.asarray(((images.astype(np.float32) / 255) - mean) / std)
+        """Return images (N, C, H, W), uint8 or float32, as the float32 input of the model, on ``backend``."""
+        mean, std = (np.asarray(v, np.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
+        unit = images.astype(np.float32) / 255 if images.dtype == np.uint8 else images
+        return backend.asarray((unit - mean) / std)
 
 
 def names() -> tuple[str, ...]:
@@ -99,7 +123,15 @@ def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
         raise CheckpointError(f"{path}: expected weights written by minicnn (as best.safetensors of a run)")
     with checkpoint.bounded_by(arrays, f"{path}: its metadata is not usable"):
         check(metadata, _METADATA)
-        model = models.create(metadata["model"], len(metadata["classes"]), **metadata["options"])
+        size, channels = (
+            metadata.get("image_size") or images.SMALL.size,
+            metadata.get("channels") or images.SMALL.channels,
+        )
+        check(metadata, {"mean": (_MEAN,) * channels, "std": (_STD,) * channels})
+        check(metadata.get("tta_shift") or 0, Number(most=size - 1, whole=True), "tta_shift")
+        check(metadata["model"], OneOf(models.names()), "model")
+        options = models.options_for(metadata["model"], size, channels) | metadata["options"]
+        model = models.create(metadata["model"], len(metadata["classes"]), **options)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     differences = checkpoint.compare_keys(expected, {name: a.shape for name, a in arrays.items()})
     if differences:

@@ -51,20 +51,20 @@ class Trainer:
         self.splits, self.backend, self.eager = splits, backend, eager
         self.mean, self.std = config.scaling(splits)
         random.manual_seed(config.seed)
-        self.model: Module = models.create(config.model, len(splits.train.classes), **config.model_options)
+        self.model: Module = models.create(config.model, len(splits.train.classes), **config.network_options)
         self.model.to(backend)
         if config.source is not None:
             start.load_weights(self.model, config.source, splits.train.classes)
         self._frozen = start.freeze(self.model, config.freeze)
-        scaling: dict[str, Any] = {"mean": self.mean, "std": self.std, "backend": backend}
+        looks: dict[str, Any] = {"mean": self.mean, "std": self.std, "backend": backend, "image_size": config.crop}
         self._whitened = (
-            start.whiten(self.model, config.model, splits.train, config.whiten, **scaling) if config.whiten else None
+            start.whiten(self.model, config.model, splits.train, config.whiten, **looks) if config.whiten else None
         )
         self._update = Update(self.model, config, eager)
         self._update.check = self._check
         self.optimizer, self.averaged = self._update.optimizer, self._update.averaged
         self.train_loader = Loader(
-            splits.train, config.batch_size, shuffle=True, augment=config.augmentation, seed=config.seed, **scaling
+            splits.train, config.batch_size, shuffle=True, augment=config.augmentation, seed=config.seed, **looks
         )
         batches = len(self.train_loader)
         self.batches_per_epoch = min(batches, config.limit_batches) if config.limit_batches else batches
@@ -185,7 +185,7 @@ class Trainer:
 
     def loader(self, part: str) -> Loader:
         """Return the batches of "validation" or "test", in order and unchanged."""
-        data = getattr(self.splits, part)
+        data = getattr(self.splits, part).center_crop(self.config.crop)
         return Loader(data, _EVALUATION_BATCH, mean=self.mean, std=self.std, backend=self.backend)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
@@ -393,5 +393,6 @@ class Trainer:
             "validation_accuracy": self.history[-1].get("validation_accuracy") if self.history else None,
             "tta": self.config.tta,
             "tta_shift": self.config.tta_shift,
+            **{name: getattr(self.config, name) for name in ("image_size", "channels", "resize")},
         }
         return arrays, metadata

@@ -85,6 +85,7 @@ class Kernels:
     conv2d_grad_weight = conv.conv2d_grad_weight
     adjust_colors = data.adjust_colors
     adjust_sharpness = data.adjust_sharpness
+    crop_images = data.crop_images
     erase_images = data.erase_images
     gather_images = data.gather_images
     mix_images = data.mix_images
