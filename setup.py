@@ -19,9 +19,10 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["minicnn", "minicnn.*"]),
-    package_data={"minicnn": ["weights/*", "training/recipes/*.toml", "backend/cuda/*.cu*", "py.typed"]},
+    package_data={"minicnn": ["weights/*", "training/recipes/*.toml", "cli/*.html", "backend/cuda/*.cu*", "py.typed"]},
     install_requires=[
         "filelock>=3.12",
+        "jinja2>=3.1",
         "numpy>=2.0",
         "numba>=0.61",
         "matplotlib>=3.8",

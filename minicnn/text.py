@@ -38,8 +38,23 @@ def nearest(value: object, words: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def aligned(rows: Sequence[Sequence[str]], right: Collection[int]) -> list[str]:
-    """Return rows of as many cells each as lines: the columns numbered in ``right`` are flush right, others left."""
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int], width: int | None = None) -> list[str]:
+    """Return rows of as many cells each as lines: the columns numbered in ``right`` are flush right, others left.
+
+    Columns that do not fit into a ``width`` follow in further tables, below an empty line, each beside the first
+    column. No cell is cut: a table of two columns may be wider.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     sides: list[Any] = [str.rjust if column in right else str.ljust for column in range(len(widths))]
-    return ["  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=True)).rstrip() for row in rows]
+    tables, room = [[0]], 0
+    for column in range(1, len(widths)):
+        room += 2 + widths[column]
+        if width is not None and widths[0] + room > width and len(tables[-1]) > 1:
+            tables.append([0])
+            room = 2 + widths[column]
+        tables[-1].append(column)
+    lines = []
+    for number, columns in enumerate(tables):
+        lines += [""] * bool(number)
+        lines += ["  ".join(sides[c](row[c], widths[c]) for c in columns).rstrip() for row in rows]
+    return lines

@@ -62,7 +62,7 @@ def test_the_help_has_every_option_under_its_heading(command, monkeypatch):
     _, out, _ = command("train", "--help")
     for field in fields(Config):
         assert f"--{field.name.replace('_', '-').removesuffix('-options')}" in out
-    headings = [word for word in ("Run", "Data", "Model", "Optimisation", "Augmentation") if f"─ {word} ─" in out]
+    headings = [word for word in ("Run", "Data", "Model", "Optimisation", "Augmentation") if f"\n{word}:\n" in out]
     assert len(headings) == 5
 
 
