@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 root = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (root / "minicnn" / "__init__.py").read_text(encoding="utf-8"))
-test = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "h5py>=3.10"]
+test = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "h5py>=3.10", "tensorboard>=2.16"]
 onnx = ["onnx>=1.17", "onnxscript>=0.1"]
 
 setup(
@@ -19,9 +19,10 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["minicnn", "minicnn.*"]),
-    package_data={"minicnn": ["weights/*", "training/recipes/*.toml", "backend/cuda/*.cu*", "py.typed"]},
+    package_data={"minicnn": ["weights/*", "training/recipes/*.toml", "cli/*.html", "backend/cuda/*.cu*", "py.typed"]},
     install_requires=[
         "filelock>=3.12",
+        "jinja2>=3.1",
         "numpy>=2.0",
         "numba>=0.61",
         "matplotlib>=3.8",

@@ -23,7 +23,7 @@ from typing import Any
 import contest
 import runs
 from minicnn import backend, plots
-from minicnn.plots.style import BLUE, FAINT, INK, ORANGE, new_figure, plain
+from minicnn.plots.style import BLUE, FAINT, INK, ORANGE, legend_below, new_figure, plain
 from minicnn.training import Config, TrainingError, recipe
 
 _RECIPE = "speedrun"
@@ -153,22 +153,33 @@ def _mean(shares: list[float], unit: str = "") -> str:
 
 
 def picture(record: dict[str, Any]) -> Any:
-    """A bar for what each ingredient is worth by all views, with the range of the seeds, and a dot for it by one."""
+    """A bar for what each ingredient is worth by all views, with the range of the seeds, and a dot for it by one.
+
+    Bars that are far longer than most are cut, with a gap, and end at the same place; their figures tell them apart.
+    """
     _, *rows = losses(record)
-    figure = new_figure(7.2, 1.1 + 0.27 * max(len(rows), 1))
+    figure = new_figure(7.2, 1.4 + 0.27 * max(len(rows), 1))
     axes = figure.subplots()
+    drawn = [{name: [100 * share for share in row[name]] for name in ("loss", "plain_loss")} for row in rows]
+    ends = [max(0.0, *points["loss"], *points["plain_loss"]) for points in drawn]
+    reach = _reach([end for end, row in zip(ends, rows, strict=True) if not row["diverged"]])
     label: str | None = "by one view"
-    for place, row in enumerate(rows):
-        points, plain_points = ([100 * share for share in row[name]] for name in ("loss", "plain_loss"))
-        shown = points and not row["diverged"]
-        end, words = 0.0, "diverged" if row["diverged"] else "-"
+    for place, (row, points, end) in enumerate(zip(rows, drawn, ends, strict=True)):
+        shown = points["loss"] and not row["diverged"]
+        words = "diverged" if row["diverged"] else _mean(row["loss"])
         if shown:
-            axes.barh(place, mean(points), height=0.66, color=BLUE)
-            axes.plot([min(points), max(points)], [place] * 2, color=INK, linewidth=1.2)
-            end, words = max(0.0, *points, *plain_points), _mean(row["loss"])
-        if shown and plain_points:
+            cut = end > reach
+            end = 1.12 * reach if cut else end
+            axes.barh(place, end if cut else mean(points["loss"]), height=0.66, color=BLUE)
+            if cut:
+                axes.plot([1.03 * reach, 1.06 * reach], [place + 0.42, place - 0.42], color="white", linewidth=4)
+            else:
+                axes.plot([min(points["loss"]), max(points["loss"])], [place] * 2, color=INK, linewidth=1.2)
+        else:
+            end = 0.0
+        if shown and points["plain_loss"] and not cut:
             looks: dict[str, Any] = {"marker": "o", "markersize": 5, "markeredgecolor": "white", "linestyle": ""}
-            axes.plot(mean(plain_points), place, color=ORANGE, label=label, **looks)
+            axes.plot(mean(points["plain_loss"]), place, color=ORANGE, label=label, **looks)
             label = None
         axes.annotate(words, (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8, color=FAINT)
     epochs, seeds = record["config"]["epochs"], max([len(row["loss"]) for row in rows], default=0)
@@ -180,8 +191,15 @@ def picture(record: dict[str, Any]) -> Any:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.margins(x=0.12)
     if label is None:
-        axes.legend(frameon=False, fontsize=8.5, loc="lower right")
+        legend_below(figure, *axes.get_legend_handles_labels())
     return figure
+
+
+def _reach(ends: list[float]) -> float:
+    """The longest bar that is not cut: of at most four times the length that three quarters of them have."""
+    ordered = sorted(ends)
+    usual = ordered[3 * (len(ordered) - 1) // 4] if ordered else 0.0
+    return max([end for end in ordered if end <= 4 * usual], default=0.0) if usual > 0 else max(ordered, default=0.0)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ import transfer
 from compare import headlines
 
 Record = dict[str, Any]
-_BLUE, _ORANGE, _INK, _FAINT, _GRID, _GREY = (
-    "#0072B2", "#E69F00", "#222222", "#6B6B6B", "#E4E4E4", "#B9C4CC",
-)  # fmt: skip
-_BEHIND_TEXT: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+_BLUE, _ORANGE, _INK, _FAINT, _GRID = "#0072B2", "#E69F00", "#222222", "#6B6B6B", "#E4E4E4"
+_WIDTH, _NAMES, _BARS = 8.5, 2.55, 2.35  # inches: of the chart, of its names and of its bars
+_COLUMNS = (_BARS + 0.05, _BARS + 2.0, _BARS + 2.72, _BARS + 3.5)  # of the figures, from the left edge of the bars
+_TITLE, _HEAD, _ROW, _FOOT = 0.3, 0.85, 0.25, 0.55  # inches
 _DIGIT_SPACE = "\u2007"  # as wide as a digit
 _REPRODUCE = """# minicnn beside its peers
 
@@ -117,7 +117,7 @@ def main() -> None:
     text.write_text(markdown(cases, picture.name, *others), encoding="utf-8")
     print(text)
     if cases:
-        chart(cases).savefig(picture, dpi=160, metadata={"Software": None})
+        chart(cases).savefig(picture, dpi=200, metadata={"Software": None})
         print(picture)
 
 
@@ -279,20 +279,22 @@ def _or_dash(value: float | None) -> str:
 
 
 def chart(cases: list[Record]) -> Figure:
-    """For each machine a row of panels: images per second, peak memory, gain of the threads, share of sgemm."""
+    """For each machine the speeds as bars, and beside them the peer and figures: memory, threads, share of sgemm.
+
+    It is as wide as a page, so that its letters can be read there.
+    """
     groups = {machine: _pairs(records) for machine, records in _by_conditions(cases).items()}
-    heights = [0.9 + 0.36 * len(pairs) for pairs in groups.values()]
-    figure = Figure(figsize=(15.0, sum(heights) + 0.9), layout="constrained")
-    figure.suptitle(f"minicnn beside {_peers(cases)}", x=0.01, ha="left", fontsize=14, fontweight="bold", color=_INK)
-    rows = figure.subplots(len(groups), 4, squeeze=False, height_ratios=heights, width_ratios=[3.2, 1, 1, 1])
-    for row, ((hardware, _), pairs) in zip(rows, groups.items(), strict=True):
-        _speeds(row[0], hardware, pairs)
-        memory = [pair["own"]["peak_mib"] / pair["peer"]["peak_mib"] for _, pair in pairs]
-        _figures(row[1], "memory, of that peer's", memory, 1.0)
-        _figures(row[2], "speed, of one thread's", [r["gain_of_threads"] for r, _ in pairs], pairs[0][0]["threads"])
-        _figures(row[3], "FLOP/s, of sgemm's", [pair["share"] for _, pair in pairs], 1.0)
-    label = "images per second, of the best peer's: median and range of the rounds; above 1, minicnn is faster"
-    rows[-1][0].set_xlabel(label, color=_FAINT, fontsize=9)
+    heights = [_HEAD + _ROW * len(pairs) for pairs in groups.values()]
+    whole = _TITLE + sum(heights) + _FOOT
+    figure = Figure(figsize=(_WIDTH, whole))
+    figure.text(0.01, 1 - 0.15 / whole, f"minicnn beside {_peers(cases)}", va="top", fontsize=10.5, color=_INK)
+    top = _TITLE
+    for ((hardware, _), pairs), height in zip(groups.items(), heights, strict=True):
+        place = (_NAMES / _WIDTH, 1 - (top + height) / whole, _BARS / _WIDTH, _ROW * len(pairs) / whole)
+        _speeds(figure.add_axes(place), hardware, pairs)
+        top += height
+    label = "Bars: images per second, of the best peer's: median and range of the rounds. Above 1, minicnn is faster."
+    figure.text(0.01, 0.15 / whole, label, color=_FAINT, fontsize=8.5)
     return figure
 
 
@@ -313,44 +315,42 @@ def _peers(cases: list[Record]) -> str:
 
 def _speeds(axes: Axes, heading: str, pairs: list[tuple[Record, Record]]) -> None:
     reach = max(1.0, *(max(pair["ratios"]) for _, pair in pairs))
-    for position, (_, pair) in enumerate(pairs):
+    axes.set_xlim(0, 1.2 * reach)
+    axes.set_ylim(len(pairs) - 0.5, -0.5)
+    width = max(len(str(r["batch_size"])) for r, _ in pairs)
+    names = [f"{_name(r, pair)}, {r['batch_size']:{_DIGIT_SPACE}>{width}}" for r, pair in pairs]
+    axes.set_yticks(range(len(pairs)), names, color=_INK)
+    for position, (r, pair) in enumerate(pairs):
         ratio, low, high = pair["ratio"], min(pair["ratios"]), max(pair["ratios"])
         axes.barh(position, ratio, height=0.62, color=_BLUE if ratio >= 1 else _ORANGE, zorder=2)
         axes.plot([low, high], [position] * 2, color=_INK, linewidth=1.2, zorder=3)
-        end = max(1.0, high) + 0.015 * reach
-        axes.text(end, position, f"{ratio:.2f}", va="center", fontweight="bold", color=_INK, fontsize=10)
-        own, peer = (f"{pair[side]['label']} {pair[side]['img_s']:,.0f}" for side in ("own", "peer"))
-        place, words = end + 0.18 * reach, f"{own}, {peer} img/s"
-        axes.text(place, position, words, va="center", color=_FAINT, fontsize=9, bbox=_BEHIND_TEXT)
+        end = max(1.0, high) + 0.02 * reach
+        axes.text(end, position, f"{ratio:.2f}", va="center", fontweight="bold", color=_INK, fontsize=9)
+        figures = pair["own"]["peak_mib"] / pair["peer"]["peak_mib"], r["gain_of_threads"], pair["share"]
+        cells = [pair["peer"]["label"], *(f"{value:.2f}" if value else "-" for value in figures)]
+        _row(axes, position, cells, _INK)
     axes.axvline(1, color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=4)
-    axes.text(1, -0.62, "best peer", ha="center", va="bottom", color=_INK, fontsize=9)
-    width = max(len(str(r["batch_size"])) for r, _ in pairs)
-    names = [f"{_name(r, pair)}, batch {r['batch_size']:{_DIGIT_SPACE}>{width}}" for r, pair in pairs]
-    axes.set_yticks(range(len(pairs)), names, color=_INK)
-    axes.set_xlim(0, 2.1 * reach)
-    _style(axes, heading, len(pairs))
-
-
-def _figures(axes: Axes, heading: str, values: list[float | None], whole: float) -> None:
-    """Bars of one figure a case, with a line at ``whole``; None where it was not measured."""
-    for position, value in enumerate(values):
-        if value:
-            axes.barh(position, value, height=0.62, color=_GREY, zorder=2)
-            place, words = value + 0.04 * whole, f"{value:.2f}"
-            axes.text(place, position, words, va="center", color=_INK, fontsize=9, bbox=_BEHIND_TEXT, zorder=5)
-    axes.axvline(whole, color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=4)
-    axes.set_yticks([])
-    axes.set_xlim(0, 1.3 * max([whole, *(v for v in values if v)]))
-    _style(axes, heading, len(values))
-
-
-def _style(axes: Axes, heading: str, count: int) -> None:
-    axes.set_ylim(count - 0.5, -0.6)
-    axes.set_title(heading, loc="left", fontsize=9, color=_FAINT, pad=18)
+    _row(axes, -0.5, ["best peer", "memory,\nof peer's", "speed, of\n1 thread's", "FLOP/s, of\nsgemm's"], _FAINT)
+    axes.annotate("speed", (0, 1), (0, 4), "axes fraction", "offset points", color=_FAINT, fontsize=8.5)
+    axes.annotate(
+        f"{heading}: model-task, batch", (0, 1), (0.01, 34), "axes fraction", ("figure fraction", "offset points"),
+        fontsize=9, color=_INK, fontweight="bold",
+    )  # fmt: skip
     axes.grid(axis="x", color=_GRID, zorder=0)
     axes.tick_params(length=0, labelsize=9)
     axes.tick_params(axis="x", labelcolor=_FAINT)
     axes.spines[:].set_visible(False)
+
+
+def _row(axes: Axes, position: float, cells: list[str], color: str) -> None:
+    """Write cells behind the bars, at a height in rows; what stands at the upper edge stands above it."""
+    middle = position >= 0
+    for inches, cell in zip(_COLUMNS, cells, strict=True):
+        axes.annotate(
+            cell, (inches / _BARS, position), (0, 0 if middle else 4), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="left" if inches == _COLUMNS[0] else "right",
+            va="center" if middle else "bottom", color=color, fontsize=9 if middle else 8.5, annotation_clip=False,
+        )  # fmt: skip
 
 
 def _by_conditions(cases: list[Record]) -> dict[tuple[str, str], list[Record]]:

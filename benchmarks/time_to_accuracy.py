@@ -23,7 +23,7 @@ from typing import Any
 import contest
 import runs
 from minicnn import backend, data, plots
-from minicnn.plots.style import BLUE, INK, ORANGE, new_figure, plain
+from minicnn.plots.style import BLUE, INK, ORANGE, legend_below, new_figure, plain
 from minicnn.training import Trainer, recipe
 from worker import Workload
 
@@ -104,7 +104,7 @@ def table(record: dict[str, Any]) -> str:
 
 def picture(record: dict[str, Any]) -> Any:
     """Accuracy over minutes: the runs, and the first of them at the speed of PyTorch's best."""
-    figure = new_figure(6.4, 3.8)
+    figure = new_figure(6.4, 4.2)
     axes = figure.subplots()
     for number, run in enumerate(record["runs"]):
         minutes = [row["seconds"] / 60 for row in run["epochs"]]
@@ -122,7 +122,7 @@ def picture(record: dict[str, Any]) -> Any:
     axes.axhline(100 * record["target"], color=INK, linewidth=0.8, linestyle=":")
     axes.set_ylim(max(0, min(axes.get_ylim()[0], 90)), 96)
     plain(axes, f"Recipe {record['time_to_accuracy']}: test accuracy, %", "minutes of training")
-    axes.legend(fontsize=8.5, edgecolor="none", framealpha=0.85, loc="lower right")
+    legend_below(figure, *axes.get_legend_handles_labels(), columns=2)
     return figure
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from minicnn import backend
+from minicnn.markup import html_text
 from minicnn.recording import Recorded, check_readable
-from minicnn.text import html_text
 
 
 class Readable:

@@ -416,8 +416,8 @@ assert result.accuracy > 0.96
 # photographs it fails, because two pictures of cats hardly share a pixel.
 
 # %%
-known, asked = (np.asarray(part.images).reshape(len(part), -1).astype(np.float32) for part in (train, test))
-distances = (asked**2).sum(axis=1, keepdims=True) - 2 * asked @ known.T + (known**2).sum(axis=1)  # (test, train)
+known, unknown = (np.asarray(part.images).reshape(len(part), -1).astype(np.float32) for part in (train, test))
+distances = (known**2).sum(axis=1) - 2 * unknown @ known.T  # (test, train), squared, less what a row has in common
 accuracy = (train.labels[distances.argmin(axis=1)] == test.labels).mean()
 print(f"nearest neighbour: {accuracy:.1%}")
 assert abs(accuracy - result.accuracy) < 0.03
@@ -563,10 +563,10 @@ history = minicnn.fit(
 )
 show(history.plot(), "shapes-curves")
 result = minicnn.evaluate(shapes_net, shapes.test)
-some = rng.permutation(len(shapes.test))[:16]
-shown = shapes.test.images[some], result.labels[some], result.predictions[some]
-show(plots.samples(*shown, shapes.test.classes, result.probabilities[some]), "shapes-samples")
-print(f"{result.accuracy:.1%} of {len(shapes.test)} test pictures right")
+asked = shapes.test
+pictures, said = np.asarray(asked.images), result.predictions
+show(plots.samples(pictures, asked.labels, said, asked.classes, result.probabilities, limit=16), "shapes-samples")
+print(f"{result.accuracy:.1%} of {len(asked)} test pictures right")
 assert result.accuracy > 0.8
 
 # %% [markdown]

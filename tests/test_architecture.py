@@ -26,6 +26,7 @@ LEVELS = {  # of a file or folder below minicnn/
     "progress": 0,
     "text": 0,
     "expected": 0.5,  # shows values
+    "markup": 0.5,
     "reading": 1.5,  # what a tensor is made of
     "comparisons": 1.5,
     "reductions": 1.5,
@@ -46,6 +47,7 @@ LEVELS = {  # of a file or folder below minicnn/
     "summary": 6,
     "__init__": 7,
     "cli": 8,
+    "__main__": 9,
 }
 LAZY = {  # packages that may be missing, or take a second to load: the rooms that import them, where they are used
     "cupy": {"backend"}, "cupyx": {"backend"}, "numba": {"backend"}, "scipy": {"backend"}, "h5py": {"training"},
@@ -238,7 +240,20 @@ import minicnn
 print(time.process_time() - start)
 print(*sorted(m for m in sys.modules if m in set(sys.argv[1:])))
 """
-HEAVY = ["numba", "cupy", "matplotlib", "sklearn", "PIL", "typer", "rich", "requests", "scipy", "torch", "h5py"]
+HEAVY = [
+    "numba",
+    "cupy",
+    "matplotlib",
+    "sklearn",
+    "PIL",
+    "typer",
+    "rich",
+    "requests",
+    "scipy",
+    "torch",
+    "h5py",
+    "jinja2",
+]
 
 
 def test_importing_minicnn_is_quick_and_imports_nothing_large():

@@ -12,8 +12,8 @@ import minicnn
 from minicnn import Tensor, nn, plots, tensor
 from minicnn.compile import Profile
 from minicnn.compile.profile import Row
+from minicnn.markup import html_table, html_text
 from minicnn.models import LeNet
-from minicnn.text import html_table, html_text
 from minicnn.training import History
 from shared.runs import Run, batches
 

@@ -109,6 +109,58 @@ def test_curves_leave_out_what_is_missing_or_never_finite():
             plots.curves(columns)
 
 
+def arrows(axes):
+    return {text.get_text(): (text.xy, text.get_color()) for text in axes.texts}
+
+
+def test_a_spike_is_cut_and_pointed_at():
+    columns = history(30)
+    columns["validation_loss"] = columns["validation_loss"].copy()
+    columns["validation_loss"][11] = 512.0
+    columns["validation_accuracy"] = np.linspace(0.90, 0.95, 30)
+    columns["train_accuracy"] = np.linspace(0.90, 0.96, 30)
+    columns["validation_accuracy"][20] = 0.1
+    figure = plots.curves(columns)
+    assert_apart(figure)
+    loss, accuracy, _ = figure.axes
+    assert loss.get_ylim() == pytest.approx((1 - 0.06 * 1.1, 2.1 + 0.06 * 1.1), abs=1e-6)
+    assert arrows(loss) == {"512": ((12, loss.get_ylim()[1]), plots.BLUE)}
+    assert arrows(accuracy) == {"10%": ((21, accuracy.get_ylim()[0]), plots.BLUE)}
+    assert 0.85 < accuracy.get_ylim()[0] < 0.9
+    sheet = plots.runs({"a": columns, "b": history(30)})
+    assert_apart(sheet)
+    assert set(arrows(sheet.axes[1])) == {"512"} and sheet.axes[1].get_ylim()[1] < 3
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [2.3, 0.1, 0.09, 0.08, 0.07, 0.07],  # a steep beginning
+        [1.0, 0.9, 0.8, 0.7, 0.9, 30.0],  # it diverges at the end
+        [1.0, 1.0, 1.0, 9.0, 1.0, 1.0],  # nothing else to see
+        [1.0, 1.3, 0.9, 1.2, 0.8, 1.3, 0.7],  # noise
+        [1.0, 50.0, 0.5],  # too few to tell
+    ],
+)
+def test_what_is_no_spike_is_shown_whole(losses):
+    (axes,) = plots.curves({"validation_loss": losses}).axes
+    low, high = axes.get_ylim()
+    assert low <= min(losses) and high >= max(losses) and not axes.texts
+
+
+@pytest.mark.parametrize("epochs", [1, 60, 200])
+def test_legends_lie_beside_the_curves(epochs):
+    columns = history(epochs)
+    rates = np.geomspace(1e-4, 1, 50)
+    figures = [plots.curves(columns), plots.runs({"a": columns}), plots.learning_rates(rates, rates, rates, 0.1)]
+    for figure in [*figures, plots.profile({"conv1": (1.0, 2.0)})]:
+        drawn(figure)
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert not any(axes.get_legend() for axes in figure.axes)
+        assert all(box.y1 <= axes.get_tightbbox().y0 + 1 for axes in figure.axes)
+
+
 @pytest.mark.parametrize("size", [2, 10, 30, 31, 100])
 def test_a_confusion_matrix_of_any_size(size):
     counts = np.diag(np.full(size, 100)) + 1
@@ -143,10 +195,38 @@ def test_samples_show_both_labels_and_the_verdict(classes, number):
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), IMAGES[0].transpose(1, 2, 0))
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-2.5, 2.5), (0.0, 255.0), (3.0, 3.0)])
+def test_pictures_of_floats_and_of_any_channels(channels, low, high):
+    images = np.random.default_rng(0).uniform(low, high, (3, channels, 5, 9)).astype(np.float32)
+    figures = [
+        plots.samples(images, [0, 1, 2], [0, 1, 1], CLASSES),
+        plots.mistakes(images, [0, 1, 2], [0, 1, 1], CLASSES, np.full((3, 10), 0.1)),
+        plots.probability_bars(images[0], np.full(10, 0.1), CLASSES),
+        plots.overlays(images, np.zeros((3, 2, 2)), ["a", "b", "c"]),
+        plots.before_after(images, images, ["a", "b", "c"]),
+    ]
+    for figure in figures:
+        assert_apart(figure)
+        shown = figure.axes[0].images[0].get_array()
+        assert shown.shape[:2] == (5, 9) and 0 <= shown.min() <= shown.max() <= 1
+    expected = images if (low, high) == (0, 1) else (images - images[0].min()) / (np.ptp(images[0]) or 1)
+    one = expected[0].transpose(1, 2, 0) if channels == 3 else expected[0].mean(axis=0)
+    np.testing.assert_allclose(figures[0].axes[0].images[0].get_array(), one, rtol=1e-5, atol=1e-6)
+
+
 def test_samples_stop_at_the_limit_and_need_no_probabilities():
     figure = plots.samples(IMAGES, [0] * 9, [0] * 9, CLASSES, limit=4)
     assert len(figure.axes) == 4
     assert "Samples: 4 of 4 right" in [text.get_text() for text in texts(figure)]
+
+
+def test_samples_are_of_all_classes_in_turn():
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2])  # as in a folder, sorted
+    assert plots.in_turn(labels).tolist() == [0, 3, 5, 1, 4, 6, 2, 7, 8]
+    figure = plots.samples(IMAGES, labels, labels, CLASSES, limit=4)
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    np.testing.assert_array_equal(shown, IMAGES[[0, 3, 5, 1]].transpose(0, 2, 3, 1))
 
 
 def test_mistakes_are_the_surest_wrong_ones_in_order():
@@ -294,7 +374,7 @@ def test_overlays_lay_heat_over_the_whole_picture(number):
         plain, under = figure.axes[2 * index : 2 * index + 2]
         np.testing.assert_array_equal(plain.images[0].get_array(), IMAGES[index].transpose(1, 2, 0))
         picture, layer = under.images
-        np.testing.assert_allclose(picture.get_array(), IMAGES[index].mean(axis=0))
+        np.testing.assert_allclose(picture.get_array(), IMAGES[index].mean(axis=0) / 255)
         np.testing.assert_array_equal(layer.get_array(), heat[index])
         assert picture.get_extent() == [-0.5, 11.5, 7.5, -0.5] and list(layer.get_extent()) == picture.get_extent()
     colours = {text.get_text(): to_hex(text.get_color()).upper() for text in texts(figure)}
@@ -315,7 +395,7 @@ def test_heat_of_nothing_leaves_the_picture_grey_and_full_heat_is_bright():
 def test_the_same_figure_gives_the_same_bytes_at_the_size_asked_for():
     first, second = (plots.to_png(plots.curves(history(3)), dpi=100) for _ in range(2))
     assert first == second
-    assert Image.open(io.BytesIO(first)).size == (900, 300)
+    assert Image.open(io.BytesIO(first)).size == (900, 330)
 
 
 def test_drawing_changes_no_global_state_and_never_loads_pyplot():

@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from minicnn.text import brief, shown
+from minicnn.text import aligned, brief, shown
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,12 @@ def test_a_value_is_shown_in_a_few_characters_of_one_line():
 
 def test_short_values_are_shown_as_they_are():
     assert brief([1, "x", None]) == "[1, 'x', None]" and brief("x" * 200, 300) == repr("x" * 200)
+
+
+def test_a_table_goes_on_below_where_the_page_is_too_narrow():
+    rows = [["run", "model", "images/s", "test"], ["a-run", "lenet", "9,000", "61.2%"], ["b", "-", "-", "-"]]
+    wide = ["run    model  images/s   test", "a-run  lenet     9,000  61.2%", "b      -             -      -"]
+    assert aligned(rows, (2, 3)) == aligned(rows, (2, 3), 29) == wide
+    first = ["run    model  images/s", "a-run  lenet     9,000", "b      -             -"]
+    assert aligned(rows, (2, 3), 28) == [*first, "", "run     test", "a-run  61.2%", "b          -"]
+    assert aligned(rows, (2, 3), 1)[:3] == ["run    model", "a-run  lenet", "b      -"]  # no cell is cut

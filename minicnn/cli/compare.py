@@ -10,16 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from minicnn import files, plots
-from minicnn.cli.folders import CONFIG, check_png, held_for
+from minicnn.cli.folders import CONFIG, HISTORY, METRICS, check_png, held_for
 from minicnn.cli.options import Debug, UsageError
 from minicnn.expected import Maybe, Number, check
 from minicnn.text import aligned, shown
+from minicnn.training.progress import Output
 from minicnn.training.stored import read_json
 
 Row = dict[str, Any]
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds)))
 
 
@@ -30,7 +32,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[Any], str], Any]] = {  # heading, how a
     "model": ("model", shown, str),
     "epochs": ("epochs", str, _COUNT),
     "best_epoch": ("best", str, _COUNT),
-    "train_seconds": ("time", _time, _NUMBER),
+    "train_seconds": ("time", duration, _NUMBER),
     "images_per_second": ("images/s", "{:,.0f}".format, _NUMBER),
     "parameters": ("parameters", "{:,}".format, _COUNT),
     "macs": ("MACs", "{:,}".format, _COUNT),
@@ -83,7 +85,7 @@ def compare(
     if as_json:
         print(json.dumps(rows, indent=2, allow_nan=False))
     else:
-        print(table(rows, markdown))
+        print(table(rows, markdown, Output().columns))
         if not markdown:
             print(f"wrote {shown(out)}" if drawn else "no run has finished an epoch, so there is nothing to draw")
     return 0
@@ -106,26 +108,32 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Row], dict[str, dict[str, l
         if not (folder / CONFIG).is_file():
             what = "has no config.json, so it holds no run" if folder.is_dir() else "is not a folder"
             raise UsageError(f"{folder} {what}; expected a folder that train.py wrote")
-        history = _history(folder / "history.csv")
-        config, metrics = folder / CONFIG, folder / "metrics.json"
+        history = read_history(folder / HISTORY)
+        config, metrics = folder / CONFIG, folder / METRICS
         measured = read_json(metrics, _METRICS) if metrics.is_file() else {}
         rows.append({"run": name} | _row(read_json(config, _CONFIG), measured, history))
         histories[name] = history
     return rows, histories
 
 
-def table(rows: Sequence[Row], markdown: bool = False) -> str:
-    """Return the rows as aligned text or as a Markdown table; columns that no row fills are left out."""
-    columns = {key: column for key, column in _COLUMNS.items() if any(row[key] is not None for row in rows)}
-    cells = [[heading for heading, _, _ in columns.values()]]
+def columns(rows: Sequence[Row]) -> list[list[str]]:
+    """Return a heading and the rows as text; columns that no row fills are left out."""
+    filled = {key: column for key, column in _COLUMNS.items() if any(row[key] is not None for row in rows)}
+    cells = [[heading for heading, _, _ in filled.values()]]
     for row in rows:
-        cells.append(["-" if row[key] is None else written(row[key]) for key, (_, written, _) in columns.items()])
-    words = sum(key in columns for key in list(_COLUMNS)[:_WORDS])
+        cells.append(["-" if row[key] is None else written(row[key]) for key, (_, written, _) in filled.items()])
+    return cells
+
+
+def table(rows: Sequence[Row], markdown: bool = False, width: int | None = None) -> str:
+    """Return the rows as a Markdown table or as aligned text, which columns beyond a ``width`` continue below."""
+    cells = columns(rows)
+    words = sum(any(row[key] is not None for row in rows) for key in list(_COLUMNS)[:_WORDS])
     if markdown:
         lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells]
-        lines.insert(1, "|" + "---|" * words + "---:|" * (len(columns) - words))
+        lines.insert(1, "|" + "---|" * words + "---:|" * (len(cells[0]) - words))
         return "\n".join(lines)
-    return "\n".join(aligned(cells, range(words, len(columns))))
+    return "\n".join(aligned(cells, range(words, len(cells[0])), width))
 
 
 def draw(histories: Mapping[str, dict[str, list[float]]], path: Path) -> bool:
@@ -136,9 +144,14 @@ def draw(histories: Mapping[str, dict[str, list[float]]], path: Path) -> bool:
     return bool(begun)
 
 
-def _row(config: Row, metrics: Row, history: Mapping[str, list[float]]) -> Row:
+def best_epoch(history: Mapping[str, list[float]]) -> int | None:
+    """Return the index of the best epoch of a history, None where nothing was validated."""
     accuracies, losses = history.get("validation_accuracy") or [], history.get("validation_loss") or []
-    best = max(range(len(accuracies)), key=lambda i: (accuracies[i], -losses[i]), default=None)
+    return max(range(len(accuracies)), key=lambda i: (accuracies[i], -losses[i]), default=None)
+
+
+def _row(config: Row, metrics: Row, history: Mapping[str, list[float]]) -> Row:
+    accuracies, best = history.get("validation_accuracy") or [], best_epoch(history)
     rates = sorted(history.get("images_per_second", []))
     test = metrics.get("test") or {}
     known = {
@@ -159,8 +172,8 @@ def _row(config: Row, metrics: Row, history: Mapping[str, list[float]]) -> Row:
     return {key: known.get(key) for key in list(_COLUMNS)[1:]}
 
 
-def _history(path: Path) -> dict[str, list[float]]:
-    """The columns of a history, {} of a run that has not finished an epoch."""
+def read_history(path: Path) -> dict[str, list[float]]:
+    """Return the columns of a history, {} of a run that has not finished an epoch; ValueError for a damaged one."""
     if not path.is_file():
         return {}
     try:

@@ -13,12 +13,13 @@ from rich.table import Table
 from minicnn import data
 from minicnn.cli import options
 from minicnn.cli.folders import METRICS, check_holds_no_run, held
+from minicnn.cli.page import write_page
 from minicnn.cli.reports import test_reports
 from minicnn.expected import OneOf, check
 from minicnn.precision import precision as within
 from minicnn.text import shown
 from minicnn.training import pretrained
-from minicnn.training.progress import Output
+from minicnn.training.progress import Output, waiting
 from minicnn.training.stored import write_json
 
 
@@ -35,7 +36,9 @@ def evaluate(
     backend: options.BackendName = "auto",
     threads: options.Threads = 0,
     precision: options.Precision = "float32",
-    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and pictures.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for metrics.json, mistakes.csv, pictures, and report.html of these.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     debug: options.Debug = False,
 ) -> int:
@@ -45,7 +48,8 @@ def evaluate(
     check_holds_no_run(out)
     chosen = options.choose_backend(backend, threads, precision)
     trained = pretrained.load(weights, chosen, model)
-    splits = _load(dataset, data_dir, skip_damaged, memory, trained)
+    with waiting("reading the pictures"):
+        splits = _load(dataset, data_dir, skip_damaged, memory, trained)
     if splits.train.classes != trained.classes:
         raise ValueError(
             f"the weights {weights} know the classes {', '.join(trained.classes)}, "
@@ -60,9 +64,11 @@ def evaluate(
     loader = data.Loader(part, batch_size, mean=scaling.mean, std=scaling.std, backend=chosen)
     folder = nullcontext() if out is None else held(out)
     with folder, options.naming_memory(chosen, batch_size), within(precision):
-        report = test_reports(out, trained.model, loader, *trained.views(tta))
+        with waiting(f"asking about {len(part):,} pictures"):
+            report = test_reports(out, trained.model, loader, *trained.views(tta))
         if out is not None:
             write_json(out / METRICS, report | {"compute_precision": precision})
+            write_page(out)
     if as_json:
         print(json.dumps(report, allow_nan=False))
     else:
@@ -109,9 +115,9 @@ def _check_identity(splits: data.Splits, split: str, named: bool, metadata: Mapp
 def _print(report: dict[str, Any], title: str) -> None:
     print(shown(title))
     table = Table()
-    table.add_column("class")
+    table.add_column("class", overflow="fold")
     for name in ("precision", "recall", "F1", "images"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in [*report["per_class"], {"class": "macro mean", **report["macro"], "support": report["images"]}]:
         figures = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
         table.add_row(shown(row["class"]), *figures, f"{row['support']:,}")

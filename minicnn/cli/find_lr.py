@@ -12,6 +12,7 @@ from minicnn.cli.options import BackendName, DataDir, Debug, Out, Threads, choos
 from minicnn.text import shown
 from minicnn.training import Trainer
 from minicnn.training.lr_finder import learning_rate_test, smoothed, suggestion
+from minicnn.training.progress import waiting
 
 
 @with_config
@@ -34,13 +35,15 @@ def find_lr(
     check_holds_no_run(out)
     source, configs = prepare(given, recipe_name, dataset, data_dir)  # checked before any data loads
     chosen = choose_backend(backend, threads, *precisions(configs))
-    splits, name = load(source, configs)
+    with waiting("reading the pictures"):
+        splits, name = load(source, configs)
     config = configs[name]
     print(f"data: {shown(splits.note)}")
     whole = replace(config, batch_size=config.batch_size * config.accumulate, accumulate=1)  # a step of the same images
     folder = out or new_folder("find-lr", splits.name, config.model.replace(":", "-"))
     with held(folder), naming_memory(chosen, config.batch_size):
-        rates, losses = learning_rate_test(Trainer(whole, splits, chosen), steps)
+        with waiting(f"training with rising rates, up to {steps} steps"):
+            rates, losses = learning_rate_test(Trainer(whole, splits, chosen), steps)
         best = suggestion(rates, losses)
         smooth = smoothed(losses)
         rows = zip(rates, losses, smooth, strict=True)

@@ -9,6 +9,7 @@ from minicnn import files
 from minicnn.cli.options import UsageError
 
 STATE, WEIGHTS, METRICS, CONFIG = "last.safetensors", "best.safetensors", "metrics.json", "config.json"
+HISTORY = "history.csv"
 
 
 def check_holds_no_run(folder: Path | None) -> None:

@@ -3,56 +3,36 @@
 Exit codes: 0; 1 failure; 2 usage; 130 Ctrl-C; 143 SIGTERM; 129 SIGHUP. A traceback only with ``--debug``.
 """
 
+import ast
+import importlib
+import importlib.util
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from minicnn import files
+from minicnn import __version__, files
 from minicnn.backend import BackendUnavailable
 from minicnn.cli import streams
-from minicnn.cli.compare import compare
-from minicnn.cli.convert import convert
-from minicnn.cli.evaluate import evaluate
-from minicnn.cli.explain import explain
-from minicnn.cli.find_lr import find_lr
+from minicnn.cli.help import Command, Commands
 from minicnn.cli.options import OutOfMemory, UsageError
-from minicnn.cli.predict import predict
-from minicnn.cli.publish import publish
-from minicnn.cli.show import show
-from minicnn.cli.study import study
-from minicnn.cli.train import train
-from minicnn.data import DatasetUnavailable, UnknownDataset
 from minicnn.text import shown
-from minicnn.training import TrainingError
 
-_COMMANDS: dict[str, Callable[..., int]] = {
-    "train": train,
-    "find-lr": find_lr,
-    "predict": predict,
-    "evaluate": evaluate,
-    "explain": explain,
-    "compare": compare,
-    "study": study,
-    "show": show,
-    "publish": publish,
-    "convert": convert,
-}
+COMMANDS = (
+    "train", "find-lr", "predict", "evaluate", "explain", "compare", "study", "show", "publish", "convert",
+)  # fmt: skip
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _ANSWERS = ("predict", "evaluate", "compare")  # what they print is what they are for; others write files
 _TYPERS_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError; the module that has it depends on typer's version
-_USAGE_ERRORS = (UsageError, UnknownDataset, DatasetUnavailable)
-_USERS_ERRORS = (ValueError, TypeError, OSError, BackendUnavailable, TrainingError, OutOfMemory, MemoryError)
 
 
 def main(arguments: Sequence[str] | None = None, command: str | None = None) -> None:
     """Run ``command`` with ``arguments`` (default: those of the process) and exit; without one, the first names it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    settings = {"help_option_names": ["-h", "--help"]}
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=settings)
-    for name in _COMMANDS if command is None else [command]:
-        app.command(name, context_settings=settings)(_COMMANDS[name])
+    app = application(words, command)
     warnings.showwarning = _show_warning
     streams.protect()
     try:
@@ -60,6 +40,68 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
         sys.exit(_after_losses(code, command or next(iter(words), "")))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def application(words: Sequence[str], command: str | None = None) -> typer.Typer:
+    """Return the application of one ``command``, or of all: those that no word names are not imported.
+
+    All that an import would tell of those is the sentence for the list of commands, which stands in their source.
+    """
+    app = typer.Typer(
+        cls=Commands,
+        add_completion=command is None,
+        pretty_exceptions_enable=False,
+        context_settings=_SETTINGS,
+        rich_markup_mode=None,
+    )
+    if command is not None:
+        app.command(command, cls=Command, context_settings=_SETTINGS)(load(command))
+        return app
+    app.callback()(_minicnn)
+    completed = [os.environ.get(name, "") for name in ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")]  # by a shell
+    named = {*words, *" ".join(completed).split()}
+    for name in COMMANDS:
+        if name in named:
+            app.command(name, cls=Command, context_settings=_SETTINGS)(load(name))
+        else:
+            app.command(name, help=_sentence(name))(_unnamed)
+    return app
+
+
+def load(name: str) -> Callable[..., int]:
+    """Return the function of a command."""
+    module = name.replace("-", "_")
+    function: Callable[..., int] = getattr(importlib.import_module(f"minicnn.cli.{module}"), module)
+    return function
+
+
+def _sentence(name: str) -> str:
+    """The first line of the docstring of a command's function."""
+    module = name.replace("-", "_")
+    spec = importlib.util.find_spec(f"minicnn.cli.{module}")
+    source: Any = spec.loader if spec else None
+    tree = ast.parse(source.get_source(f"minicnn.cli.{module}"))
+    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == module)
+    return (ast.get_docstring(function) or "").partition("\n")[0]
+
+
+def _unnamed() -> int:
+    """Stand in the list of commands for one that no word names, so that this does not run."""
+    return 0
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"minicnn {__version__}")
+        raise typer.Exit
+
+
+def _minicnn(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    """Train convolutional networks, and ask them."""
 
 
 def _run(app: typer.Typer, words: list[str], command: str | None) -> int:
@@ -71,10 +113,22 @@ def _run(app: typer.Typer, words: list[str], command: str | None) -> int:
         return result if isinstance(result, int) else 0
     except _TYPERS_ERROR as error:
         return _fail(f"{error.format_message().rstrip('.')}; see --help", 2, debug)
-    except _USAGE_ERRORS as error:
+    except _usage_errors() as error:
         return _fail(error, 2, debug)
-    except _USERS_ERRORS as error:
+    except _users_errors() as error:
         return _fail(error, 1, debug)
+
+
+def _usage_errors() -> tuple[type[Exception], ...]:
+    """Those that end with 2; asked for when there is an error, as what defines them takes its time to import."""
+    data = importlib.import_module("minicnn.data")
+    return UsageError, data.UnknownDataset, data.DatasetUnavailable
+
+
+def _users_errors() -> tuple[type[Exception], ...]:
+    """Those that end with 1."""
+    training = importlib.import_module("minicnn.training")
+    return ValueError, TypeError, OSError, BackendUnavailable, training.TrainingError, OutOfMemory, MemoryError
 
 
 def _at_home(word: str) -> str:

@@ -104,12 +104,10 @@ def _print(answers: list[dict[str, Any]]) -> None:
             for row in answer["predictions"]:
                 print(f"{shown(answer['path'])}\t{shown(row['class'])}\t{row['probability']:.4f}")
             continue
-        console.print(shown(answer["path"]), style="bold")
-        names = [shown(row["class"]) for row in answer["predictions"]]
-        width = max(map(len, names))
-        for place, (name, row) in enumerate(zip(names, answer["predictions"], strict=True)):
+        console.say(answer["path"], style="bold")
+        for place, row in enumerate(answer["predictions"]):
             bar = "█" * round(row["probability"] * _BAR)
-            line = Text(f"  {name:<{width}} ")
+            line = Text(f"  {row['probability']:6.1%} ")
             line.append(f"{bar:<{_BAR}}", style="green" if place == 0 else "dim")
-            line.append(f" {row['probability']:6.1%}")
-            console.print(line)
+            line.append(f" {shown(row['class'])}")  # the last: a long name goes on in the next line
+            console.print(line, soft_wrap=True)

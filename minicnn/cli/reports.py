@@ -1,5 +1,7 @@
-"""Figures and pictures of a tested model."""
+"""Figures, pictures and mistakes of a tested model."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,28 +9,30 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from minicnn import backend, plots
+from minicnn import plots
 from minicnn.compile import compile
-from minicnn.data import Loader
+from minicnn.data import Dataset, Loader
 from minicnn.files import atomic_write
 from minicnn.nn import Module
 from minicnn.tensor import Tensor
+from minicnn.text import shown
 from minicnn.training import Evaluation, evaluate
 from minicnn.training.explain import convolutions, feature_maps, grad_cam
 from minicnn.training.metrics import classification_report
 
 _EXPLAINED = 12  # pictures under a heat map
+_FORMULA = tuple("=+-@")  # begin one in a spreadsheet
 
 
 def test_reports(
     folder: Path | None, model: Module, loader: Loader, tta: bool = False, shift: int = 0
 ) -> dict[str, Any]:
-    """Evaluate ``model`` and return the figures; with ``folder``, draw its pictures there.
+    """Evaluate ``model`` and return the figures; with ``folder``, draw its pictures and list its mistakes there.
 
     tta, shift: the views of :func:`minicnn.training.evaluate`; the accuracy for one view is then "plain_accuracy".
 
-    These are the confusion matrix, samples, worst mistakes and, of a model with convolutions, the filters of the first,
-    what it makes of a picture, and Grad-CAM overlays of right and wrong answers in the first batch of ``loader``.
+    The pictures are the confusion matrix, samples, worst mistakes and, of a model with convolutions, the filters of the
+    first, what it makes of a picture, and Grad-CAM overlays of right and wrong answers. The list is mistakes.csv.
     """
     forward = compile(model)
     result = evaluate(model, loader, forward, tta, shift)
@@ -51,7 +55,32 @@ def test_reports(
             "mistakes": plots.mistakes(*answers),
         }
         write_pictures(folder, pictures | _explained(model, loader, result))
+        atomic_write(folder / "mistakes.csv", mistakes_table(result, dataset))
     return report
+
+
+def mistakes_table(result: Evaluation, dataset: Dataset) -> str:
+    """Return every wrong answer as a line of CSV (RFC 4180), the surest first.
+
+    Columns: number of the record, from 0, its file where it has one, true and predicted class, their probabilities.
+    What a spreadsheet would take for a formula gets an apostrophe before it; what would break a line, and bytes of a
+    file's name that are no UTF-8, are escaped.
+    """
+    wrong = np.flatnonzero(result.predictions != result.labels)
+    sureness = result.probabilities[wrong, result.predictions[wrong]]
+    lines = io.StringIO()
+    writer = csv.writer(lines)
+    writer.writerow(["record", *["file"] * bool(dataset.files), "true", "predicted", "p_true", "p_predicted"])
+    for index in wrong[np.argsort(-sureness, kind="stable")]:
+        truth, guess = result.labels[index], result.predictions[index]
+        names = [*dataset.files[index : index + 1], dataset.classes[truth], dataset.classes[guess]]
+        figures = [f"{result.probabilities[index, label]:.4f}" for label in (truth, guess)]
+        writer.writerow([index, *map(_inert, names), *figures])
+    return lines.getvalue()
+
+
+def _inert(name: str) -> str:
+    return f"'{shown(name)}" if name[:1] in _FORMULA else shown(name)
 
 
 def check_finite(probabilities: np.ndarray) -> None:
@@ -103,16 +132,16 @@ def explanations(
 
 
 def _explained(model: Module, loader: Loader, result: Evaluation) -> dict[str, Figure]:
-    """The explanations of answers in the first batch, half of them wrong where there are so many."""
+    """The explanations of answers to pictures of all classes in turn, half of them wrong where there are so many."""
     dataset, predictions = loader.dataset, result.predictions
-    inputs, _ = next(loader.epoch(0))
-    right = result.labels[: len(inputs)] == predictions[: len(inputs)]
-    wrong = np.flatnonzero(~right)[: _EXPLAINED // 2]
-    shown = np.concatenate([np.flatnonzero(right)[: _EXPLAINED - len(wrong)], wrong])
+    order = plots.in_turn(result.labels)
+    right = (result.labels == predictions)[order]
+    wrong = order[~right][: _EXPLAINED // 2]
+    chosen = np.concatenate([order[right][: _EXPLAINED - len(wrong)], wrong])
     captions = []
-    for index in shown:
+    for index in chosen:
         truth, guess = result.labels[index], predictions[index]
         answer = f"{dataset.classes[guess]} {result.probabilities[index, guess]:.0%}"
         captions.append(f"✓ {answer}" if truth == guess else f"✗ {answer}, is {dataset.classes[truth]}")
-    chosen = Tensor(inputs[backend.of(inputs).asarray(shown)])
-    return explanations(model, chosen, dataset.images[shown], predictions[shown], captions)
+    inputs = Tensor(loader.pictures_of(chosen))
+    return explanations(model, inputs, dataset.images[chosen], predictions[chosen], captions)

@@ -10,9 +10,12 @@ from minicnn.cli.compare import draw, read_runs, table
 from minicnn.cli.configuration import Dataset, check_useful, with_config
 from minicnn.cli.folders import METRICS, STATE, WEIGHTS, held
 from minicnn.cli.options import BackendName, DataDir, Debug, Threads, UsageError, usage_errors
+from minicnn.cli.page import NAME as PAGE
+from minicnn.cli.page import write_study_page
 from minicnn.cli.train import train
 from minicnn.text import shown
 from minicnn.training import checkpoint, recipe
+from minicnn.training.progress import Output
 
 _DEFAULT = ("stage-baseline", "stage-bn", "stage-dropout", "stage-augment")
 
@@ -59,8 +62,9 @@ def study(
         rows, histories = read_runs([out / name for name in names])
         draw(histories, out / "study.png")
         files.atomic_write(out / "study.md", table(rows, markdown=True) + "\n")
-    print(table(rows))
-    print(f"wrote study.png and study.md into {shown(out)}")
+        write_study_page(out, rows)
+    print(table(rows, width=Output().columns))
+    print(f"wrote study.png, study.md and {PAGE} into {shown(out)}")
     return 0
 
 

@@ -11,12 +11,13 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 import minicnn
 from minicnn import plots
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, precisions, with_config
-from minicnn.cli.folders import CONFIG, METRICS, STATE, WEIGHTS, check_holds_no_run, held, new_folder
+from minicnn.cli.folders import CONFIG, HISTORY, METRICS, STATE, WEIGHTS, check_holds_no_run, held, new_folder
 from minicnn.cli.options import (
     BackendName,
     DataDir,
@@ -28,6 +29,8 @@ from minicnn.cli.options import (
     choose_backend,
     naming_memory,
 )
+from minicnn.cli.page import NAME as PAGE
+from minicnn.cli.page import write_page
 from minicnn.cli.reports import test_reports, write_curves, write_pictures
 from minicnn.expected import Maybe, check
 from minicnn.precision import precision
@@ -35,7 +38,7 @@ from minicnn.summary import macs
 from minicnn.text import aligned
 from minicnn.training import Config, Trainer, checkpoint, recipe_card, recipe_names
 from minicnn.training.loop import StepInfo
-from minicnn.training.progress import Output, Progress
+from minicnn.training.progress import Output, Progress, waiting
 from minicnn.training.state import stored_config
 from minicnn.training.stored import write_json
 
@@ -66,7 +69,7 @@ def train(
 ) -> int:
     """Train a model, choose the best epoch on validation data, and test it once.
 
-    Weights, history, figures and pictures go into the folder of the run.
+    Weights, history, figures and pictures go into the folder of the run; its report.html has all but the weights.
     Options that are not given are those of the recipe.
     """
     if recipe_name == "list":
@@ -85,7 +88,8 @@ def train(
         kept = stored_config(stored.metadata, stored.arrays).precision
         configs = {name: config.settled(kept) for name, config in configs.items()}
     chosen = choose_backend(backend, threads, *precisions(configs))
-    splits, source["recipe"] = load(source, configs, memory)
+    with waiting("reading the pictures"):
+        splits, source["recipe"] = load(source, configs, memory)
     source["dataset"] = splits.origin
     config = configs[source["recipe"]]
     output = Output()
@@ -109,6 +113,8 @@ def train(
             write_curves(folder, trainer.history)
         if code == 0 and trainer.finished:
             _finish(trainer, folder, source["recipe"], output)
+        if trainer.history:
+            write_page(folder)
     return code
 
 
@@ -124,7 +130,7 @@ def _profile(trainer: Trainer, folder: Path, output: Output) -> None:
 
 
 def _list_recipes() -> None:
-    """Print the recipes with what was measured: a table on a terminal, plain columns elsewhere."""
+    """Print the recipes with what was measured: one line each, and on a terminal the description below it."""
     rows = [("recipe", "model", "parameters", "accuracy", "time", "description")]
     for card in map(recipe_card, recipe_names()):
         measured = card.measured
@@ -134,16 +140,13 @@ def _list_recipes() -> None:
         wait = "-" if seconds is None else f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
         rows.append((card.name, card.config.model, parameters, accuracy, wait, card.description))
     output = Output()
-    if output.is_terminal:
-        table = Table(*rows[0])
-        for row in rows[1:]:
-            table.add_row(*row)
-        for column in table.columns[2:5]:
-            column.justify = "right"
-        output.print(table)
+    if not output.is_terminal:
+        for line in aligned(rows, range(2, 5)):
+            output.say(line)
         return
-    for line in aligned(rows, range(2, 5)):
-        output.say(line)
+    for line, row in zip(aligned([row[:-1] for row in rows], range(2, 5)), rows, strict=True):
+        output.say(line, style="bold")
+        output.print(Padding(Text(row[-1], "dim"), (0, 0, 0, 2)))
 
 
 def _run_in(folder: Path | None) -> checkpoint.Checkpoint:
@@ -165,7 +168,7 @@ def _fit(trainer: Trainer, folder: Path, stop_after: int, source: Mapping[str, s
         arrays, metadata = trainer.state()
         checkpoint.save(folder / STATE, arrays, metadata | {"source": source})
         if trainer.history:
-            trainer.history.to_csv(folder / "history.csv")
+            trainer.history.to_csv(folder / HISTORY)
 
     with Progress(trainer.config.epochs, trainer.batches_per_epoch) as progress, _signals() as caught:
 
@@ -214,9 +217,14 @@ def _signals() -> Iterator[list[signal.Signals]]:
 def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) -> None:
     """Test the best weights once, and write what came out."""
     best = checkpoint.load(folder / WEIGHTS)
+    if len(trainer.history) < trainer.config.epochs:
+        output.say(
+            f"stopped early: no epoch was better than epoch {best.metadata['epoch']} "
+            f"for {trainer.config.early_stop} epochs (--early-stop)"
+        )
     model, loader, history = trainer.averaged, trainer.loader("test"), trainer.history
     model.load_state_dict(best.arrays)
-    with precision(trainer.config.precision):
+    with precision(trainer.config.precision), waiting("testing the best weights, and drawing"):
         report = test_reports(folder, model, loader, trainer.config.tta, trainer.config.tta_shift)
     seconds = sum(row["seconds"] for row in history)
     summary = {
@@ -239,7 +247,7 @@ def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) ->
         f"test: {report['accuracy']:.2%} of {report['images']:,} images right{plain} (epoch {summary['best_epoch']}, "
         f"{chosen}), macro F1 {report['macro']['f1']:.4f}"
     )
-    output.say(f"wrote {folder}")
+    output.say(f"wrote {folder}, with {PAGE}")
 
 
 def _write_config(folder: Path, config: Config, source: Mapping[str, str], backend: str) -> None:

@@ -15,10 +15,10 @@ from minicnn.compile.profile import Profile, Stopwatch, profiled
 from minicnn.compile.program import Program, Value, memory_of
 from minicnn.compile.report import Line, dot, lines, summary
 from minicnn.compile.run import Run
+from minicnn.markup import html_table
 from minicnn.nn.module import attributes, structure
 from minicnn.recording import Recorded
 from minicnn.tensor import Tensor
-from minicnn.text import html_table
 
 _PLAIN = int | float | str
 """Attributes of modules that are compared by their value."""

@@ -15,7 +15,8 @@ import numpy as np
 from minicnn.compile.encode import Code, MachineProgram
 from minicnn.compile.graph import Node
 from minicnn.compile.program import Call
-from minicnn.text import aligned, html_table
+from minicnn.markup import html_table
+from minicnn.text import aligned
 
 _COLUMNS = ("layer", "kernel", "ms", "share", "GFLOP/s", "GB/s", "instructions")
 _NUMBERS = range(2, 6)

@@ -72,6 +72,7 @@ class Loader:
         self._first_flips = np.zeros(0, bool)
         if self._augment.alternate:
             self._first_flips = self._rng(_FLIPS).random(len(dataset)) < self._augment.flip
+        self._plain: dict[str, Any] = {"mean": mean, "std": std, "image_size": image_size, "backend": backend}
         self._backend = backend
         self._images = None if isinstance(dataset.images, StoredImages) else backend.asarray(dataset.images)
         self._mean = backend.asarray(np.asarray(mean, np.float32))
@@ -98,6 +99,11 @@ class Loader:
                 moved = iter(self._backend.asarrays([array for arrays in drawn for array in arrays.values()]))
                 for arrays in drawn:
                     yield self._batch(changes, next(pictures), dict(zip(arrays, moved, strict=False)))
+
+    def pictures_of(self, records: np.ndarray) -> Any:
+        """Return the pictures of some records, int (n,), normalised and unchanged: float32 (n, C, H, W)."""
+        images, _ = next(Loader(self.dataset.subset(records), len(records), **self._plain).epoch(0))
+        return images
 
     def _records(self, order: np.ndarray, batch: int) -> np.ndarray:
         """Return the records of a batch."""

@@ -21,6 +21,7 @@ __all__ = [
     "SpeedNet",
     "ViT",
     "create",
+    "factory",
     "find",
     "names",
     "options_for",
@@ -57,6 +58,16 @@ def names() -> tuple[str, ...]:
         ('lenet', 'vgg', 'resnet18')
     """
     return tuple(_MODELS)
+
+
+def factory(name: str) -> Callable[..., Module]:
+    """Return the function or class that makes a model, to ask for its signature and docstring.
+
+    Example:
+        >>> models.factory("lenet") is models.LeNet
+        True
+    """
+    return _MODELS[name]
 
 
 def register(name: str, factory: Callable[..., Module]) -> None:
@@ -176,5 +187,5 @@ def options_for(name: str, image_size: int, in_channels: int) -> dict[str, int]:
         {}
     """
     wanted = {"image_size": image_size, "in_channels": in_channels}
-    takes = inspect.signature(_MODELS[name]).parameters
+    takes = inspect.signature(factory(name)).parameters
     return {option: value for option, value in wanted.items() if option in takes and takes[option].default != value}

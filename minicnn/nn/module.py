@@ -13,9 +13,9 @@ from typing import Any
 from minicnn import backend
 from minicnn.autograd import no_grad
 from minicnn.backend import Backend
+from minicnn.markup import html_table
 from minicnn.recording import current
 from minicnn.tensor import Tensor
-from minicnn.text import html_table
 
 _evaluating: ContextVar[bool] = ContextVar("evaluating", default=False)
 

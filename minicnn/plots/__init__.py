@@ -3,7 +3,7 @@
 from minicnn.plots.confusion import confusion_matrix
 from minicnn.plots.curves import curves, learning_rates, runs
 from minicnn.plots.network import feature_maps, filters, overlays
-from minicnn.plots.pictures import before_after, mistakes, probability_bars, samples
+from minicnn.plots.pictures import before_after, in_turn, mistakes, probability_bars, samples
 from minicnn.plots.profile import profile
 from minicnn.plots.style import BLUE, FAINT, GREEN, GRID, INK, ORANGE, RED, to_png
 
@@ -20,6 +20,7 @@ __all__ = [
     "curves",
     "feature_maps",
     "filters",
+    "in_turn",
     "learning_rates",
     "mistakes",
     "overlays",

@@ -1,5 +1,6 @@
 """Figures over the course of training."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
-from minicnn.plots.style import BLUE, FAINT, GREEN, INK, ORANGE, RED, WIDTH, new_figure, plain, short
+from minicnn.plots.spikes import limits, ordinary, point_at
+from minicnn.plots.style import BLUE, FAINT, GREEN, INK, ORANGE, RED, WIDTH, legend_below, new_figure, plain, short
 
 _PANELS = {
     "Loss": ("train_loss", "validation_loss"),
@@ -29,6 +32,7 @@ _SHEET = {
     "Training less validation accuracy": "train_accuracy",
     "Learning rate": "learning_rate",
 }
+_POINTED_AT, _ROWS = 3, 6  # spikes of a line; lines of words below an edge
 _COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", INK, "#8A6FB0")
 
 
@@ -37,7 +41,7 @@ def curves(history: Mapping[str, Sequence[float]]) -> Figure:
 
     history: columns of one length, any of epoch, train_loss, validation_loss, train_accuracy, validation_accuracy
     (0 to 1) and learning_rate; others are ignored. The best epoch has the highest validation accuracy,
-    and of equals the lowest validation loss.
+    and of equals the lowest validation loss. A spike that would flatten the rest is cut, and its value written there.
     """
     lengths = {len(column) for column in history.values()}
     if len(lengths) != 1 or lengths == {0}:
@@ -45,10 +49,14 @@ def curves(history: Mapping[str, Sequence[float]]) -> Figure:
     epochs = history.get("epoch", range(1, lengths.pop() + 1))
     panels = {title: _drawable(history, keys) for title, keys in _PANELS.items()}
     panels = {title: lines for title, lines in panels.items() if lines}
-    figure = new_figure(WIDTH * max(len(panels), 1) / 3, 3.0)
+    figure = new_figure(WIDTH * max(len(panels), 1) / 3, 3.3)
     best = _best(history)
     for axes, (title, lines) in zip(np.ravel(figure.subplots(1, max(len(panels), 1))), panels.items(), strict=False):
         _panel(axes, title, epochs, lines, best)
+    entries = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
+    names = [name for name in ("training", "validation") if name in entries]  # the rate is alone in its panel
+    if names:
+        legend_below(figure, [entries[name] for name in names], names)
     return figure
 
 
@@ -77,7 +85,7 @@ def learning_rates(
     span = max(start - low, 1e-3 * abs(start), 1e-12)
     axes.set_ylim(low - 0.08 * span, start + 0.6 * span)
     plain(axes, "Loss as the learning rate rises", "learning rate")
-    axes.legend(fontsize=8.5, labelcolor=INK, handlelength=1.6, edgecolor="none", framealpha=0.85, loc="upper left")
+    legend_below(figure, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -85,13 +93,14 @@ def runs(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Several runs on one sheet: validation accuracy and loss, overfitting, and learning rate over the epochs.
 
     histories: by name of the run, the columns that `curves` takes. Overfitting is what the accuracy on training images
-    has above that on validation images. A dot marks the best epoch of a run, which the legend names.
+    has above that on validation images. A dot marks the best epoch of a run, which the legend names. Spikes are cut.
     """
     if not histories or not all(any(map(len, h.values())) for h in histories.values()):
         raise ValueError("runs: expected one history at least, each with epochs and what was measured in them")
     figure = new_figure(WIDTH, 6.0 + 0.18 * math.ceil(len(histories) / 2))
     panels = dict(zip(_SHEET, figure.subplots(2, 2).flat, strict=True))
-    entries = []  # of the legend
+    entries, handles = [], []  # of the legend
+    drawn: dict[str, list[tuple[Any, np.ndarray, str]]] = {title: [] for title in panels}  # epochs, values, colour
     for number, (name, history) in enumerate(histories.items()):
         size, best = max(map(len, history.values())), _best(history)
         epochs = history.get("epoch", range(1, size + 1))
@@ -104,14 +113,17 @@ def runs(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         }
         for title, column in _sheet_columns(history).items():
             panels[title].plot(epochs, column, **style)
+            drawn[title].append((epochs, column, style["color"]))
             if best is not None and title != "Learning rate":
                 panels[title].plot(epochs[best], column[best], "o", color=style["color"], markersize=4.5, zorder=5)
         score = "" if best is None else f": {history['validation_accuracy'][best]:.1%} at epoch {epochs[best]:.0f}"
-        panels["Validation accuracy"].plot([], [], **style, label=str(number))
         entries.append(f"{short(name, 36)}{score}")
+        handles.append(Line2D([], [], **style))
     for title, axes in panels.items():
         plain(axes, title, "epoch")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if title != "Learning rate":
+            _cut_spikes(axes, title, drawn[title])
     highest = [max(history["learning_rate"]) for history in histories.values() if "learning_rate" in history]
     if highest and max(highest) > 20 * min(highest) > 0:
         panels["Learning rate"].set_yscale("log")
@@ -121,11 +133,7 @@ def runs(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     for title in ("Validation accuracy", "Training less validation accuracy"):
         panels[title].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     panels["Training less validation accuracy"].axhline(0, color=FAINT, linewidth=0.8)
-    looks: dict[str, Any] = {"fontsize": 8.5, "labelcolor": INK, "handlelength": 2.2, "frameon": False}
-    legend = figure.legend(loc="outside lower center", ncols=2, **looks)
-    for text, entry in zip(legend.get_texts(), entries, strict=True):
-        text.set_text(entry)  # as a label it would be read as maths, or hidden by a _
-        text.set_parse_math(False)
+    legend_below(figure, handles, entries, columns=2)
     return figure
 
 
@@ -175,4 +183,19 @@ def _panel(
         return
     if title == "Accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.legend(fontsize=8.5, labelcolor=INK, handlelength=1.4, edgecolor="none", framealpha=0.85)
+    _cut_spikes(axes, title, [(epochs, np.asarray(values), _STYLES[key][0]) for key, values in lines.items()])
+
+
+def _cut_spikes(axes: Axes, title: str, lines: Sequence[tuple[Any, np.ndarray, str]]) -> None:
+    """Let the axis end where the curves do without their spikes, and write the value of each spike at its place."""
+    loss, gap = "loss" in title.lower(), title.startswith("Training less")
+    kept = [ordinary(values, (1,) if loss else (1, -1) if gap else (-1,)) for _, values, _ in lines]
+    if all(keep[np.isfinite(values)].all() for keep, (_, values, _) in zip(kept, lines, strict=True)):
+        return
+    axes.set_ylim(*limits([values[keep] for keep, (_, values, _) in zip(kept, lines, strict=True)]))
+    rows = itertools.count()  # each has its words in a line of its own
+    for keep, (epochs, values, colour) in zip(kept, lines, strict=True):
+        cut = np.flatnonzero(~keep & np.isfinite(values))
+        for place in sorted(cut, key=lambda index: -abs(values[index]))[:_POINTED_AT]:
+            words = f"{values[place]:.3g}" if loss else f"{values[place]:.0%}"
+            point_at(axes, epochs[place], values[place], words, colour, next(rows) % _ROWS)

@@ -17,16 +17,27 @@ def samples(
     probabilities: np.ndarray | None = None,
     limit: int = 32,
 ) -> Figure:
-    """The first `limit` images, each with its prediction, the confidence where given, and the true class where wrong.
+    """Images of all classes in turn, each with its prediction, the confidence where given, the true class where wrong.
 
-    images: (N, C, H, W), uint8 or of floats in [0, 1]. labels, predictions: (N,) class indices.
+    Up to `limit` of them: the first of each class, then the second of each, …
+
+    images: (N, C, H, W), uint8 or floats. labels, predictions: (N,) class indices.
     probabilities: (N, classes).
     """
     labels, predictions = _check(images, labels, predictions)
-    shown = np.arange(min(limit, len(images)))
+    shown = in_turn(labels)[:limit]
     right = int((labels[shown] == predictions[shown]).sum())
     title = f"Samples: {right} of {len(shown)} right"
     return _gallery(title, shown, images, labels, predictions, classes, probabilities)
+
+
+def in_turn(labels: np.ndarray) -> np.ndarray:
+    """Return indices (N,) that sort records by labels (N,): the first of each class, the second of each, and so on."""
+    order = np.argsort(labels, kind="stable")
+    _, first, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    place = np.empty(len(labels), np.int64)  # of a record among those of its class
+    place[order] = np.arange(len(labels)) - np.repeat(first, counts)
+    return np.lexsort((labels, place))
 
 
 def mistakes(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from minicnn.plots.style import BLUE, FAINT, ORANGE, WIDTH, new_figure, plain, short
+from minicnn.plots.style import BLUE, FAINT, ORANGE, WIDTH, legend_below, new_figure, plain, short
 
 
 def profile(layers: Mapping[str, tuple[float, float]], title: str = "Time of a training step") -> Figure:
@@ -18,7 +18,7 @@ def profile(layers: Mapping[str, tuple[float, float]], title: str = "Time of a t
     parts = np.array(list(layers.values()), dtype=float)
     sums = parts.sum(axis=1)
     places = np.arange(len(layers))
-    figure = new_figure(WIDTH, 1.2 + 0.24 * len(layers))
+    figure = new_figure(WIDTH, 1.5 + 0.24 * len(layers))
     axes = figure.subplots()
     axes.barh(places, parts[:, 0], color=BLUE, height=0.7, label="forward")
     axes.barh(places, parts[:, 1], left=parts[:, 0], color=ORANGE, height=0.7, label="backward")
@@ -30,5 +30,5 @@ def profile(layers: Mapping[str, tuple[float, float]], title: str = "Time of a t
     axes.set_yticks(places, [short(name, 40) for name in layers])
     axes.set_ylim(len(layers) - 0.5, -0.5)
     axes.set_xlim(0, max(sums.max(), 1e-9) * 1.15)
-    axes.legend(frameon=False, fontsize=8.5, loc="lower right")
+    legend_below(figure, *axes.get_legend_handles_labels())
     return figure

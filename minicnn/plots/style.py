@@ -7,6 +7,7 @@ right and wrong differ by a mark as well.
 import io
 import math
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -83,17 +84,29 @@ def frame(axes: Axes, color: str = GRID) -> None:
 
 
 def draw_picture(axes: Axes, image: np.ndarray, color: str = GRID) -> None:
-    """Draw a picture (C, H, W), uint8 or of floats in [0, 1], in a frame of this colour.
+    """Draw a picture (C, H, W) of uint8 or floats in a frame of this colour.
 
     Three channels are red, green and blue; of any other number the mean is drawn in grey.
     """
-    shown = image if image.dtype == np.uint8 else np.clip(image, 0, 1)
+    shown = image if image.dtype == np.uint8 else levels(image)
     if len(image) == 3:
         axes.imshow(np.moveaxis(shown, 0, -1), interpolation="nearest")  # (3, H, W) -> (H, W, 3)
     else:
         white = 255 if image.dtype == np.uint8 else 1
         axes.imshow(shown.mean(axis=0), cmap="gray", vmin=0, vmax=white, interpolation="nearest")
     frame(axes, color)
+
+
+def levels(image: np.ndarray) -> np.ndarray:
+    """Return a picture of uint8 or floats as floats in [0, 1].
+
+    Floats of which some lie elsewhere, as normalised ones do, are scaled: the lowest is black, the highest white.
+    """
+    if image.dtype == np.uint8:
+        return image / 255
+    if image.min() >= 0 and image.max() <= 1:
+        return image
+    return (image - image.min()) / (np.ptp(image) or 1)
 
 
 def short(name: str, limit: int) -> str:
@@ -118,6 +131,16 @@ def fonts() -> list[str]:
     """The font that comes with matplotlib, then those found here that have other scripts."""
     installed = set(fontManager.get_font_names())
     return ["DejaVu Sans", *(font for font in _OTHER_SCRIPTS if font in installed)]
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str], columns: int = 4) -> None:
+    """Put a legend below the panels, where it covers no curve; the names are shown as they are."""
+    looks: dict[str, Any] = {"fontsize": 8.5, "labelcolor": INK, "handlelength": 2.2, "frameon": False}
+    places = [str(number) for number in range(len(names))]
+    legend = figure.legend(handles, places, loc="outside lower center", ncols=min(columns, len(names)), **looks)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)  # as a label it would be read as maths, or hidden by a _
+        text.set_parse_math(False)
 
 
 def plain(axes: Axes, title: str, below: str) -> None:

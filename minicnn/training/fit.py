@@ -235,10 +235,13 @@ def _labelled(
         x, y = pair("fit", data)
         x = as_array("fit", x)
         layout = layout or (before.layout if before else layout_of("fit", x.shape))
-        images, known = as_images("fit", x, layout), before.classes if before else ()
+        images = before.images("fit", x, layout) if before else as_images("fit", x, layout)
+        known = before.classes if before else ()
     if not images.shape[0]:
         raise ValueError("fit: expected pictures to train on, received none")
     count = _count_logits(model, images.shape[1:])
+    if isinstance(classes, str):
+        raise ValueError(f"fit: expected classes as a list of names, received the text {brief(classes)}")
     names = known if classes is None else tuple(map(str, classes))
     if classes is None and not isinstance(data, Dataset) and len(known) != count:
         names = tuple(map(str, range(count)))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from minicnn.files import atomic_write
-from minicnn.text import aligned, brief, html_table, nearest
+from minicnn.markup import html_table
+from minicnn.text import aligned, brief, nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,6 +21,8 @@ from minicnn.training.preprocessing import STORED, Preprocessing
 
 FOLDER = Path(__file__).parent.parent / "weights"
 """Where the shipped weights lie: NAME.safetensors, and the card NAME.json."""
+NETWORK = "network"
+"""The kind of files that :func:`minicnn.save` writes, without a network's name."""
 BEST = "speedrun-cifar10"
 """The name of those with the highest accuracy."""
 _MEAN, _STD = Number(-1e30, 1e30), Number(1e-30, 1e30)  # in float32 too
@@ -130,6 +132,10 @@ def load(name_or_path: str | Path, backend: Backend, model: str = "") -> Pretrai
         raise FileNotFoundError(f"weights: no file and no shipped weights {str(name_or_path)!r} ({_listed()}){hint}")
     stored = checkpoint.load(path)
     arrays, metadata = dict(stored.arrays), stored.metadata
+    if metadata.get("kind") == NETWORK:
+        raise CheckpointError(
+            f"{path}: expected the name of the network too; load the file by minicnn.load(path, model)"
+        )
     if metadata.get("kind") != "weights":
         raise CheckpointError(f"{path}: expected weights written by minicnn (as best.safetensors of a run)")
     with checkpoint.bounded_by(arrays, f"{path}: its metadata is not usable"):

@@ -7,6 +7,7 @@ from minicnn.nn import Module
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import CheckpointError
 from minicnn.training.preprocessing import Preprocessing, preprocessing_of
+from minicnn.training.pretrained import NETWORK
 
 _Model = TypeVar("_Model", bound=Module)
 
@@ -32,7 +33,7 @@ def save(model: Module, path: str | os.PathLike[str]) -> None:
         True
     """
     known = preprocessing_of("save", model)
-    metadata = {"kind": "network", "preprocessing": None if known is None else known.stored()}
+    metadata = {"kind": NETWORK, "preprocessing": None if known is None else known.stored()}
     checkpoint.save(path, {name: tensor.numpy() for name, tensor in model.state_dict().items()}, metadata)
 
 

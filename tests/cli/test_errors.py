@@ -1,6 +1,10 @@
 """Wrong words and failures: one line, the right exit code, and nothing loaded before."""
 
 import importlib.util
+import inspect
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,15 +12,17 @@ import pytest
 import typer
 from PIL import Image
 
-from minicnn import backend, data
+import minicnn
+from minicnn import backend, data, models
 from minicnn.backend import Backend, BackendUnavailable
 from minicnn.backend.cpu import jit, machine
 from minicnn.backend.cuda import launch
 from minicnn.cli import main as main_module
 from minicnn.cli import options
+from minicnn.cli.help import documented
 from minicnn.training import Config, Trainer
 
-from .conftest import ROOT, complaints
+from .conftest import ROOT, complaints, environment
 
 
 @pytest.fixture
@@ -163,7 +169,7 @@ def test_failures_become_one_line(command, monkeypatch, error, code, line):
     def failing():
         raise error
 
-    monkeypatch.setitem(main_module._COMMANDS, "train", failing)
+    monkeypatch.setattr(main_module, "load", lambda name: failing)
     assert command("train") == (code, "", line)
 
 
@@ -181,7 +187,7 @@ def test_a_gpu_whose_memory_is_full(command, monkeypatch, error):
         with options.naming_memory(Backend("cupy", None, kernels), 128):
             raise error
 
-    monkeypatch.setitem(main_module._COMMANDS, "train", failing)
+    monkeypatch.setattr(main_module, "load", lambda name: failing)
     code, out, err = command("train")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("error: out of memory on the GPU with batches of 128 images: 15.0 of 16.0 GiB are in use (")
@@ -236,7 +242,7 @@ def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch):
     def failing():
         raise ZeroDivisionError
 
-    monkeypatch.setitem(main_module._COMMANDS, "train", failing)
+    monkeypatch.setattr(main_module, "load", lambda name: failing)
     with pytest.raises(ZeroDivisionError):
         main_module.main(["train"])
 
@@ -247,23 +253,89 @@ def test_help_explains_every_option(command, name):
         code, out, err = command(name, flag)
         assert (code, err) == (0, "") and "Usage" in out and "--backend" in out
     app = typer.Typer()
-    app.command()(main_module._COMMANDS[name])
+    app.command()(main_module.load(name))
     options = typer.main.get_command(app).params
     unexplained = [option.name for option in options if not getattr(option, "help", None)]
     assert not unexplained
 
 
 @pytest.mark.parametrize("name", COMPUTING)
-def test_help_says_which_precision_there_is(command, monkeypatch, name):
-    monkeypatch.setenv("COLUMNS", "300")
+def test_help_says_which_precision_there_is(command, name):
     _, out, _ = command(name, "--help")
-    (line,) = (line for line in out.splitlines() if "--precision" in line)
-    assert "float32; bf16, on a GPU or a CPU with AVX512_BF16; or tf32, on a GPU" in line
+    (text,) = re.findall(r"  --precision \S+ +(.*?)\n  --", out, re.DOTALL)
+    text = " ".join(text.split())
+    assert "float32; bf16, on a GPU or a CPU with AVX512_BF16; or tf32, on a GPU" in text
     own = name in ("evaluate", "predict", "explain")
-    assert ("auto: bf16 on a CPU with AMX" in line) == (not own)
-    assert ("whatever the training did" in line) == ("[default: float32]" in line) == own
+    assert ("auto: bf16 on a CPU with AMX" in text) == (not own)
+    assert ("whatever the training did" in text) == ("[default: float32]" in text) == own
 
 
 def test_help_without_a_command(command):
     code, out, _ = command("-h")
     assert code == 0 and all(name in out for name in ("train", "predict", "evaluate"))
+
+
+@pytest.mark.parametrize("name", main_module.COMMANDS)
+def test_the_help_fits_80_columns(command, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = command(name, "--help")
+    assert (code, err) == (0, "") and max(map(len, out.splitlines())) <= 80 and "…" not in out
+
+
+def test_the_list_of_commands_has_their_first_lines(command, monkeypatch):
+    """The list is read from the sources; these are the functions."""
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = command("--help")
+    for name in main_module.COMMANDS:
+        sentence = (main_module.load(name).__doc__ or "").partition("\n")[0]
+        assert f"\n  {name:<9} {sentence}\n" in re.sub(r"\n {12}", " ", out), name
+
+
+def test_the_version(command):
+    assert command("--version") == (0, f"minicnn {minicnn.__version__}\n", "")
+
+
+def test_the_package_is_a_program():
+    words = [sys.executable, "-m", "minicnn", "--version"]
+    run = subprocess.run(words, capture_output=True, text=True, env=environment(), check=True)
+    assert run.stdout == f"minicnn {minicnn.__version__}\n"
+
+
+LOADED = """
+import sys
+from minicnn.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    print(*sorted(m for m in sys.modules if m in ("matplotlib", "sklearn", "jinja2", "requests", "PIL", "numba")))
+"""
+
+
+def test_help_imports_no_command():
+    run = subprocess.run([sys.executable, "-c", LOADED, "--help"], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "", run.stdout  # none of those
+
+
+def test_a_shell_completes_commands_and_options():
+    def completed(words):
+        variables = {"_MINICNN_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        line = [sys.executable, "-m", "minicnn"]
+        run = subprocess.run(line, capture_output=True, text=True, env=environment(**variables), check=True)
+        return run.stdout.split()
+
+    assert completed("minicnn ev") == ["evaluate"]
+    assert completed("minicnn train --early") == ["--early-stop"]
+
+
+def test_the_help_of_train_has_the_options_of_each_model(command):
+    _, out, _ = command("train", "--help")
+    (section,) = re.findall(r"Options of the models, for --model-option:\n((?:  .*\n)*)", out)
+    text = " ".join(section.split())
+    assert "vgg: dropout=[0.2, 0.3, 0.4] probability after each stage, or one number for all; where it is 0 " in text
+    assert "speednet: scale=0.1111 factor of the logits." in text and "a multiple of heads." in text
+    assert text.endswith(" None.") and "resnet20" in text
+    for name in models.names():
+        for option, parameter in inspect.signature(models.factory(name)).parameters.items():
+            if option not in ("num_classes", "image_size", "in_channels"):
+                assert f" {name}: {option}=" in f" {text}" and parameter.default is not parameter.empty
+                assert documented(models.factory(name))[option].endswith(".")

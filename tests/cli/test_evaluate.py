@@ -37,9 +37,9 @@ def test_splits_are_those_of_the_training(evaluate, digits_run):
 
 def test_out_gets_pictures_and_figures(evaluate, digits_run, tmp_path):
     assert evaluate("--out", tmp_path / "new")[0] == 0
-    names = {"metrics.json", *(f"{name}.png" for name in PICTURES)}
-    assert {path.name for path in (tmp_path / "new").iterdir()} == names | {".lock"}
-    for name in names - {"metrics.json"}:
+    names = {"mistakes.csv", *(f"{name}.png" for name in PICTURES)}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names | {".lock", "metrics.json", "report.html"}
+    for name in names:
         assert (tmp_path / "new" / name).read_bytes() == (digits_run.folder / name).read_bytes()
     code, out, err = evaluate("--out", digits_run.folder)
     assert (code, out) == (2, "") and "holds a run" in err

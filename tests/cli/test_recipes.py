@@ -49,7 +49,7 @@ def test_a_recipe_trains_and_tests(name, command, tmp_path):
     model = models.create(recipe(name).model, **recipe(name).model_options)
     assert (metrics["recipe"], metrics["epochs"], metrics["test"]["images"]) == (name, 2, 30)
     assert metrics["parameters"] == sum(p.numel() for p in model.parameters())
-    assert out.splitlines()[-1] == f"wrote {tmp_path / 'run'}"
+    assert out.splitlines()[-1] == f"wrote {tmp_path / 'run'}, with report.html"
 
 
 @pytest.mark.parametrize("name", ["custom-cnn", "resnet20", "stage-augment", "two-phase"])

@@ -33,7 +33,7 @@ def test_recipes_are_trained_resumed_and_skipped(command, study, tmp_path):
     assert out.count("epoch 1/2") == 1 and out.count("epoch 2/2") == 2  # of the stopped run the second epoch alone
     rows = {line.split()[0]: line.split() for line in out.splitlines()[-4:-1]}
     assert rows["digits"][1:5] == ["digits", "lenet", "2", str(metrics(folder / "digits")["best_epoch"])]
-    assert rows["lenet"][1] == "lenet" and out.endswith(f"wrote study.png and study.md into {folder}\n")
+    assert rows["lenet"][1] == "lenet" and out.endswith(f"wrote study.png, study.md and report.html into {folder}\n")
     for name in ("digits", "lenet"):
         config = json.loads((folder / name / "config.json").read_text())
         assert config["recipe"] == name and config["config"]["train_size"] == 200
@@ -76,4 +76,4 @@ def test_an_option_that_one_recipe_has_no_use_for(monkeypatch, study, tmp_path):
 @pytest.mark.parametrize("name", ["compare", "convert", "explain", "study"])
 def test_the_scripts_are_doors_to_the_commands(name):
     assert (ROOT / "scripts" / f"{name}.py").read_text().endswith(f'    main(command="{name}")\n')
-    assert name in main._COMMANDS
+    assert name in main.COMMANDS

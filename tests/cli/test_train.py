@@ -23,7 +23,7 @@ from minicnn.training import checkpoint
 FILES = {
     *("config.json", "history.csv", "metrics.json", "best.safetensors", "last.safetensors"),
     *("curves.png", "confusion_matrix.png", "samples.png", "mistakes.png"),
-    *("filters.png", "feature_maps.png", "grad_cam.png"),
+    *("filters.png", "feature_maps.png", "grad_cam.png", "mistakes.csv", "report.html"),
 }
 EPOCHS = ("--epochs", 3)
 
@@ -44,7 +44,10 @@ def test_the_digits_from_start_to_pictures(digits_run):
     assert lines[0] == "data: digits of scikit-learn"
     assert lines[1].startswith("run: lenet, 65,886 parameters, 1,237 training images, backend numpy, into ")
     epochs = [line for line in lines if line.startswith("epoch ")]
-    assert len(epochs) == len(history_of(digits_run.folder)) and lines[-1] == f"wrote {digits_run.folder}"
+    assert (
+        len(epochs) == len(history_of(digits_run.folder))
+        and lines[-1] == f"wrote {digits_run.folder}, with report.html"
+    )
     assert "\x1b" not in digits_run.out and "\r" not in digits_run.out
     assert {path.name for path in digits_run.folder.iterdir()} == FILES | {".lock"}
 
@@ -72,6 +75,14 @@ def test_the_digits_from_start_to_pictures(digits_run):
 
 
 _COMPILING = "minicnn: compiling CPU kernels, once on this machine (some seconds) ...\n"
+
+
+def test_early_stopping_is_said(train, tmp_path):
+    """Of one batch an epoch, at a rate too small to change a weight, the first stays the best."""
+    code, out, _ = train("--lr", 1e-30, "--early-stop", 2, "--epochs", 9, "--out", tmp_path / "run")
+    lines = out.splitlines()
+    assert code == 0 and [line.endswith(" best") for line in lines[2:5]] == [True, False, False]
+    assert lines[5] == "stopped early: no epoch was better than epoch 1 for 2 epochs (--early-stop)"
 
 
 def test_stopping_after_epochs_and_resuming_is_one_run(train, tmp_path):
@@ -199,8 +210,8 @@ from minicnn.training import progress
 
 show = progress.Progress.epoch
 
-def signalled(self, row, **how):
-    show(self, row, **how)
+def signalled(self, row, *best, **how):
+    show(self, row, *best, **how)
     if row["epoch"] == 2:  # not from outside: the run might be at its end by then
         os.kill(os.getpid(), {int(number)})
 

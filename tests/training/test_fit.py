@@ -260,6 +260,7 @@ NAN[7, 0, 2, 2] = np.nan
             {"validation": True},
             "expected validation as .x, y., a share, a number of pictures or None, received T",
         ),
+        (X, Y, {"classes": "abc"}, "expected classes as a list of names, received the text 'abc'"),
         (X, Y, {"validation": 1.5}, "cannot split 1.5 .*expected a share above 0 and below 1"),
         (X, Y, {"validation": (X, Y + 1)}, "fit: validation: record 2 has label 3"),
         (X, Y, {"validation": (FLOATS, Y)}, "fit: validation: expected pixels of uint8.*received float32"),
@@ -483,6 +484,24 @@ def test_answers_do_not_depend_on_the_size_of_batches_and_a_single_picture_is_a_
     np.testing.assert_allclose(minicnn.predict(model, x[4, 0], layout="NHW"), whole[4], rtol=1e-5)
 
 
+def test_threads_may_predict_with_one_model_while_another_is_trained():
+    x, y = pictures(40)
+    model, found = network(dropout=0.4), {}
+    fit(model, (x, y), **QUIET)
+    expected = minicnn.predict(model, x).tobytes()
+
+    def ask(number):
+        found[number] = {minicnn.predict(model, x).tobytes() for _ in range(5)}
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    trained = fitted_bits(x, y, dropout=0.4)
+    for thread in threads:
+        thread.join()
+    assert found == {number: {expected} for number in range(3)} and trained == fitted_bits(x, y, dropout=0.4)
+
+
 def test_arrays_that_are_not_those_of_the_training_are_refused():
     x, y = pictures(30)
     model = network()
@@ -546,6 +565,26 @@ def test_a_second_fit_goes_on_with_the_same_scaling_and_so_does_a_copy(tmp_path)
     assert (twin.preprocessing.mean, twin.preprocessing.layout) == (known.mean, "NCHW")
 
 
+def test_shipped_weights_with_a_new_head():
+    """Their scaling stays, their classes go."""
+    x, y = pictures(40, shape=(32, 32, 3), classes=2)
+    shipped = pretrained.load("lenet-cifar10", backend.get("numpy"))
+    model = shipped.model
+    with pytest.raises(
+        ValueError, match="expected pictures of 3 channels, .* received 32, .*; say another layout by layout="
+    ):
+        fit(model, (x, y), **QUIET)
+    model.fc3 = nn.Linear(84, 2)
+    model.conv1.requires_grad_(False)
+    before = model.conv1.weight.numpy().copy()
+    history = fit(model, (x, y), progress=False, epochs=4, layout="NHWC", classes=("dark", "bright"))
+    assert history.best["validation_accuracy"] == 1
+    assert np.array_equal(model.conv1.weight.numpy(), before)
+    assert model.preprocessing.mean == shipped.preprocessing.mean
+    assert model.preprocessing.classes == ("dark", "bright") and model.preprocessing.layout == "NHWC"
+    assert minicnn.predict(model, x[0]).argmax() == 0
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".h5"])
 def test_save_and_load(tmp_path, suffix):
     if suffix == ".h5":
@@ -562,7 +601,9 @@ def test_save_and_load(tmp_path, suffix):
     assert bits(minicnn.load(path, network())) == bits(bare)
     with pytest.raises(ValueError, match="load_state_dict: Sequential differs"):
         minicnn.load(path, network(classes=2))
-    with pytest.raises(checkpoint.CheckpointError, match="expected weights written by minicnn"):
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"expected the name of the network too; load the file by minicnn.load"
+    ):
         pretrained.load(path, backend.get("numpy"))
 
 

@@ -18,6 +18,8 @@ RUNS = {
     "averaged": {"ema": 0.9, "accumulate": 3, "clip_norm": 0.5, "weight_decay": 0.1, "decay_bias_and_norm": False},
     "mixed": {"mixup": 0.3, "cutmix": 0.3, "augment_from": 2, "tta": True, "ema": 0.99, "optimizer": "adam"},
     "looking ahead": {"lookahead": 2, "schedule": "linear", "flip": 0.5, "alternate": True, "bias_lr": 4.0},
+    "weighted": {"class_weights": "balanced", "clip_norm": 1.0},
+    "weighted by hand": {"class_weights": [1, 0.5, 2], "accumulate": 3, "mixup": 0.2},
     "whitened": {"whiten": 20, "whiten_bias": 2, "momentum": 0.9},
     "smoothed": {"schedule": "cosine", "warmup": 1, "label_smoothing": 0.1, "clip_value": 0.01, "seed": 5},
 }
