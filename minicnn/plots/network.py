@@ -50,8 +50,7 @@ def overlays(images: np.ndarray, heat: np.ndarray, captions: Sequence[str], titl
     for (x, y), image, map_, caption in zip(sheet.middles, images, heat, captions, strict=True):
         draw_picture(sheet.axes(x - side - gap / 2, y, side), image)
         axes = sheet.axes(x + gap / 2, y, side)
-        grey = image.mean(axis=0, keepdims=True) / (255 if image.dtype == np.uint8 else 1)
-        draw_picture(axes, grey)  # so that all colour under the heat map is its own
+        draw_picture(axes, image, grey=True)  # so that all colour under the heat map is its own
         high, wide = image.shape[1:]
         extent = (-0.5, wide - 0.5, high - 0.5, -0.5)
         axes.imshow(map_, cmap=_HEAT, vmin=0, vmax=1, interpolation="bilinear", extent=extent)
