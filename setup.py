@@ -43,6 +43,7 @@ setup(
         "tensorboard": ["tensorboard>=2.16"],
         "test": test,
         "bench": ["torch>=2.5"],
+        "docs": ["pdoc>=15", "jupytext>=1.16"],
         "onnxruntime": ["torch>=2.5", *onnx, "onnxruntime>=1.20"],
         "openvino": ["torch>=2.5", *onnx, "openvino>=2024.5"],
     },

@@ -1,6 +1,6 @@
 """minicnn: convolutional networks from scratch, small enough to read and fast enough to use.
 
-The examples in the docstrings take these lines for granted::
+The examples in the docstrings take these lines for granted:
 
     import numpy as np
     import minicnn

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from minicnn.files import atomic_write
-from minicnn.text import brief, nearest
+from minicnn.text import aligned, brief, html_table, nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, float]
+_SHOWN = {"epoch": ".0f", "learning_rate": ".3g", "seconds": ".1f", "images_per_second": ",.0f"}
+"""How what is neither a loss nor an accuracy is shown."""
 
 
 class History(list[Row]):
@@ -74,3 +77,30 @@ class History(list[Row]):
         """Write the rows with a line of names above them: with every digit, and at once or not at all."""
         lines = [",".join(self[0]), *(",".join(repr(value) for value in row.values()) for row in self)] if self else []
         atomic_write(Path(path), "\n".join([*lines, ""]))
+
+    def __str__(self) -> str:
+        head, rows = self._table()
+        text = [[f"{cell:.2%}" if isinstance(cell, float) else cell for cell in cells] for cells in rows]
+        return "\n".join(aligned([head, *text], range(len(head) - 1)))
+
+    def _repr_html_(self) -> str | None:
+        """Answer a notebook: the curves, and the rows as a table; None where there is no row."""
+        from minicnn.plots import to_png
+
+        if not self:
+            return None
+        head, rows = self._table()
+        table = html_table("", head, rows, range(len(head) - 1))
+        figure = self.plot()
+        source, width = base64.b64encode(to_png(figure)).decode(), round(96 * figure.get_figwidth())
+        picture = f'<img style="max-width:100%" width="{width}" src="data:image/png;base64,{source}"/>'
+        return f"<div>{picture}{table}</div>"
+
+    def _table(self) -> tuple[list[str], list[list[str | float]]]:
+        """Return the names of the columns, and the text of each row, but accuracies as numbers."""
+        names, best = [*self[0]] if self else ["epoch"], self.best
+        rows: list[list[str | float]] = []
+        for row in self:
+            cells = [v if name.endswith("accuracy") else format(v, _SHOWN.get(name, ".4f")) for name, v in row.items()]
+            rows.append([*cells, "best" if row is best else ""])
+        return [*(name.replace("_", " ") for name in names), ""], rows
