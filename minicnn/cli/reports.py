@@ -132,12 +132,12 @@ def explanations(
 
 
 def _explained(model: Module, loader: Loader, result: Evaluation) -> dict[str, Figure]:
-    """The explanations of answers to pictures of all classes in turn, half of them wrong where there are so many."""
+    """The explanations of right and of wrong answers, half of each where there are so many, of all classes in turn."""
     dataset, predictions = loader.dataset, result.predictions
-    order = plots.in_turn(result.labels)
-    right = (result.labels == predictions)[order]
-    wrong = order[~right][: _EXPLAINED // 2]
-    chosen = np.concatenate([order[right][: _EXPLAINED - len(wrong)], wrong])
+    right, wrong = (np.flatnonzero((result.labels == predictions) == kind) for kind in (True, False))
+    right, wrong = (records[plots.in_turn(result.labels[records])] for records in (right, wrong))
+    wrong = wrong[: _EXPLAINED // 2]
+    chosen = np.concatenate([right[: _EXPLAINED - len(wrong)], wrong])
     captions = []
     for index in chosen:
         truth, guess = result.labels[index], predictions[index]

@@ -218,10 +218,8 @@ def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) ->
     """Test the best weights once, and write what came out."""
     best = checkpoint.load(folder / WEIGHTS)
     if len(trainer.history) < trainer.config.epochs:
-        output.say(
-            f"stopped early: no epoch was better than epoch {best.metadata['epoch']} "
-            f"for {trainer.config.early_stop} epochs (--early-stop)"
-        )
+        worse = len(trainer.history) - best.metadata["epoch"]
+        output.say(f"stopped early: none of the last {worse} epochs was better than epoch {best.metadata['epoch']}")
     model, loader, history = trainer.averaged, trainer.loader("test"), trainer.history
     model.load_state_dict(best.arrays)
     with precision(trainer.config.precision), waiting("testing the best weights, and drawing"):

@@ -199,7 +199,7 @@ class _Notebook:
 
     def _content(self) -> dict[str, str]:
         page = io.StringIO()
-        Console(file=page, width=100, force_jupyter=False).print(self._renderable)
+        Console(file=page, width=100, color_system=None, force_jupyter=False).print(self._renderable)
         return {"text/plain": page.getvalue().rstrip()}
 
 

@@ -82,7 +82,7 @@ def test_early_stopping_is_said(train, tmp_path):
     code, out, _ = train("--lr", 1e-30, "--early-stop", 2, "--epochs", 9, "--out", tmp_path / "run")
     lines = out.splitlines()
     assert code == 0 and [line.endswith(" best") for line in lines[2:5]] == [True, False, False]
-    assert lines[5] == "stopped early: no epoch was better than epoch 1 for 2 epochs (--early-stop)"
+    assert lines[5] == "stopped early: none of the last 2 epochs was better than epoch 1"
 
 
 def test_stopping_after_epochs_and_resuming_is_one_run(train, tmp_path):

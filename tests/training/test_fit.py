@@ -577,7 +577,7 @@ def test_shipped_weights_with_a_new_head():
     model.fc3 = nn.Linear(84, 2)
     model.conv1.requires_grad_(False)
     before = model.conv1.weight.numpy().copy()
-    history = fit(model, (x, y), progress=False, epochs=4, layout="NHWC", classes=("dark", "bright"))
+    history = fit(model, (x, y), progress=False, epochs=4, batch_size=6, layout="NHWC", classes=("dark", "bright"))
     assert history.best["validation_accuracy"] == 1
     assert np.array_equal(model.conv1.weight.numpy(), before)
     assert model.preprocessing.mean == shipped.preprocessing.mean
