@@ -39,6 +39,7 @@ setup(
         "cuda12": ["cupy-cuda12x[ctk]>=14.0"],
         "cuda13": ["cupy-cuda13x[ctk]>=14.0"],
         "hdf5": ["h5py>=3.10"],
+        "tensorboard": ["tensorboard>=2.16"],
         "test": test,
         "bench": ["torch>=2.5"],
         "onnxruntime": ["torch>=2.5", *onnx, "onnxruntime>=1.20"],

@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from minicnn import data
+from minicnn import data, models
 from minicnn.cli.options import UsageError, usage_errors
 from minicnn.training import Config, checkpoint, recipe
 from minicnn.training.state import stored_config
@@ -33,6 +33,7 @@ RecipeName = Annotated[
 ]
 _PANELS = ("Run", "Data", "Model", "Optimisation", "Augmentation")
 # Of the command's own options; the others are of the run.
+_NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _OWN_PANELS = {"dataset": "Data", "data_dir": "Data", "skip_damaged": "Data"}
 
 
@@ -62,6 +63,8 @@ def choose(source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.
     recipes = (
         [named] if named else {"auto": ["lenet", "digits"], "digits": ["digits"]}.get(source["dataset"], ["lenet"])
     )
+    with usage_errors():
+        models.find(given.get("model", ""))  # which a stored run may be of
     base = stored_config(stored.metadata, stored.arrays) if stored is not None else None
     with usage_errors():
         configs = {name: base.override(**given) if base else recipe(name, **given) for name in recipes}
@@ -136,6 +139,8 @@ def _parsed(given: dict[str, Any]) -> dict[str, Any]:
         given["milestones"] = _whole_numbers("milestones", given["milestones"])
     if "knots" in given:
         given["knots"] = _knots(given["knots"])
+    if given.get("class_weights", "")[:1].isdecimal():
+        given["class_weights"] = _numbers("class_weights", given["class_weights"])
     if given.get("freeze", "").isdecimal():
         given["freeze"] = int(given["freeze"])
     if "model_options" in given:
@@ -149,9 +154,14 @@ def _whole_numbers(name: str, words: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words.split(","))
 
 
+def _numbers(name: str, words: str) -> tuple[float, ...]:
+    if not re.fullmatch(rf"({_NUMBER})(,({_NUMBER}))*", words):
+        raise UsageError(f"{name}: expected balanced, or numbers as 1,0.5,2, received {words!r}")
+    return tuple(map(float, words.split(",")))
+
+
 def _knots(words: str) -> tuple[tuple[float, ...], ...]:
-    number = r"\d+(?:\.\d*)?|\.\d+"
-    if not re.fullmatch(rf"({number}):({number})(,({number}):({number}))*", words):
+    if not re.fullmatch(rf"({_NUMBER}):({_NUMBER})(,({_NUMBER}):({_NUMBER}))*", words):
         raise UsageError(f"knots: expected pairs of numbers as 0:0.2,0.25:1,1:0, received {words!r}")
     return tuple(tuple(map(float, pair.split(":"))) for pair in words.split(","))
 

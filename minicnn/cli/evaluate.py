@@ -24,6 +24,7 @@ from minicnn.training.stored import write_json
 
 def evaluate(
     weights: options.Weights = pretrained.BEST,
+    model: options.Model = "",
     dataset: Annotated[str, typer.Option(help="cifar10, digits or a folder (default: what the weights know).")] = "",
     data_dir: options.DataDir = None,
     skip_damaged: options.SkipDamaged = False,
@@ -42,7 +43,7 @@ def evaluate(
         check(split, OneOf(("test", "validation", "train")), "--split")
     check_holds_no_run(out)
     chosen = options.choose_backend(backend, threads, precision)
-    trained = pretrained.load(weights, chosen)
+    trained = pretrained.load(weights, chosen, model)
     splits = _load(dataset, data_dir, skip_damaged, trained.metadata)
     if splits.train.classes != trained.classes:
         raise ValueError(
@@ -53,7 +54,8 @@ def evaluate(
     part = getattr(splits, split)
     if part is None:
         raise options.UsageError("--split validation: the weights were trained without validation images")
-    loader = data.Loader(part, batch_size, mean=trained.mean, std=trained.std, backend=chosen)
+    scaling = trained.preprocessing
+    loader = data.Loader(part, batch_size, mean=scaling.mean, std=scaling.std, backend=chosen)
     folder = nullcontext() if out is None else held(out)
     with folder, options.naming_memory(chosen, batch_size), within(precision):
         report = test_reports(out, trained.model, loader, *trained.views(tta))

@@ -13,9 +13,10 @@ from minicnn import models
 from minicnn.backend import Backend
 from minicnn.expected import Maybe, Number, Only, check
 from minicnn.nn import Module
-from minicnn.text import nearest
+from minicnn.text import brief, nearest
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import CheckpointError
+from minicnn.training.preprocessing import STORED, Preprocessing
 
 FOLDER = Path(__file__).parent.parent / "weights"
 """Where the shipped weights lie: NAME.safetensors, and the card NAME.json."""
@@ -26,8 +27,7 @@ _SPLIT = Only(
     **{"train_size": Maybe(Number(whole=True)), "skip_damaged": Maybe(bool)},
 )
 _METADATA = {
-    **{"model": str, "options": dict, "classes": [str], "dataset": Maybe(str), "origin": Maybe(str)},
-    **{"mean": (Number(-1e30, 1e30),) * 3, "std": (Number(1e-30, 1e30),) * 3},  # in float32 too
+    **{"model": str, "options": dict, "dataset": Maybe(str), "origin": Maybe(str), **STORED},
     **{"data": Maybe({"fingerprints": Maybe(dict)}), "split": Maybe(_SPLIT)},
     **{"tta": Maybe(bool), "tta_shift": Maybe(Number(most=31, whole=True))},
 }
@@ -35,14 +35,17 @@ _METADATA = {
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model with trained weights, and how to feed it: y = (pixel / 255 - mean) / std per channel."""
+    """A model with trained weights, its name, and how pictures become its input, which it has as an attribute too."""
 
     model: Module
     name: str
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    preprocessing: Preprocessing
     metadata: Mapping[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.preprocessing.classes
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the weights by name."""
@@ -57,9 +60,8 @@ class Pretrained:
         return tta, (self.metadata.get("tta_shift") or 0) if tta else 0
 
     def normalize(self, images: np.ndarray, backend: Backend) -> Any:
-        """Return uint8 images (N, 3, H, W) as the float32 input of the model, on ``backend``."""
-        mean, std = (np.asarray(v, np.float32).reshape(3, 1, 1) for v in (self.mean, self.std))
-        return backend.asarray(((images.astype(np.float32) / 255) - mean) / std)
+        """Return images (N, C, H, W) as the float32 input of the model, on ``backend``."""
+        return backend.asarray(self.preprocessing.normalize(images))
 
 
 def names() -> tuple[str, ...]:
@@ -78,13 +80,23 @@ def card(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
+def load(name_or_path: str | Path, backend: Backend, model: str = "") -> Pretrained:
     """Return shipped weights by name, or those of a .safetensors or HDF5 file, in a model on ``backend``.
+
+    A file never makes code run that is not the package's: a model of the form module:function has to be registered, or
+    be the one that the caller names.
+
+    Args:
+        name_or_path: of the weights.
+        backend: where the model is to be.
+        model: the name of the network, "" for what the file says; it is looked up as :func:`minicnn.models.find` does.
 
     Raises:
         FileNotFoundError: neither a name nor a file.
         CheckpointError: the file is damaged, or not what its card or its model says.
+        ValueError: the weights are of another model than the named one, or there is none of that name.
     """
+    models.find(model)
     path = Path(name_or_path)
     if str(name_or_path) in names():
         path = FOLDER / f"{name_or_path}.safetensors"
@@ -99,18 +111,21 @@ def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
         raise CheckpointError(f"{path}: expected weights written by minicnn (as best.safetensors of a run)")
     with checkpoint.bounded_by(arrays, f"{path}: its metadata is not usable"):
         check(metadata, _METADATA)
-        model = models.create(metadata["model"], len(metadata["classes"]), **metadata["options"])
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        preprocessing = Preprocessing.restored(metadata)
+        made = models.create(metadata["model"], len(metadata["classes"]), **metadata["options"])
+    if model not in ("", metadata["model"]):
+        raise ValueError(f"model: expected {metadata['model']}, as that of {path}, received {brief(model)}")
+    expected = {name: tensor.shape for name, tensor in made.state_dict().items()}
     differences = checkpoint.compare_keys(expected, {name: a.shape for name, a in arrays.items()})
     if differences:
         raise CheckpointError(f"{path}: does not fit {metadata['model']}: " + "; ".join(differences))
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise CheckpointError(f"{path}: {', '.join(broken)} hold NaN or infinities; train the model anew")
-    model.load_state_dict(arrays)
-    model.to(backend)
-    classes, mean, std = (tuple(metadata[key]) for key in ("classes", "mean", "std"))
-    return Pretrained(model, metadata["model"], classes, mean, std, metadata)
+    made.load_state_dict(arrays)
+    made.to(backend)
+    made.preprocessing = preprocessing
+    return Pretrained(made, metadata["model"], preprocessing, metadata)
 
 
 def _listed() -> str:

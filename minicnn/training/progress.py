@@ -56,7 +56,7 @@ class Progress:
         figures = f"loss {loss:.4f}  acc {accuracy:.1%}  {images_per_second:,.0f} img/s  ETA {self._left(epoch, step)}"
         self._bar.update(self._task, completed=step, epoch=f"{epoch}/{self.epochs}", figures=figures)
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def epoch(self, row: Mapping[str, Any], best: bool = False) -> None:
         """Prints the figures of a finished epoch as one line that stays, `epoch` first and with its total."""
         figures = [f"{_shorten(key)} {_format(key, value)}" for key, value in row.items() if key != "epoch"]
         self.note("  ".join([f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}", *figures]))

@@ -116,7 +116,7 @@ def test_rows_do_not_depend_on_when_they_are_read(trainer, name):
 def test_stop_and_resume_between_readings(trainer):
     whole, first = rows(trainer(5)), trainer(5)
     first.run_epoch()
-    assert not first.run_epoch(lambda batch, *_: batch == 5)
+    assert not first.run_epoch(lambda info: info.step == 5)
     first._begin(1, 5, *next(first.batches(1, 5)))
     arrays, metadata = first.state()
     assert metadata["epoch"]["batch"] == 6
