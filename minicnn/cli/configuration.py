@@ -31,10 +31,10 @@ RecipeName = Annotated[
         "or digits on digits). With --weights its network, whitening and normalisation are left out.",
     ),
 ]
+_NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _PANELS = ("Run", "Data", "Model", "Optimisation", "Augmentation")
 # Of the command's own options; the others are of the run.
-_NUMBER = r"\d+(?:\.\d*)?|\.\d+"
-_OWN_PANELS = {"dataset": "Data", "data_dir": "Data", "skip_damaged": "Data"}
+_OWN_PANELS = dict.fromkeys(("dataset", "data_dir", "skip_damaged", "memory"), "Data")
 
 
 def with_config(command: Callable[..., int], options: type = Config) -> Callable[..., int]:
@@ -93,11 +93,13 @@ def prepare(
     return source, choose(source, given, None)
 
 
-def load(source: Mapping[str, str], configs: Mapping[str, Config]) -> tuple[data.Splits, str]:
-    """Load a data set, split as its configuration says. -> it, and the name of that configuration."""
+def load(
+    source: Mapping[str, str], configs: Mapping[str, Config], memory: float | None = None
+) -> tuple[data.Splits, str]:
+    """Load a data set, split as its configuration says; memory: GiB. -> it, and the name of that configuration."""
 
     def split(dataset: str, config: Config) -> data.Splits:
-        return data.load(dataset, source.get("data_dir") or None, **config.split_options())
+        return data.load(dataset, source.get("data_dir") or None, memory=memory, **config.split_options())
 
     name = next(iter(configs))
     splits = split(source["dataset"], configs[name])
@@ -137,10 +139,13 @@ def _parsed(given: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in given.items() if value is not None and value != []}
     if "milestones" in given:
         given["milestones"] = _whole_numbers("milestones", given["milestones"])
+    for name in ("crop_scale", "crop_ratio"):
+        if name in given:
+            given[name] = _numbers(name, given[name], "two numbers as 0.25,1")
     if "knots" in given:
         given["knots"] = _knots(given["knots"])
     if given.get("class_weights", "")[:1].isdecimal():
-        given["class_weights"] = _numbers("class_weights", given["class_weights"])
+        given["class_weights"] = _numbers("class_weights", given["class_weights"], "balanced, or numbers as 1,0.5,2")
     if given.get("freeze", "").isdecimal():
         given["freeze"] = int(given["freeze"])
     if "model_options" in given:
@@ -154,9 +159,9 @@ def _whole_numbers(name: str, words: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words.split(","))
 
 
-def _numbers(name: str, words: str) -> tuple[float, ...]:
+def _numbers(name: str, words: str, what: str) -> tuple[float, ...]:
     if not re.fullmatch(rf"({_NUMBER})(,({_NUMBER}))*", words):
-        raise UsageError(f"{name}: expected balanced, or numbers as 1,0.5,2, received {words!r}")
+        raise UsageError(f"{name}: expected {what}, received {words!r}")
     return tuple(map(float, words.split(",")))
 
 

@@ -28,6 +28,7 @@ def evaluate(
     dataset: Annotated[str, typer.Option(help="cifar10, digits or a folder (default: what the weights know).")] = "",
     data_dir: options.DataDir = None,
     skip_damaged: options.SkipDamaged = False,
+    memory: options.Memory = None,
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 500,
     tta: options.Tta = None,
@@ -44,7 +45,7 @@ def evaluate(
     check_holds_no_run(out)
     chosen = options.choose_backend(backend, threads, precision)
     trained = pretrained.load(weights, chosen, model)
-    splits = _load(dataset, data_dir, skip_damaged, trained.metadata)
+    splits = _load(dataset, data_dir, skip_damaged, memory, trained)
     if splits.train.classes != trained.classes:
         raise ValueError(
             f"the weights {weights} know the classes {', '.join(trained.classes)}, "
@@ -54,6 +55,7 @@ def evaluate(
     part = getattr(splits, split)
     if part is None:
         raise options.UsageError("--split validation: the weights were trained without validation images")
+    part = part.center_crop(trained.image_size)
     scaling = trained.preprocessing
     loader = data.Loader(part, batch_size, mean=scaling.mean, std=scaling.std, backend=chosen)
     folder = nullcontext() if out is None else held(out)
@@ -71,8 +73,11 @@ def evaluate(
     return 0
 
 
-def _load(dataset: str, data_dir: Path | None, skip_damaged: bool, metadata: Mapping[str, Any]) -> data.Splits:
-    """The data set, split as it was for the training of weights with this metadata, where it has the same name."""
+def _load(
+    dataset: str, data_dir: Path | None, skip_damaged: bool, memory: float | None, trained: pretrained.Pretrained
+) -> data.Splits:
+    """The data set, of pictures as the weights know them, split as for their training where it has the same name."""
+    metadata, shape = trained.metadata, trained.shape
     known = metadata.get("dataset") or "auto"
     origin = known if metadata.get("origin") is None else metadata["origin"]
     if not dataset and origin not in data.NAMES and not Path(origin).is_absolute():
@@ -83,7 +88,8 @@ def _load(dataset: str, data_dir: Path | None, skip_damaged: bool, metadata: Map
     how = dict(metadata.get("split") or {}) if Path(dataset).resolve().name == known else {}
     if skip_damaged:
         how["skip_damaged"] = True
-    return data.load(dataset, data_dir, **how)
+    how |= {"image_size": shape.size, "channels": shape.channels, "resize": shape.resize}
+    return data.load(dataset, data_dir, memory=memory, **how)
 
 
 def _check_identity(splits: data.Splits, split: str, named: bool, metadata: Mapping[str, Any]) -> None:

@@ -56,7 +56,7 @@ def explain(
     if class_name:
         with options.usage_errors():
             check(class_name, OneOf(trained.classes), "--class")
-    read = list(read_pictures(given))
+    read = list(read_pictures(given, trained.shape))
     readable = [(path, picture) for path, picture in read if not isinstance(picture, ImageError)]
     if not readable:
         return 1

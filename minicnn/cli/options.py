@@ -20,6 +20,16 @@ DataDir = Annotated[
 SkipDamaged = Annotated[
     bool, typer.Option("--skip-damaged", help="Go on without the pictures of a folder that cannot be read.")
 ]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        "--memory",
+        min=0,
+        help="GiB that the pictures of a folder may take; more are read from disk when they are needed (default: half "
+        "of what is free). Results do not depend on it.",
+        show_default=False,
+    ),
+]
 BackendName = Annotated[str, typer.Option("--backend", help="auto (a GPU if there is one), numpy or cupy.")]
 Paths = Annotated[list[Path] | None, typer.Argument(metavar="PATH...", help="Pictures, or folders of them.")]
 Images = Annotated[list[Path] | None, typer.Option("-image", "--image", help="The same, by option.")]

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from minicnn.cli import options
-from minicnn.data import ImageError, find_images, load_image
+from minicnn.data import ImageError, ImageShape, find_images, load_image
 from minicnn.precision import precision as within
 from minicnn.text import shown
 from minicnn.training import pretrained
@@ -37,7 +37,7 @@ def predict(
 ) -> int:
     """Say what is on pictures: PNG, JPEG, GIF, BMP, WebP, TIFF, PPM or AVIF of any size.
 
-    A picture is cropped to its central square and resized to 32 x 32.
+    A picture is cropped to its middle, and resized to what the weights were trained on.
     One that cannot be read is reported, the others are answered, the exit code is 1.
     """
     given = [*(image or []), *(paths or [])]
@@ -47,7 +47,7 @@ def predict(
     trained = pretrained.load(weights, chosen, model)
     answers: list[dict[str, Any]] = []
     readable, pictures = [], []
-    for path, picture in read_pictures(given):
+    for path, picture in read_pictures(given, trained.shape):
         answers.append({"path": path})
         if isinstance(picture, ImageError):
             answers[-1]["error"] = str(picture)
@@ -72,16 +72,16 @@ def predict(
     return 1 if any("error" in answer for answer in answers) else 0
 
 
-def read_pictures(paths: Sequence[Path]) -> Iterator[tuple[str, np.ndarray | ImageError]]:
+def read_pictures(paths: Sequence[Path], shape: ImageShape) -> Iterator[tuple[str, np.ndarray | ImageError]]:
     """Yield each path, the pictures in a folder for a folder, with its pixels, or with an error that is printed too."""
     for path in paths:
-        for name, picture in _pictures_at(path):
+        for name, picture in _pictures_at(path, shape):
             if isinstance(picture, ImageError):
                 print(f"error: {shown(picture)}", file=sys.stderr)
             yield name, picture
 
 
-def _pictures_at(path: Path) -> Iterator[tuple[str, np.ndarray | ImageError]]:
+def _pictures_at(path: Path, shape: ImageShape) -> Iterator[tuple[str, np.ndarray | ImageError]]:
     try:
         inside = find_images(path) if path.is_dir() else []
     except OSError as error:  # a folder that may not be listed, a name that is too long
@@ -90,7 +90,7 @@ def _pictures_at(path: Path) -> Iterator[tuple[str, np.ndarray | ImageError]]:
     for name in map(str, inside or [path]):  # a folder without any is a path that is refused
         picture: np.ndarray | ImageError
         try:
-            picture = load_image(name)
+            picture = load_image(name, shape.size, shape.channels, shape.resize)
         except ImageError as error:
             picture = error
         yield name, picture

@@ -38,7 +38,13 @@ def test_reports(
     if tta:
         report["plain_accuracy"] = evaluate(model, loader, forward).accuracy
     if folder is not None:
-        answers = (dataset.images, result.labels, result.predictions, dataset.classes, result.probabilities)
+        answers: tuple[Any, ...] = (
+            dataset.images,
+            result.labels,
+            result.predictions,
+            dataset.classes,
+            result.probabilities,
+        )
         pictures = {
             "confusion_matrix": plots.confusion_matrix(report["confusion_matrix"], dataset.classes),
             "samples": plots.samples(*answers),
@@ -80,7 +86,7 @@ def explanations(
 ) -> dict[str, Figure]:
     """Draw filters, feature maps and Grad-CAM; {} for a model without a convolution, where no ``layer`` is named.
 
-    inputs: (N, 3, H, W), the normalised ``images`` of uint8. classes, captions: N, of the Grad-CAM overlays. layer: of
+    inputs: (N, C, H, W), the normalised ``images``. classes, captions: N, of the Grad-CAM overlays. layer: of
     the feature maps of the first picture (default: the first convolution) and of Grad-CAM (default: the last one).
     """
     names = convolutions(model, inputs)

@@ -43,7 +43,14 @@ def show(
     mean, std = config.scaling(splits)
     scaling: dict[str, Any] = {"mean": mean, "std": std}
     loader = Loader(
-        splits.train, count, shuffle=True, augment=config.augmentation, seed=config.seed, backend=chosen, **scaling
+        splits.train,
+        count,
+        shuffle=True,
+        augment=config.augmentation,
+        image_size=config.crop,
+        seed=config.seed,
+        backend=chosen,
+        **scaling,
     )
     if batch >= len(loader):
         raise UsageError(f"--batch: expected one of the {len(loader)} batches, from 0, received {batch}")

@@ -17,7 +17,17 @@ import minicnn
 from minicnn import plots
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, precisions, with_config
 from minicnn.cli.folders import CONFIG, METRICS, STATE, WEIGHTS, check_holds_no_run, held, new_folder
-from minicnn.cli.options import BackendName, DataDir, Debug, Out, Threads, UsageError, choose_backend, naming_memory
+from minicnn.cli.options import (
+    BackendName,
+    DataDir,
+    Debug,
+    Memory,
+    Out,
+    Threads,
+    UsageError,
+    choose_backend,
+    naming_memory,
+)
 from minicnn.cli.reports import test_reports, write_curves, write_pictures
 from minicnn.expected import Maybe, check
 from minicnn.precision import precision
@@ -40,6 +50,7 @@ def train(
     recipe_name: RecipeName = "",
     dataset: Dataset = "",
     data_dir: DataDir = None,
+    memory: Memory = None,
     backend: BackendName = "auto",
     threads: Threads = 0,
     out: Out = None,
@@ -74,7 +85,7 @@ def train(
         kept = stored_config(stored.metadata, stored.arrays).precision
         configs = {name: config.settled(kept) for name, config in configs.items()}
     chosen = choose_backend(backend, threads, *precisions(configs))
-    splits, source["recipe"] = load(source, configs)
+    splits, source["recipe"] = load(source, configs, memory)
     source["dataset"] = splits.origin
     config = configs[source["recipe"]]
     output = Output()

@@ -9,7 +9,7 @@ from minicnn.data import cifar10, digits, folder
 from minicnn.data.augment import Augment
 from minicnn.data.cifar10 import DatasetUnavailable
 from minicnn.data.dataset import Dataset, Splits, identity_differences
-from minicnn.data.images import ImageError, find_images, load_image
+from minicnn.data.images import ImageError, ImageShape, find_images, load_image
 from minicnn.data.loader import Loader
 from minicnn.data.split import stratified_split, stratified_subset
 from minicnn.text import nearest
@@ -30,6 +30,11 @@ def load(
     train_size: int | None = None,
     download: bool = True,
     skip_damaged: bool = False,
+    image_size: int = 32,
+    channels: int = 3,
+    resize: int = 0,
+    margin: bool = False,
+    memory: float | None = None,
 ) -> Splits:
     """The data set `name`: cifar10, digits, a folder of class folders, or auto.
 
@@ -37,9 +42,13 @@ def load(
     validation: records, or their share, to split off the training set by `seed`; None is 5,000 of CIFAR-10, a tenth
     of the others; 0 is no validation set. train_size: how many of the remaining records to train on, None for all.
     skip_damaged: go on without the pictures of a folder that cannot be read, and warn of each.
-    Raises UnknownDataset for an unknown name, and what the `load` of the data set raises.
+    image_size, channels, resize, margin: the shape of the pictures, as of :class:`ImageShape`. memory: GiB that the
+    pictures of a folder may take (default: half of what is free); more are read from disk as batches need them.
+    Raises UnknownDataset for an unknown name, ValueError for a shape that is not possible, and what the `load` of the
+    data set raises.
     """
-    options: dict[str, Any] = {"seed": seed, "train_size": train_size}
+    shape = ImageShape(image_size, channels, resize, margin)
+    options: dict[str, Any] = {"seed": seed, "train_size": train_size, "shape": shape}
     if validation is not None:
         options["validation"] = validation
     if name == "digits":
@@ -53,7 +62,7 @@ def load(
             return replace(digits.load(**options), note=f"digits of scikit-learn instead of CIFAR-10: {error}")
     root = files.expand_user(name)
     if root.is_dir():
-        return folder.load(root, skip_damaged=skip_damaged, **options)
+        return folder.load(root, skip_damaged=skip_damaged, memory=memory, **options)
     if root.is_absolute():
         raise UnknownDataset(f"no folder {root}; where it was moved, name its new place by --dataset")
     words = f"{', '.join(NAMES)} or an existing folder"
@@ -66,6 +75,7 @@ __all__ = [
     "Dataset",
     "DatasetUnavailable",
     "ImageError",
+    "ImageShape",
     "Loader",
     "Splits",
     "UnknownDataset",

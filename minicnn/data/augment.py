@@ -11,6 +11,7 @@ from minicnn.expected import Number, OneOf, check
 
 _ERASED, _RATIO, _TRIES = (0.02, 0.33), (0.3, 3.3), 10  # of torchvision's RandomErasing: area, aspect, attempts
 _AMOUNT, _SHARE = Number(), Number(most=1)
+_PART, _PROPORTION = Number(most=1, above=True), Number(1e-3, 1e3)
 
 
 def option(
@@ -32,6 +33,7 @@ def option(
 class Augment:
     """What may happen to a training picture, in this order; each field's help says how much, and 0 is off.
 
+    Crops: torchvision's RandomResizedCrop, a random part of the picture as it is stored, resized with antialiasing.
     Geometry: flip and shift (the random crop of a padded picture), then rotation, shear, zoom and translate as one
     affine map about the centre: torchvision's RandomAffine, sampled bilinearly, with shifts of parts of a pixel.
     Colour on [0, 1]: brightness, contrast, saturation (ColorJitter, in this order), sharpness (RandomAdjustSharpness).
@@ -64,10 +66,26 @@ class Augment:
         False, "Mirror each picture in every second epoch: those of the first are drawn with the probability of flip.",
         bool,
     )  # fmt: skip
+    random_resized_crop: bool = option(
+        False, "Show a random part of each picture, resized: torchvision's RandomResizedCrop.", bool
+    )
+    crop_scale: tuple[float, float] = option(
+        (0.08, 1.0), "Least and largest share of the picture that such a part has, as 0.08,1.",
+        (_PART, _PART), needs={"random_resized_crop": ()},
+    )  # fmt: skip
+    crop_ratio: tuple[float, float] = option(
+        (3 / 4, 4 / 3), "Least and largest width of such a part by its height, as 0.75,1.33.",
+        (_PROPORTION, _PROPORTION), needs={"random_resized_crop": ()},
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for each in fields(self):  # those of Config too
             check(getattr(self, each.name), each.metadata["expected"], each.name)
+        for name in ("crop_scale", "crop_ratio"):
+            least, most = getattr(self, name)
+            if least > most:
+                raise ValueError(f"{name}: expected the least first, received {least:g}, {most:g}")
+            object.__setattr__(self, name, (least, most))  # TOML and JSON have lists
 
     @property
     def warps(self) -> bool:
@@ -83,6 +101,29 @@ class Augment:
     def mixes(self) -> bool:
         """Whether pictures are mixed, so that labels become probabilities."""
         return bool(self.mixup or self.cutmix)
+
+    def draw_crops(self, rng: np.random.Generator, n: int, size: tuple[int, int]) -> np.ndarray:
+        """Top, bottom, left and right of parts of pictures of `size` (H, W), int64 (n, 4), as torchvision draws them.
+
+        The first of ten whose area and ratio are drawn, the latter's logarithm evenly, that lies in the picture; else
+        the largest about the centre whose ratio is allowed.
+        """
+        low, high = self.crop_ratio
+        area = rng.uniform(*self.crop_scale, (_TRIES, n)) * size[0] * size[1]
+        ratio = np.exp(rng.uniform(math.log(low), math.log(high), (_TRIES, n)))  # width by height
+        extent = np.rint(np.sqrt([area / ratio, area * ratio])).astype(int)  # (2, tries, n)
+        fits = ((extent > 0) & (extent <= np.reshape(size, (2, 1, 1)))).all(axis=0)
+        drawn = fits.any(axis=0)
+        extent = extent[:, fits.argmax(axis=0), np.arange(n)]
+        (h, w), whole = size, np.array(size)
+        if w < low * h:
+            whole[0] = max(round(w / low), 1)
+        elif w > high * h:
+            whole[1] = max(round(h * high), 1)
+        extent = np.where(drawn, extent, whole[:, None])
+        room = np.reshape(size, (2, 1)) - extent
+        first = np.where(drawn, rng.integers(0, room, endpoint=True), room // 2)
+        return np.stack([first[0], first[0] + extent[0], first[1], first[1] + extent[1]], axis=1)
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For n pictures: whether to flip, bool (n,); vertical and horizontal shift, int64 (n,) in -shift..shift."""

@@ -19,6 +19,7 @@ from minicnn import files
 from minicnn.data import pickles
 from minicnn.data.dataset import Dataset, Splits, check_labels
 from minicnn.data.download import fetch, verify
+from minicnn.data.images import SMALL, ImageShape
 from minicnn.data.split import split
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -40,6 +41,7 @@ class DatasetUnavailable(RuntimeError):
 def load(
     data_dir: str | os.PathLike[str] | None = None,
     *,
+    shape: ImageShape = SMALL,
     validation: int | float = 5_000,
     download: bool = True,
     **how: Any,
@@ -49,6 +51,7 @@ def load(
     Looked for there, in this order: the folders cifar-10-batches-bin and cifar-10-batches-py (or the files of one of
     them directly), the archives cifar-10-binary.tar.gz and cifar-10-python.tar.gz; `data_dir` may also name such an
     archive. An archive is checked by its SHA-256 and read in place, nothing is unpacked to disk.
+    Pictures of another shape than 3x32x32 are resized.
     The validation set is split off the 50,000 training records, as :func:`minicnn.data.split.split` says.
     Raises DatasetUnavailable, FileNotFoundError for an incomplete folder, ValueError for damaged data.
     """
@@ -64,10 +67,18 @@ def load(
         read = _find(where)
         assert read is not None
     parts = read(TRAIN + TEST)
-    train = Dataset(*_concatenate(parts[name] for name in TRAIN), CLASSES, "cifar10")
-    test = Dataset(*_concatenate(parts[name] for name in TEST), CLASSES, "cifar10")
+    train, test = (_dataset([parts[name] for name in names], shape) for names in (TRAIN, TEST))
     note = f"CIFAR-10 from {where}"
-    return split(train, None, test, validation, **how, scaling=(MEAN, STD), note=note, origin="cifar10")
+    return split(
+        train,
+        None,
+        test,
+        validation,
+        **how,
+        scaling=(MEAN, STD) if shape.channels == 3 else None,
+        note=note,
+        origin="cifar10",
+    )
 
 
 def folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -172,9 +183,9 @@ def _checked(pixels: np.ndarray, labels: np.ndarray, where: str) -> Records:
     return pixels.reshape(-1, 3, 32, 32), labels.astype(np.int64)
 
 
-def _concatenate(parts: Iterable[Records]) -> Records:
+def _dataset(parts: Iterable[Records], shape: ImageShape) -> Dataset:
     images, labels = zip(*parts, strict=True)
-    return np.concatenate(images), np.concatenate(labels)
+    return Dataset(shape.resized(np.concatenate(images)), np.concatenate(labels), CLASSES, "cifar10")
 
 
 @dataclass(frozen=True)

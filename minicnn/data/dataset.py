@@ -1,6 +1,7 @@
 """What every source of pictures becomes: arrays of bytes and of labels."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,41 +9,52 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.data.images import center_crop
+from minicnn.data.stored import StoredImages, samples_of, sums_of
 from minicnn.text import brief
 
-Scaling = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and deviation of the channels
+Scaling = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel
 _PARTS = ("train", "validation", "test")
-_STEP = 61  # of the 3,072 bytes of a picture, every 61st makes its fingerprint: from all rows and channels
+_BLOCK = 256  # pictures: the squares of a whole data set would not fit beside it
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled pictures in memory.
+    """Labelled pictures, in memory or in files.
 
-    images: uint8 (N, 3, H, W), C-contiguous, channels red, green, blue; 32x32 in all data sets of this package.
+    images: (N, C, H, W), C-contiguous: uint8 from black, 0, to white, 255; or float32, where white is 1. Channels of
+        colour pictures are red, green, blue. What is too large for the memory is read when it is indexed.
     labels: int64 (N,), each an index into `classes`.
+    files: of each record the name of its file, relative to the folder of the data; () where there are no files.
     Raises TypeError for other dtypes, ValueError for other shapes, for a label without a class (naming the record).
     """
 
-    images: np.ndarray
+    images: np.ndarray | StoredImages
     labels: np.ndarray
     classes: tuple[str, ...]
     name: str
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for field, dtype in (("images", np.uint8), ("labels", np.int64)):
+        for field, dtypes in (("images", ("uint8", "float32")), ("labels", ("int64",))):
             array = getattr(self, field)
-            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+            if not isinstance(array, np.ndarray | StoredImages) or array.dtype not in dtypes:
                 raise TypeError(
-                    f"Dataset {self.name!r}: {field}: expected a {dtype.__name__} array, "
+                    f"Dataset {self.name!r}: {field}: expected a {' or '.join(dtypes)} array, "
                     f"received {getattr(array, 'dtype', type(array).__name__)}"
                 )
-        if self.images.ndim != 4 or self.images.shape[1] != 3 or self.labels.shape != self.images.shape[:1]:
+        shape = self.images.shape
+        if len(shape) != 4 or not shape[1] or self.labels.shape != shape[:1]:
             raise ValueError(
-                f"Dataset {self.name!r}: expected images (N, 3, H, W) and labels (N,), "
-                f"received {self.images.shape} and {self.labels.shape}"
+                f"Dataset {self.name!r}: expected images (N, C, H, W), C from 1, and labels (N,), "
+                f"received {shape} and {self.labels.shape}"
             )
-        if not self.images.flags.c_contiguous:
+        if self.files and len(self.files) != len(self.labels):
+            raise ValueError(
+                f"Dataset {self.name!r}: expected a file of each of the {len(self.labels)} records, or none, "
+                f"received {len(self.files)}"
+            )
+        if isinstance(self.images, np.ndarray) and not self.images.flags.c_contiguous:
             raise ValueError(f"Dataset {self.name!r}: expected C-contiguous images")
         check_labels(self.labels, len(self.classes), f"Dataset {self.name!r}")
         check_classes(self.classes, f"Dataset {self.name!r}")
@@ -52,16 +64,28 @@ class Dataset:
 
     def subset(self, indices: np.ndarray) -> "Dataset":
         """The records at `indices`, int (n,), in that order; a copy."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        files = tuple(self.files[i] for i in indices) if self.files else ()
+        images = self.images
+        taken = images.subset(indices) if isinstance(images, StoredImages) else images[indices]
+        return replace(self, images=taken, labels=self.labels[indices], files=files)
+
+    def center_crop(self, size: int) -> "Dataset":
+        """The middle of each picture, of `size` pixels: a copy; itself where they are no larger, or `size` is 0."""
+        if not size or self.images.shape[2:] == (size, size):
+            return self
+        if isinstance(self.images, StoredImages):
+            return replace(self, images=replace(self.images, size=size))
+        return replace(self, images=np.ascontiguousarray(center_crop(self.images, size)))
 
     def fingerprint(self) -> str:
-        """A hash of the shape, the classes, the labels, and some 50 pixels of every picture of 32x32, in their order.
+        """A hash of the shape, the classes, the labels, and some 50 pixels of every picture, in their order.
 
         Other pictures have another one; a change of a few pixels may not be seen.
         """
         digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
         digest.update(np.ascontiguousarray(self.labels).data)
-        digest.update(np.ascontiguousarray(self.images.reshape(len(self), -1)[:, ::_STEP]).data)
+        samples = self.images.samples if isinstance(self.images, StoredImages) else samples_of(self.images)
+        digest.update(np.ascontiguousarray(samples).data)
         return digest.hexdigest()[:32]
 
 
@@ -79,8 +103,8 @@ class Splits:
     validation: Dataset | None
     test: Dataset
     name: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     note: str = ""
     origin: str = ""
 
@@ -139,16 +163,15 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
         )
 
 
-def channel_statistics(images: np.ndarray) -> Scaling:
-    """Mean and deviation of each channel of uint8 (N, 3, H, W), in units where white is 1."""
-    total, squares = np.zeros(3), np.zeros(3)
-    for start in range(0, len(images), 256):  # in blocks: the squares of a whole data set would not fit beside it
-        block = images[start : start + 256].astype(np.int64)
-        total += block.sum(axis=(0, 2, 3))
-        squares += np.square(block).sum(axis=(0, 2, 3))
-    count = images[:, 0].size
+def channel_statistics(images: np.ndarray | StoredImages) -> Scaling:
+    """Mean and deviation of each channel of (N, C, H, W), uint8 or float32, in units where white is 1."""
+    if isinstance(images, StoredImages):
+        total, squares = images.sums.sum(axis=0)
+    else:
+        blocks = (sums_of(images[start : start + _BLOCK]).sum(axis=0) for start in range(0, len(images), _BLOCK))
+        total, squares = sum(blocks, start=np.zeros((2, images.shape[1])))
+    white, least = (255, 1.0) if images.dtype == np.uint8 else (1, (1 / 255) ** 2)
+    count = len(images) * math.prod(images.shape[2:])
     mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1))  # a channel of one value must not divide by zero
-    r, g, b = (mean / 255).tolist()
-    r_std, g_std, b_std = (deviation / 255).tolist()
-    return (r, g, b), (r_std, g_std, b_std)
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, least))  # a channel of one value: no division by zero
+    return tuple((mean / white).tolist()), tuple((deviation / white).tolist())

@@ -1,5 +1,6 @@
 """A folder of pictures, one folder per class."""
 
+import math
 import os
 import warnings
 from collections import Counter
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from minicnn.data.dataset import Dataset, Splits, check_classes
-from minicnn.data.images import ImageError, load_image, not_read, scan_folder
+from minicnn.data.images import SMALL, ImageError, ImageShape, load_images, not_read, scan_folder
+from minicnn.data.memory import free_memory
 from minicnn.data.split import split
+from minicnn.data.stored import StoredImages, Version, samples_of, sums_of, version_of
 
 PARTS = ("train", "val", "test")
 _LIKE_PARTS = frozenset((*PARTS, "training", "valid", "validation", "dev", "testing", "eval"))
@@ -28,6 +31,7 @@ class _Report:
     others: Counter[str] = field(default_factory=Counter)
     deeper: int = 0
     damaged: list[str] = field(default_factory=list)
+    stored: bool = False
 
     def note(self, root: Path) -> str:
         notes = [f"pictures from {root}"]
@@ -37,6 +41,8 @@ class _Report:
             notes.append(f"without {len(self.damaged):,} damaged")
         if self.others:
             notes.append(not_read(self.others))
+        if self.stored:
+            notes.append("read from disk as they are needed, as they do not fit into the memory (--memory)")
         return "; ".join(notes)
 
     def complaint(self) -> str:
@@ -48,13 +54,21 @@ class _Report:
 
 
 def load(
-    root: str | os.PathLike[str], *, validation: int | float = 0.1, skip_damaged: bool = False, **how: Any
+    root: str | os.PathLike[str],
+    *,
+    shape: ImageShape = SMALL,
+    validation: int | float = 0.1,
+    skip_damaged: bool = False,
+    memory: float | None = None,
+    **how: Any,
 ) -> Splits:
     """Pictures of `root`/train/CLASS, `root`/val/CLASS and `root`/test/CLASS, or of `root`/CLASS.
 
     Those in subfolders of a class are of that class. Classes are numbered in the order of their names. Where there is
     no test folder, a fifth of the training pictures is the test set, whatever the seed; where there is no val folder,
     `validation` is split off them by `seed`. The note counts what is not read, by kind.
+    shape: the array that a picture becomes. memory: GiB that pictures may take, None for half of what is free. Where
+    they take more, with the copy that a split makes, each is read when a batch needs it, and gives the same bits.
     Raises ValueError for an empty root or class, for folders that are not expected, for val or test classes that
     differ from those of train, for a class with less than one picture for each part; ImageError for damaged pictures,
     which it lists, unless `skip_damaged`: then each becomes a warning.
@@ -64,8 +78,11 @@ def load(
         raise ValueError(f"{root} is not a folder of pictures")
     report = _Report()
     found = _layout(root, report)
-    name = _name(root)
-    parts = {part: _read(name, classes, report) for part, classes in found.items()}
+    name, bound = _name(root), free_memory() // 2 if memory is None else int(memory * 2**30)
+    count = sum(len(paths) for classes in found.values() for paths in classes.values())
+    report.stored = 2 * count * math.prod(shape.array) > bound
+    reader = _Reader(root, shape, bound if report.stored else None, report)
+    parts = {part: reader.read(name, classes) for part, classes in found.items()}
     if report.damaged and not skip_damaged:
         raise ImageError(report.complaint())
     for problem in report.damaged:
@@ -128,18 +145,52 @@ def _find(root: Path, report: _Report) -> Classes:
     return classes
 
 
-def _read(name: str, classes: Classes, report: _Report) -> Dataset:
-    """The pictures of `classes` but for those that cannot be read: what is wrong with these goes into `report`."""
-    images = np.empty((sum(map(len, classes.values())), 3, 32, 32), np.uint8)
-    labels: list[int] = []
-    for label, paths in enumerate(classes.values()):
-        for path in paths:
-            try:
-                images[len(labels)] = load_image(path)
-                labels.append(label)
-            except ImageError as error:
-                report.damaged.append(str(error))
-    return Dataset(images[: len(labels)], np.array(labels, np.int64), tuple(classes), name)
+@dataclass(frozen=True)
+class _Reader:
+    """Reads pictures of `root` in a shape: into the memory, or, where that is bounded, to leave them in their files.
+
+    What is wrong with those that cannot be read goes into `report`.
+    """
+
+    root: Path
+    shape: ImageShape
+    memory: int | None
+    report: _Report
+
+    def read(self, name: str, classes: Classes) -> Dataset:
+        """The pictures of `classes` but for the damaged ones. All are decoded, be it to see whether they are whole."""
+        paths = [path for inside in classes.values() for path in inside]
+        labels = np.repeat(np.arange(len(classes)), [len(inside) for inside in classes.values()])
+        versions = [_version(path) for path in paths] if self.memory is not None else []
+        samples, sums = [], []
+        images = np.empty((len(paths) if self.memory is None else 0, *self.shape.array), np.uint8)
+        whole: list[int] = []
+        for index, picture in enumerate(load_images(paths, self.shape)):
+            if isinstance(picture, ImageError):
+                self.report.damaged.append(str(picture))
+                continue
+            if self.memory is None:
+                images[len(whole)] = picture
+            else:
+                samples.append(samples_of(picture[None]))
+                sums.append(sums_of(picture[None]))
+            whole.append(index)
+        kept: np.ndarray | StoredImages = images[: len(whole)]
+        paths = [paths[i] for i in whole]
+        if self.memory is not None and whole:
+            chosen = tuple(versions[i] for i in whole)
+            described = np.concatenate(samples), np.concatenate(sums)
+            kept = StoredImages(tuple(paths), chosen, self.shape, self.shape.side, *described, self.memory)
+        files = tuple(path.relative_to(self.root).as_posix() for path in paths)
+        return Dataset(kept, labels[whole].astype(np.int64), tuple(classes), name, files)
+
+
+def _version(path: Path) -> Version:
+    """That of a file; of a missing one, which is reported when it is read, none that a file has."""
+    try:
+        return version_of(path)
+    except OSError:
+        return -1, -1
 
 
 def _folders(root: Path, report: _Report) -> list[Path]:

@@ -6,22 +6,34 @@ One rule, for training and for prediction:
 2. the colours become RGB: grey is copied to the three channels; transparency is laid over white; CMYK and palettes
    are converted without a colour profile; 16-bit grey is divided by 257, so that 65535 is 255 (of 16-bit colour the
    high byte is kept);
-3. the square of the shorter side is cut from the middle and resized with a bilinear filter (antialiased on the way
-   down), so any aspect ratio works and a picture of the right size keeps its pixels.
+3. a square is cut from the middle and resized with a bilinear filter (antialiased on the way down), so any aspect ratio
+   works and a picture of the right size keeps its pixels: the square of the shorter side, or, where ``resize`` is
+   given, torchvision's Resize(resize), CenterCrop(size);
+4. where one channel is asked for, RGB becomes grey: 0.299 R + 0.587 G + 0.114 B.
 
-Decoding stays under 1 GiB of memory, whatever the file says: larger pictures are refused before they are decoded. Of a
-JPEG over MAX_PIXELS the decoder makes an eighth of each side at once (the mean of 8 x 8 pixels).
+Decoding stays under 1 GiB of memory in all threads together, whatever the files say: larger pictures are refused before
+they are decoded, and large ones wait for each other. Of a JPEG over MAX_PIXELS the decoder makes an eighth of each side
+at once (the mean of 8 x 8 pixels).
 """
 
+import math
 import os
 import re
+import threading
 import warnings
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.JpegImagePlugin import JpegImageFile
+
+from minicnn.data.memory import free_memory
+from minicnn.expected import Number, check
 
 _SUFFIXES = {
     "PNG": (".png",),
@@ -40,16 +52,157 @@ MAX_PIXELS = 50_000_000  # a 48 megapixel photograph passes
 MAX_JPEG_PIXELS = 110_000_000  # a progressive one in four colours takes 8 bytes a pixel before it can be made smaller
 MAX_SIDE = 65_535  # the largest side of a JPEG; each row of pixels has its own piece of memory
 MAX_BYTES = 2**28  # of a file, which some decoders read whole
+THREADS = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
 _KINDS = 8  # that a line names
+MOST = 16_384  # pixels of a side of what a picture becomes
+_BLOCK = 1024  # pictures that are resized together
 
 
 class ImageError(ValueError):
     """A file that cannot be read as a picture; the message is one line with the file and the cause."""
 
 
-def load_image(path: str | os.PathLike[str], size: int = 32) -> np.ndarray:
-    """The picture at `path` as uint8 (3, size, size), by the rule above. Raises ImageError; warns of further frames."""
-    path = Path(path)
+@dataclass(frozen=True)
+class ImageShape:
+    """The array that a picture becomes, by the rule above.
+
+    Attributes:
+        size: height and width in pixels.
+        channels: 3 for red, green and blue, or 1 for grey.
+        resize: the length of the shorter side before the middle is cut out, in pixels; 0 is that of the middle, size.
+        margin: whether what lies around the middle is kept, for random crops: the square of ``resize`` pixels.
+
+    Raises:
+        ValueError: other channels, a size below 1, or a resize below the size.
+    """
+
+    size: int = 32
+    channels: int = 3
+    resize: int = 0
+    margin: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.size, Number(1, MOST, whole=True), "image_size")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels: expected 1, for grey, or 3, for colours, received {self.channels}")
+        check(self.resize, Number(most=MOST, whole=True), "resize")
+        if 0 < self.resize < self.size:
+            raise ValueError(f"resize: expected 0, or from image_size, {self.size}, received {self.resize}")
+
+    @property
+    def side(self) -> int:
+        """Height and width of the array."""
+        return self.resize if self.margin and self.resize else self.size
+
+    @property
+    def array(self) -> tuple[int, int, int]:
+        """The shape of the array, (C, H, W)."""
+        return self.channels, self.side, self.side
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """Return an upright picture of mode L, RGB or RGBA as uint8 (C, H, W)."""
+        if self.resize:
+            square = self._square(image)
+        else:
+            square = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BILINEAR)
+        square = _over_white(square).convert("L" if self.channels == 1 else "RGB")
+        array = np.asarray(square).reshape(*square.size, -1).transpose(2, 0, 1)  # (H, W, C) -> (C, H, W)
+        return np.ascontiguousarray(array if self.margin else center_crop(array, self.size))
+
+    def resized(self, images: np.ndarray) -> np.ndarray:
+        """Return pictures uint8 (N, 3, H, W) in this shape; they themselves where they have it.
+
+        Raises ValueError where that takes more memory than there is.
+        """
+        if images.shape[1:] == self.array and self.resize in (0, self.size):
+            return images
+        needed, free = len(images) * math.prod(self.array), free_memory()
+        if needed > free:
+            raise ValueError(
+                f"image_size: {len(images):,} pictures of {self.side} x {self.side} take {needed / 2**30:.1f} GiB, "
+                f"{free / 2**30:.1f} GiB are free; take a smaller one"
+            )
+        made = np.empty((len(images), *self.array), np.uint8)
+        with ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, len(images), _BLOCK):  # not all at once: each is an object that waits
+                turned = (Image.fromarray(image.transpose(1, 2, 0)) for image in images[start : start + _BLOCK])
+                for place, picture in enumerate(pool.map(self.pixels, turned), start):
+                    made[place] = picture
+        return made
+
+    def _square(self, image: Image.Image) -> Image.Image:
+        """The square of ``resize`` pixels whose middle is torchvision's centre crop, resized from its place alone."""
+        box = []
+        for extent in image.size:
+            scaled = int(self.resize * extent / min(image.size))
+            start = round((scaled - self.size) / 2) - round((self.resize - self.size) / 2)
+            box.append((start * extent / scaled, min((start + self.resize) * extent / scaled, extent)))
+        (left, right), (top, bottom) = box
+        return image.resize((self.resize, self.resize), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+
+
+SMALL = ImageShape()
+"""The shape of pictures where none is asked for."""
+
+
+def center_crop(images: np.ndarray, size: int) -> np.ndarray:
+    """The middle of pictures (..., H, W): (..., size, size), where torchvision's CenterCrop has it."""
+    top, bottom, left, right = middle(images.shape[-2:], (size, size))
+    return images[..., top:bottom, left:right]
+
+
+def middle(extent: tuple[int, int], size: tuple[int, int]) -> list[int]:
+    """Top, bottom, left and right of the middle, of `size` (h, w), of pictures of `extent` (H, W)."""
+    first = [round((whole - part) / 2) for whole, part in zip(extent, size, strict=True)]
+    return [edge for start, part in zip(first, size, strict=True) for edge in (start, start + part)]
+
+
+def load_image(
+    path: str | os.PathLike[str], size: int = 32, channels: int = 3, resize: int = 0, margin: bool = False
+) -> np.ndarray:
+    """The picture at `path` as uint8 (channels, size, size), by the rule above; arguments as of :class:`ImageShape`.
+
+    Raises ImageError for a file that is no picture; warns of further frames.
+    """
+    picture, warning = decode(Path(path), ImageShape(size, channels, resize, margin))
+    if warning:
+        warnings.warn(warning, stacklevel=2)
+    return picture
+
+
+def load_images(paths: Iterable[Path], shape: ImageShape) -> Iterator[np.ndarray | ImageError]:
+    """Yield each picture, in their order, or what is wrong with it; threads decode ahead."""
+    waiting: deque[Future[tuple[np.ndarray, str] | ImageError]] = deque()
+
+    def read(path: Path) -> tuple[np.ndarray, str] | ImageError:
+        try:
+            return decode(path, shape)
+        except ImageError as error:
+            return error
+
+    def first() -> np.ndarray | ImageError:
+        found = waiting.popleft().result()
+        if isinstance(found, ImageError):
+            return found
+        picture, warning = found
+        if warning:
+            warnings.warn(warning, stacklevel=3)
+        return picture
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        try:
+            for path in paths:
+                waiting.append(pool.submit(read, path))
+                if len(waiting) > 4 * THREADS:
+                    yield first()
+            while waiting:
+                yield first()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def decode(path: Path, shape: ImageShape) -> tuple[np.ndarray, str]:
+    """The picture at `path` as :func:`load_image` has it, and its warning, or ""; any thread may call it."""
     shown = repr(str(path))  # a name may hold line breaks, or bytes that no terminal can print
     try:
         if not path.is_file():
@@ -58,13 +211,13 @@ def load_image(path: str | os.PathLike[str], size: int = 32) -> np.ndarray:
             raise ImageError("is empty")
         if length > MAX_BYTES:
             raise ImageError(f"has {length:,} bytes, more than {MAX_BYTES:,} are refused")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's: what matters is an error below
-            with Image.open(path, formats=FORMATS) as image:
-                _bound(image, size)
+        with _silent_pillow(), Image.open(path, formats=FORMATS) as image:
+            pixels = image.width * image.height
+            _bound(image, max(shape.size, shape.resize))
+            with _ROOM.of(pixels):
                 frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph's previews
                 ImageOps.exif_transpose(image, in_place=True)
-                square = _over_white(ImageOps.fit(_converted(image), (size, size), Image.Resampling.BILINEAR))
+                picture = shape.pixels(_converted(image))
     except ImageError as error:
         raise ImageError(f"{shown} {error}") from None
     except UnidentifiedImageError:
@@ -76,9 +229,55 @@ def load_image(path: str | os.PathLike[str], size: int = 32) -> np.ndarray:
             raise ImageError(f"{shown} cannot be read: {error.strerror}") from error
         cause = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{shown} is damaged: {cause}") from error
-    if frames > 1:
-        warnings.warn(f"{shown} has {frames} frames, the first is used", stacklevel=2)
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))  # (size, size, 3) -> (3, size, size)
+    return picture, f"{shown} has {frames} frames, the first is used" if frames > 1 else ""
+
+
+class _Room:
+    """So many pixels may be decoded at once; who wants more than are left waits."""
+
+    def __init__(self, pixels: int) -> None:
+        self._most = self._left = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        pixels = min(pixels, self._most)
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= pixels)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += pixels
+                self._changed.notify_all()
+
+
+_ROOM = _Room(MAX_JPEG_PIXELS)
+_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # an entry of warnings.filters
+_decoders = 0
+_count = threading.Lock()
+
+
+@contextmanager
+def _silent_pillow() -> Iterator[None]:
+    """Ignore Pillow's warnings: what matters is an error.
+
+    ``warnings.catch_warnings`` is not for threads, as one that leaves undoes what another has changed. So the first of
+    those that decode adds one filter, and the last takes it away.
+    """
+    global _decoders
+    with _count:
+        _decoders += 1
+        if _PILLOW not in warnings.filters:
+            warnings.filters.insert(0, _PILLOW)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        with _count:
+            _decoders -= 1
+            if not _decoders and _PILLOW in warnings.filters:
+                warnings.filters.remove(_PILLOW)  # type: ignore[attr-defined]
 
 
 def find_images(path: str | os.PathLike[str]) -> list[Path]:
@@ -165,7 +364,7 @@ def _converted(image: Image.Image) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """RGBA or RGB as RGB. Done after resizing, which weights by alpha, so that only a small picture is laid over."""
-    if image.mode == "RGB":
+    """RGBA as RGB, others as they are. Done after resizing, which weights by alpha, so that it is of few pixels."""
+    if image.mode != "RGBA":
         return image
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -69,7 +69,7 @@ def register(name: str, factory: Callable[..., Module]) -> None:
 
     Raises:
         ValueError: the name is empty, or that of a model of the package.
-        TypeError: ``factory`` cannot be called.
+        TypeError: ``factory`` is no function or class.
 
     Example:
         >>> models.register("linear", lambda num_classes: nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes)))
@@ -78,7 +78,7 @@ def register(name: str, factory: Callable[..., Module]) -> None:
     """
     if not isinstance(name, str) or not name.strip() or name in _PACKAGE:
         raise ValueError(f"register: expected a name that no model of the package has, received {brief(name)}")
-    if not callable(factory):
+    if not callable(factory) or isinstance(factory, Module):
         raise TypeError(f"register: expected a function that makes a model {name}, received {type(factory).__name__}")
     _MODELS[name] = factory
 

@@ -1,13 +1,14 @@
-"""Residual networks (He et al., 2016) for 32 x 32 pictures: the stem is one 3 x 3 convolution without pooling.
+"""Residual networks (He et al., 2016), for pictures of any size: their head sees the mean of each channel.
 
 ``resnet20``, 32 and 56 are those of the paper's section 4.2, with shortcuts that have no parameters; ``resnet18``, 34
-and 50 are its networks for ImageNet with this stem.
+and 50 are its networks for ImageNet, by default with the same stem for small pictures.
 """
 
 from collections.abc import Sequence
 
 import minicnn.functional as F
 from minicnn import nn
+from minicnn.functional.arguments import check_count, check_option
 from minicnn.nn import init
 from minicnn.tensor import Tensor
 
@@ -87,6 +88,9 @@ class ResNet(nn.Module):
         blocks: number of blocks of each stage.
         widths: channels of each stage; its output has ``block.expansion`` times as many.
         shortcut: Projection or Subsample, where channels or stride change.
+        in_channels: channels of the pictures.
+        stem: "3x3", one convolution, for pictures of about 32 pixels; "7x7", that of the paper for ImageNet, which
+            makes a picture four times smaller: a 7 x 7 convolution of stride 2, and max-pooling of stride 2.
     """
 
     def __init__(
@@ -96,9 +100,15 @@ class ResNet(nn.Module):
         blocks: Sequence[int],
         widths: Sequence[int],
         shortcut: type[Projection | Subsample],
+        in_channels: int = 3,
+        stem: str = "3x3",
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
+        check_count("ResNet", in_channels=in_channels)
+        check_option("ResNet", "stem", stem, "3x3", "7x7")
+        self.stem = stem
+        size, stride = (3, 1) if stem == "3x3" else (7, 2)
+        self.conv = nn.Conv2d(in_channels, widths[0], size, stride, padding=size // 2, bias=False)
         self.bn = nn.BatchNorm2d(widths[0])
         channels = widths[0]
         layers = []
@@ -113,66 +123,68 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, 3, 32, 32) -> logits (N, num_classes)."""
-        x = self.blocks(F.relu(self.bn(self.conv(input))))
-        return self.fc(F.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        """(N, in_channels, H, W) -> logits (N, num_classes)."""
+        x = F.relu(self.bn(self.conv(input)))
+        if self.stem == "7x7":
+            x = F.max_pool2d(x, 3, stride=2, padding=1)
+        return self.fc(F.flatten(F.adaptive_avg_pool2d(self.blocks(x), 1), 1))
 
 
-def resnet18(num_classes: int = 10) -> ResNet:
-    """ResNet-18.
+def resnet18(num_classes: int = 10, in_channels: int = 3, stem: str = "3x3") -> ResNet:
+    """ResNet-18; arguments as of :class:`ResNet`.
 
     Example:
         >>> sum(p.numel() for p in models.resnet18().parameters())
         11173962
     """
-    return ResNet(num_classes, BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), Projection)
+    return ResNet(num_classes, BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), Projection, in_channels, stem)
 
 
-def resnet34(num_classes: int = 10) -> ResNet:
-    """ResNet-34.
+def resnet34(num_classes: int = 10, in_channels: int = 3, stem: str = "3x3") -> ResNet:
+    """ResNet-34; arguments as of :class:`ResNet`.
 
     Example:
         >>> sum(p.numel() for p in models.resnet34().parameters())
         21282122
     """
-    return ResNet(num_classes, BasicBlock, (3, 4, 6, 3), (64, 128, 256, 512), Projection)
+    return ResNet(num_classes, BasicBlock, (3, 4, 6, 3), (64, 128, 256, 512), Projection, in_channels, stem)
 
 
-def resnet50(num_classes: int = 10) -> ResNet:
-    """ResNet-50.
+def resnet50(num_classes: int = 10, in_channels: int = 3, stem: str = "3x3") -> ResNet:
+    """ResNet-50; arguments as of :class:`ResNet`.
 
     Example:
         >>> sum(p.numel() for p in models.resnet50().parameters())
         23520842
     """
-    return ResNet(num_classes, Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), Projection)
+    return ResNet(num_classes, Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), Projection, in_channels, stem)
 
 
-def resnet20(num_classes: int = 10) -> ResNet:
-    """ResNet-20.
+def resnet20(num_classes: int = 10, in_channels: int = 3, stem: str = "3x3") -> ResNet:
+    """ResNet-20; arguments as of :class:`ResNet`.
 
     Example:
         >>> sum(p.numel() for p in models.resnet20().parameters())
         269722
     """
-    return ResNet(num_classes, BasicBlock, (3, 3, 3), (16, 32, 64), Subsample)
+    return ResNet(num_classes, BasicBlock, (3, 3, 3), (16, 32, 64), Subsample, in_channels, stem)
 
 
-def resnet32(num_classes: int = 10) -> ResNet:
-    """ResNet-32.
+def resnet32(num_classes: int = 10, in_channels: int = 3, stem: str = "3x3") -> ResNet:
+    """ResNet-32; arguments as of :class:`ResNet`.
 
     Example:
         >>> sum(p.numel() for p in models.resnet32().parameters())
         464154
     """
-    return ResNet(num_classes, BasicBlock, (5, 5, 5), (16, 32, 64), Subsample)
+    return ResNet(num_classes, BasicBlock, (5, 5, 5), (16, 32, 64), Subsample, in_channels, stem)
 
 
-def resnet56(num_classes: int = 10) -> ResNet:
-    """ResNet-56.
+def resnet56(num_classes: int = 10, in_channels: int = 3, stem: str = "3x3") -> ResNet:
+    """ResNet-56; arguments as of :class:`ResNet`.
 
     Example:
         >>> sum(p.numel() for p in models.resnet56().parameters())
         853018
     """
-    return ResNet(num_classes, BasicBlock, (9, 9, 9), (16, 32, 64), Subsample)
+    return ResNet(num_classes, BasicBlock, (9, 9, 9), (16, 32, 64), Subsample, in_channels, stem)

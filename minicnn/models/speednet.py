@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import minicnn.functional as F
 from minicnn import nn
-from minicnn.functional.arguments import check_option
+from minicnn.functional.arguments import check_count, check_option
 from minicnn.nn import init
 from minicnn.tensor import Tensor
 
@@ -12,8 +12,9 @@ from minicnn.tensor import Tensor
 class SpeedNet(nn.Module):
     """A 2 x 2 convolution, stages of two 3 x 3 convolutions, pooled after the first of them, and a linear layer.
 
-    The 2 x 2 convolution has 24 filters, so that :func:`minicnn.nn.init.whitening_` fills it: one for each direction of
-    a patch, and its negative. In a stage batch norm comes before the activation, and its weight stays 1.
+    The 2 x 2 convolution has 24 filters for colour pictures, so that :func:`minicnn.nn.init.whitening_` fills it: one
+    for each direction of a patch, and its negative. In a stage batch norm comes before the activation, and its weight
+    stays 1. The linear layer sees the maximum of each channel, so that pictures may have any size.
 
     Args:
         num_classes: number of logits.
@@ -21,6 +22,7 @@ class SpeedNet(nn.Module):
         scale: factor of the logits.
         dirac: whether the first filters of each 3 x 3 convolution start as copies of its inputs.
         activation: "gelu", "elu" or "relu".
+        in_channels: channels of the pictures.
 
     Example:
         >>> sum(p.numel() for p in models.SpeedNet().parameters())
@@ -34,6 +36,7 @@ class SpeedNet(nn.Module):
         scale: float = 1 / 9,
         dirac: bool = True,
         activation: str = "gelu",
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         listed = isinstance(widths, Sequence) and 1 <= len(widths) <= 4
@@ -44,9 +47,10 @@ class SpeedNet(nn.Module):
         if not isinstance(dirac, bool):
             raise ValueError(f"SpeedNet: expected dirac as true or false, received {dirac!r}")
         check_option("SpeedNet", "activation", activation, "gelu", "elu", "relu")
+        check_count("SpeedNet", in_channels=in_channels)
         act = {"gelu": nn.GELU, "elu": nn.ELU, "relu": nn.ReLU}[activation]
-        channels = 24
-        self.whitening = nn.Conv2d(3, channels, 2)
+        channels = 2 * 4 * in_channels
+        self.whitening = nn.Conv2d(in_channels, channels, 2)
         layers: list[nn.Module] = [act()]
         for width in widths:
             layers += [_convolution(channels, width, dirac), nn.MaxPool2d(2), _norm(width), act()]
@@ -57,7 +61,7 @@ class SpeedNet(nn.Module):
         self.scale = scale
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, 3, 32, 32) -> logits (N, num_classes)."""
+        """(N, in_channels, H, W) -> logits (N, num_classes)."""
         x = self.features(self.whitening(input))
         x = F.max_pool2d(x, (x.shape[2], x.shape[3]))
         return self.classifier(F.flatten(x, 1)) * self.scale

@@ -36,8 +36,8 @@ def feature_maps(maps: np.ndarray, title: str = "Feature maps", limit: int = 64)
 def overlays(images: np.ndarray, heat: np.ndarray, captions: Sequence[str], title: str = "") -> Figure:
     """Each picture beside itself in grey under its heat map, interpolated bilinearly to the size of the picture.
 
-    images: (n, C, H, W) uint8. heat: (n, h, w), from 0, which leaves the picture as it is, to 1. captions: n lines;
-    those that start with a tick are green, those with a cross red.
+    images: (n, C, H, W), uint8 or of floats in [0, 1]. heat: (n, h, w), from 0, which leaves the picture as it is, to
+    1. captions: n lines; those that start with a tick are green, those with a cross red.
     """
     _check("overlays", "images (n, C, H, W)", images, 4)
     if heat.ndim != 3 or not len(images) == len(heat) == len(captions):
@@ -50,7 +50,8 @@ def overlays(images: np.ndarray, heat: np.ndarray, captions: Sequence[str], titl
     for (x, y), image, map_, caption in zip(sheet.middles, images, heat, captions, strict=True):
         draw_picture(sheet.axes(x - side - gap / 2, y, side), image)
         axes = sheet.axes(x + gap / 2, y, side)
-        draw_picture(axes, image.mean(axis=0, keepdims=True))  # grey, so that all colour under the heat map is its own
+        grey = image.mean(axis=0, keepdims=True) / (255 if image.dtype == np.uint8 else 1)
+        draw_picture(axes, grey)  # so that all colour under the heat map is its own
         high, wide = image.shape[1:]
         extent = (-0.5, wide - 0.5, high - 0.5, -0.5)
         axes.imshow(map_, cmap=_HEAT, vmin=0, vmax=1, interpolation="bilinear", extent=extent)

@@ -19,7 +19,8 @@ def samples(
 ) -> Figure:
     """The first `limit` images, each with its prediction, the confidence where given, and the true class where wrong.
 
-    images: (N, 3, H, W) uint8. labels, predictions: (N,) class indices. probabilities: (N, classes).
+    images: (N, C, H, W), uint8 or of floats in [0, 1]. labels, predictions: (N,) class indices.
+    probabilities: (N, classes).
     """
     labels, predictions = _check(images, labels, predictions)
     shown = np.arange(min(limit, len(images)))
@@ -50,7 +51,7 @@ def mistakes(
 
 
 def probability_bars(image: np.ndarray, probabilities: Any, classes: Sequence[str], limit: int = 10) -> Figure:
-    """A picture beside the bars of its most probable classes. image: (3, H, W) uint8; probabilities: (classes,)."""
+    """A picture beside the bars of its most probable classes. image: (C, H, W); probabilities: (classes,)."""
     values = np.asarray(probabilities, np.float64)
     if values.shape != (len(classes),) or not len(classes):
         raise ValueError(f"probability_bars: expected {len(classes)} probabilities, received shape {values.shape}")
@@ -97,7 +98,7 @@ def _check(images: np.ndarray, labels: Any, predictions: Any) -> tuple[np.ndarra
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if images.ndim != 4 or not len(images) or not len(images) == len(labels) == len(predictions):
         raise ValueError(
-            "samples and mistakes: expected images (N, 3, H, W) with N > 0, N labels and N predictions, "
+            "samples and mistakes: expected images (N, C, H, W) with N > 0, N labels and N predictions, "
             f"received {images.shape}, {labels.shape}, {predictions.shape}"
         )
     return labels, predictions

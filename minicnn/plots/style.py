@@ -75,11 +75,16 @@ def frame(axes: Axes, color: str = GRID) -> None:
 
 
 def draw_picture(axes: Axes, image: np.ndarray, color: str = GRID) -> None:
-    """Draw a picture, uint8 (1 or 3, H, W), in a frame of this colour."""
-    if len(image) == 1:
-        axes.imshow(image[0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    """Draw a picture (C, H, W), uint8 or of floats in [0, 1], in a frame of this colour.
+
+    Three channels are red, green and blue; of any other number the mean is drawn in grey.
+    """
+    shown = image if image.dtype == np.uint8 else np.clip(image, 0, 1)
+    if len(image) == 3:
+        axes.imshow(np.moveaxis(shown, 0, -1), interpolation="nearest")  # (3, H, W) -> (H, W, 3)
     else:
-        axes.imshow(np.moveaxis(image, 0, -1), interpolation="nearest")  # (3, H, W) -> (H, W, 3)
+        white = 255 if image.dtype == np.uint8 else 1
+        axes.imshow(shown.mean(axis=0), cmap="gray", vmin=0, vmax=white, interpolation="nearest")
     frame(axes, color)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minicnn import backend, models, random
-from minicnn.data import Splits
+from minicnn.data import Splits, images
 from minicnn.data.augment import option
 from minicnn.expected import Either, Number, OneOf, check
 from minicnn.text import brief
@@ -22,6 +22,7 @@ from minicnn.training.pretrained import Pretrained
 
 _RECIPES = Path(__file__).parent / "recipes"
 _FROM_0, _FROM_OWN = Number(whole=True), Number(-1, whole=True)
+_OF_DATA = ("num_classes", "image_size", "in_channels")  # options of a model
 
 
 @dataclass(frozen=True)
@@ -64,29 +65,50 @@ class Config(TrainingOptions):
     )
     train_size: int = option(0, "Images to train on (0: all others).", _FROM_0, "Data")
     skip_damaged: bool = option(False, "Go on without the pictures of a folder that cannot be read.", bool, "Data")
+    image_size: int = option(
+        0, "Height and width of the pictures, pixels (0: as those of --weights, else 32).",
+        Number(most=images.MOST, whole=True), "Data",
+    )  # fmt: skip
+    channels: int = option(
+        0, "Of the pictures: 3, or 1 for grey (0: as those of --weights, else 3).", _FROM_0, "Data",
+    )  # fmt: skip
+    resize: int = option(
+        -1,
+        "Length of the shorter side, pixels, before the middle of image_size is cut out, or, with random_resized_crop, "
+        "before parts are drawn (0: the middle square becomes image_size; -1: as those of --weights, else 0).",
+        Number(-1, images.MOST, whole=True), "Data",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.normalize == "":
             object.__setattr__(self, "normalize", "weights" if self.weights else "mean-std")
         super().__post_init__()
-        check(self.shift, Number(most=31, whole=True), "shift")  # pictures are 32 x 32
         self.check_validation(self.validation)
         self._check_needed(whiten_bias="whiten", freeze="weights")
         if self.weights and self.whiten:
             raise ValueError("weights, whiten: expected one of them, received both")
-        if "num_classes" in self.model_options:
-            raise ValueError(
-                f"model_options: expected none that the data set has, received {brief(self.model_options)}"
-            )
-        with random.use(random.Generator()):  # those of the model are drawn for a look alone
+        with random.use(random.Generator()):  # what draws are models for a look alone
             self._follow_weights()
-            plain = {n: list(v) if isinstance(v, tuple) else v for n, v in self.model_options.items()}
-            object.__setattr__(self, "model_options", plain)  # as TOML and JSON have them
-            if self.model_options or self.source:
-                model = models.create(self.model, **self.model_options)
-                if self.source:
-                    start.check_fit(model, self.source, self.weights)
-                    start.freeze(model, self.freeze)
+            self._check_model()
+
+    def _check_model(self) -> None:
+        """Raise ValueError unless sizes, options and weights are those of the model."""
+        for name in ("shift", "tta_shift"):
+            check(getattr(self, name), Number(most=self.image_size - 1, whole=True), name)
+        if 0 < self.resize < self.image_size:
+            raise ValueError(f"resize: expected 0, or from image_size, {self.image_size}, received {self.resize}")
+        if not self.model_options.keys().isdisjoint(_OF_DATA):
+            raise ValueError(
+                f"model_options: expected none that the data set has, received {brief(self.model_options)}; "
+                "take --image-size and --channels"
+            )
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in self.model_options.items()}
+        object.__setattr__(self, "model_options", plain)  # as TOML and JSON have them
+        if self.network_options or self.source:
+            model = models.create(self.model, **self.network_options)
+            if self.source:
+                start.check_fit(model, self.source, self.weights)
+                start.freeze(model, self.freeze)
 
     @cached_property
     def source(self) -> Pretrained | None:
@@ -106,24 +128,40 @@ class Config(TrainingOptions):
         elif self.normalize == "weights":
             raise ValueError("normalize: expected weights with it, or another normalize")
         object.__setattr__(self, "model", self.model or model)
-        object.__setattr__(self, "model_options", {**options, **self.model_options})
+        own = {name: value for name, value in options.items() if name not in _OF_DATA}
+        object.__setattr__(self, "model_options", {**own, **self.model_options})
+        shape = self.source.shape if self.source else images.SMALL
+        for name, value in (("image_size", shape.size), ("channels", shape.channels)):
+            object.__setattr__(self, name, getattr(self, name) or value)
+        if self.resize < 0:  # that of the weights is for their size
+            object.__setattr__(self, "resize", shape.resize if self.image_size == shape.size else 0)
         models.require(self.model)
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        """The options of the model, with those that follow from the pictures."""
+        return {**models.options_for(self.model, self.image_size, self.channels), **self.model_options}
+
+    @property
+    def crop(self) -> int:
+        """The size to which stored pictures are cropped, where random crops are taken out of larger ones; else 0."""
+        return self.image_size if self.random_resized_crop and self.resize > self.image_size else 0
 
     def scaling(self, splits: Splits) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and deviation of the channels, with which pictures are normalised."""
         if self.normalize == "weights" and self.source:
             return self.source.preprocessing.mean, self.source.preprocessing.std
-        return (
-            (splits.mean, splits.std)
-            if self.normalize == "mean-std"
-            else ((0.0,) * len(splits.mean), (1.0,) * len(splits.std))
-        )
+        channels = len(splits.mean)
+        return (splits.mean, splits.std) if self.normalize == "mean-std" else ((0.0,) * channels, (1.0,) * channels)
 
     def split_options(self) -> dict[str, Any]:
-        """Return the options with which :func:`minicnn.data.load` splits the data."""
+        """Return the options with which :func:`minicnn.data.load` reads and splits the data."""
         validation = None if self.validation < 0 else self.validation
         options = {"seed": self.seed, "validation": validation, "train_size": self.train_size or None}
-        return options | ({"skip_damaged": True} if self.skip_damaged else {})
+        others = {"image_size": self.image_size, "channels": self.channels, "resize": self.resize}
+        others |= {"margin": bool(self.crop), "skip_damaged": self.skip_damaged}
+        usual = {"image_size": images.SMALL.size, "channels": images.SMALL.channels}
+        return options | {name: value for name, value in others.items() if value != usual.get(name, 0)}
 
     def override(self, **overrides: Any) -> "Config":
         """Return this configuration with some fields replaced, the options of the model one by one.
@@ -136,6 +174,7 @@ class Config(TrainingOptions):
         """
         if overrides.get("weights", self.weights) != self.weights:
             network = {"model": "", "model_options": {}, "normalize": "", "whiten": 0, "whiten_bias": 0}
+            network |= {"image_size": 0, "channels": 0, "resize": -1}
             return replace(self, **{**network, **overrides})
         options = overrides.get("model_options", {})
         if overrides.get("model", self.model) == self.model:

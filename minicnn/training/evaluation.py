@@ -16,7 +16,7 @@ from minicnn.nn import Module
 from minicnn.nn.module import evaluating, tensors_of
 from minicnn.tensor import Tensor
 from minicnn.training.metrics import classification_report
-from minicnn.training.preprocessing import Preprocessing, as_array, as_labels, known, pair, preprocessing_of
+from minicnn.training.preprocessing import Preprocessing, as_array, as_labels, known, pair, preprocessing_of, unscaled
 
 _TINY = 1e-30  # of float32; keeps a logarithm finite
 
@@ -157,7 +157,8 @@ def backend_of(model: Module) -> Backend:
 def _loader_of(model: Module, data: Any, layout: str | None, batch_size: int) -> Loader:
     """Return the batches of (x, y) or of a Dataset as the input of the model."""
     if isinstance(data, Dataset):
-        preprocessing, _ = known("evaluate", model, data.images, "NCHW")
+        preprocessing = preprocessing_of("evaluate", model) or unscaled("evaluate", data.images)
+        preprocessing.check("evaluate", data.images)
         return _loader(model, data, preprocessing, batch_size)
     x, y = pair("evaluate", data)
     preprocessing, images = known("evaluate", model, x, layout)

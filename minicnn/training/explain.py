@@ -14,7 +14,7 @@ from minicnn.text import nearest
 def feature_maps(model: Module, images: Tensor) -> dict[str, np.ndarray]:
     """The outputs (N, C, H, W) of all layers that have such, by dotted name, in the order of their first execution.
 
-    images: normalised, (N, 3, H, W), on the model's backend. The model runs in evaluation mode.
+    images: normalised, (N, C, H, W), on the model's backend. The model runs in evaluation mode.
     """
     maps: dict[str, np.ndarray] = {}
     model = detached(model)
@@ -55,7 +55,7 @@ def grad_cam(model: Module, images: Tensor, classes: Sequence[int] | np.ndarray,
     for the class.
 
     Args:
-        images: normalised, (N, 3, H, W), on the model's backend.
+        images: normalised, (N, C, H, W), on the model's backend.
         classes: (N,) indices of the classes to explain.
         layer: dotted name of a layer with an output (N, C, h, w); default: the last convolution to run.
 

@@ -142,7 +142,7 @@ def fit(
         preprocessing = fitted("fit", train.images, whole.classes, layout)
     else:
         preprocessing = replace(before, classes=whole.classes, layout=layout)
-        preprocessing.images("fit", train.images, "NCHW")
+        preprocessing.check("fit", train.images)
     if not splits_off:
         held_out = as_dataset("fit: validation", validation, preprocessing, layout)
     chosen.check_validation(0 if held_out is None else len(held_out))
@@ -197,7 +197,7 @@ def _options(
 ) -> TrainingOptions:
     """Return the options of the loop that arguments of :func:`fit` make, each said once."""
     known = {each.name for each in fields(TrainingOptions)}
-    changes: Mapping[str, Any] = augment or {}
+    changes: Any = augment or {}
     if isinstance(augment, Augment):
         changes = {each.name: getattr(augment, each.name) for each in fields(Augment)}
     for names, kind, which in (
@@ -227,26 +227,28 @@ def _labelled(
     model: Module, data: Any, layout: str | None, classes: Sequence[str] | None, before: Preprocessing | None
 ) -> tuple[Dataset, str]:
     """Return the pictures with labels that the model has logits for, and the layout of arrays of such pictures."""
+    images: Any
     if isinstance(data, Dataset):
-        images, labels, names = data.images, data.labels, data.classes
+        images, y, known = data.images, data.labels, data.classes
         layout = layout or (before.layout if before else "NCHW")
     else:
-        x, labels = pair("fit", data)
+        x, y = pair("fit", data)
         x = as_array("fit", x)
         layout = layout or (before.layout if before else layout_of("fit", x.shape))
-        images, names = as_images("fit", x, layout), before.classes if before else ()
-    if not len(images):
+        images, known = as_images("fit", x, layout), before.classes if before else ()
+    if not images.shape[0]:
         raise ValueError("fit: expected pictures to train on, received none")
     count = _count_logits(model, images.shape[1:])
-    if classes is not None:
-        names = tuple(map(str, classes))
-    elif not isinstance(data, Dataset) and len(names) != count:
+    names = known if classes is None else tuple(map(str, classes))
+    if classes is None and not isinstance(data, Dataset) and len(known) != count:
         names = tuple(map(str, range(count)))
     if len(names) != count:
         raise ValueError(
             f"fit: expected {count} classes, as the model has logits, received {len(names)}: {brief(names)}"
         )
-    return Dataset(images, as_labels("fit", labels, len(images), count), names, "arrays"), layout
+    if isinstance(data, Dataset):
+        return replace(data, classes=names), layout
+    return Dataset(images, as_labels("fit", y, len(images), count), names, "arrays"), layout
 
 
 def _count_logits(model: Module, shape: tuple[int, ...]) -> int:

@@ -61,13 +61,17 @@ class Loop:
         backend: Backend,
         eager: bool = False,
         generator: random.Generator | None = None,
+        image_size: int = 0,
     ) -> None:
         """Prepare the training of ``model``, which is on ``backend`` and remembers its ``preprocessing``.
 
         generator: of the dropout masks, where one goes on that has made the model; default: a new one.
+        image_size: of what the model sees of larger pictures, their middle or, if the options say so, random crops;
+            0 for whole pictures.
         """
         self.model, self.options, self.backend, self.eager = model, options, backend, eager
         self.train_data, self.validation_data, self.preprocessing = train, validation, preprocessing
+        self._image_size = image_size
         self.generator = generator or random.Generator(options.seed)
         weights = options.weights_of_classes(train.labels, train.classes)
         self._class_weights = None if weights is None else Tensor(backend.asarray(weights))
@@ -76,7 +80,7 @@ class Loop:
         self.optimizer, self.averaged = self._update.optimizer, self._update.averaged
         self.train_loader = Loader(
             train, options.batch_size, mean=preprocessing.mean, std=preprocessing.std, shuffle=True,
-            augment=options.augmentation, seed=options.seed, backend=backend,
+            augment=options.augmentation, image_size=image_size, seed=options.seed, backend=backend,
         )  # fmt: skip
         batches = len(self.train_loader)
         self.batches_per_epoch = min(batches, options.limit_batches) if options.limit_batches else batches
@@ -215,9 +219,9 @@ class Loop:
             return update.profile(Tensor(images), Tensor(labels), replays)
 
     def evaluation_loader(self, data: Dataset) -> Loader:
-        """Return the batches of a data set, in order and unchanged."""
-        mean, std = self.preprocessing.mean, self.preprocessing.std
-        return Loader(data, _EVALUATION_BATCH, mean=mean, std=std, backend=self.backend)
+        """Return the batches of a data set, in order and unchanged but for the middle of larger pictures."""
+        mean, std, seen = self.preprocessing.mean, self.preprocessing.std, data.center_crop(self._image_size)
+        return Loader(seen, _EVALUATION_BATCH, mean=mean, std=std, backend=self.backend)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
         """Return the batches of a training epoch (from 0), from number ``start`` on."""

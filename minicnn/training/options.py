@@ -92,7 +92,7 @@ class TrainingOptions(Augment):
     tta: bool = option(False, "Validate and test on the mean answer to a picture and its mirror image.", bool, "Run")
     tta_shift: int = option(
         0, "With --tta, pixels by which further views are shifted both ways; they count for a half (0: none).",
-        Number(most=31, whole=True), "Run",
+        _FROM_0, "Run",
     )  # fmt: skip
     precision: str = option(
         "float32",
@@ -208,7 +208,7 @@ class TrainingOptions(Augment):
             return None
         counts = np.bincount(labels, minlength=len(classes))
         if self.class_weights == "balanced":
-            if missing := [classes[k] for k in np.flatnonzero(counts == 0)]:
+            if missing := [name for name, count in zip(classes, counts, strict=True) if not count]:
                 raise ValueError(
                     f"class_weights: expected a training image of each class where they are balanced, received none "
                     f"of {', '.join(missing[:5])}"

@@ -80,18 +80,22 @@ class Preprocessing:
             ValueError: other axes, channels or pixels than the model's; NaN or infinities.
         """
         found = as_images(operation, x, layout or self.layout)
-        if found.dtype != self.pixels:
+        self.check(operation, found)
+        return found
+
+    def check(self, operation: str, images: Any) -> None:
+        """Raise ValueError unless images (N, C, H, W) have the pixels and the channels of the model."""
+        if images.dtype != self.pixels:
             remedy = "pixels from 0 to 255 as uint8" if self.pixels == "uint8" else "floats of the same range"
             raise ValueError(
-                f"{operation}: expected pixels of {self.pixels}, as the model was trained on, received {found.dtype}; "
+                f"{operation}: expected pixels of {self.pixels}, as the model was trained on, received {images.dtype}; "
                 f"pass {remedy}"
             )
-        if found.shape[1] != len(self.mean):
+        if images.shape[1] != len(self.mean):
             raise ValueError(
-                f"{operation}: expected pictures of {len(self.mean)} channels in the layout {layout or self.layout}, "
-                f"received shape {np.shape(x)}; say another layout by layout="
+                f"{operation}: expected pictures of {len(self.mean)} channels, as the model was trained on, received "
+                f"{images.shape[1]}, as images (N, C, H, W) of {tuple(images.shape)}; say another layout by layout="
             )
-        return found
 
     def normalize(self, images: np.ndarray) -> np.ndarray:
         """Return images (N, C, H, W), as :meth:`images` returns them, as the float32 input of the model."""
@@ -130,16 +134,21 @@ def known(operation: str, model: Module, x: Any, layout: str | None) -> tuple[Pr
     if found is not None:
         return found, found.images(operation, x, layout)
     images = as_images(operation, x, layout or "NCHW")
+    return unscaled(operation, images), images
+
+
+def unscaled(operation: str, images: Any) -> Preprocessing:
+    """Return what leaves images (N, C, H, W) of floats as they are; ValueError for others."""
     if images.dtype == np.uint8:
         raise ValueError(
             f"{operation}: expected floats that are scaled as in training, since minicnn.fit did not train this model, "
             "received uint8; or say how by model.preprocessing = minicnn.training.Preprocessing(mean, std)"
         )
     channels = images.shape[1]
-    return Preprocessing((0.0,) * channels, (1.0,) * channels, (), layout or "NCHW", "float32"), images
+    return Preprocessing((0.0,) * channels, (1.0,) * channels, pixels="float32")
 
 
-def fitted(operation: str, images: np.ndarray, classes: Sequence[str], layout: str) -> Preprocessing:
+def fitted(operation: str, images: Any, classes: Sequence[str], layout: str) -> Preprocessing:
     """Return the preprocessing that gives training images (N, C, H, W) a mean of 0 and a deviation of 1 per channel."""
     mean, std = channel_statistics(images)
     if not np.isfinite([mean, std]).all():
@@ -261,7 +270,7 @@ def as_dataset(operation: str, data: Any, preprocessing: Preprocessing, layout: 
             raise ValueError(
                 f"{operation}: expected the classes {brief(preprocessing.classes)}, received {brief(data.classes)}"
             )
-        preprocessing.images(operation, data.images, "NCHW")
+        preprocessing.check(operation, data.images)
         return data
     x, y = pair(operation, data)
     images = preprocessing.images(operation, x, layout)

@@ -11,6 +11,7 @@ import numpy as np
 
 from minicnn import models
 from minicnn.backend import Backend
+from minicnn.data import ImageShape, images
 from minicnn.expected import Maybe, Number, Only, check
 from minicnn.nn import Module
 from minicnn.text import brief, nearest
@@ -22,14 +23,22 @@ FOLDER = Path(__file__).parent.parent / "weights"
 """Where the shipped weights lie: NAME.safetensors, and the card NAME.json."""
 BEST = "speedrun-cifar10"
 """The name of those with the highest accuracy."""
+_MEAN, _STD = Number(-1e30, 1e30), Number(1e-30, 1e30)  # in float32 too
+_SIDE = Number(1, images.MOST, whole=True)
+_SHAPE = {
+    **{"image_size": Maybe(_SIDE), "channels": Maybe(Number(1, whole=True))},  # earlier without, they were 32 and 3
+    **{"resize": Maybe(Number(most=images.MOST, whole=True))},
+}
 _SPLIT = Only(
     **{"seed": Maybe(Number(whole=True)), "validation": Maybe(Number())},
-    **{"train_size": Maybe(Number(whole=True)), "skip_damaged": Maybe(bool)},
+    **{"train_size": Maybe(Number(whole=True)), "skip_damaged": Maybe(bool), "margin": Maybe(bool)},
+    **_SHAPE,
 )
 _METADATA = {
     **{"model": str, "options": dict, "dataset": Maybe(str), "origin": Maybe(str), **STORED},
     **{"data": Maybe({"fingerprints": Maybe(dict)}), "split": Maybe(_SPLIT)},
-    **{"tta": Maybe(bool), "tta_shift": Maybe(Number(most=31, whole=True))},
+    **{"tta": Maybe(bool), "tta_shift": Maybe(Number(whole=True))},
+    **_SHAPE,
 }
 
 
@@ -46,6 +55,20 @@ class Pretrained:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the logits."""
         return self.preprocessing.classes
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the pictures."""
+        return self.metadata.get("image_size") or images.SMALL.size
+
+    @property
+    def shape(self) -> ImageShape:
+        """The array that a picture file becomes.
+
+        Raises:
+            ValueError: the weights are of arrays that no file becomes.
+        """
+        return ImageShape(self.image_size, len(self.preprocessing.mean), self.metadata.get("resize") or 0)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the weights by name."""
@@ -111,8 +134,16 @@ def load(name_or_path: str | Path, backend: Backend, model: str = "") -> Pretrai
         raise CheckpointError(f"{path}: expected weights written by minicnn (as best.safetensors of a run)")
     with checkpoint.bounded_by(arrays, f"{path}: its metadata is not usable"):
         check(metadata, _METADATA)
+        size, channels = (
+            metadata.get("image_size") or images.SMALL.size,
+            metadata.get("channels") or images.SMALL.channels,
+        )
+        check(metadata, {"mean": (_MEAN,) * channels, "std": (_STD,) * channels})
+        check(metadata.get("tta_shift") or 0, Number(most=size - 1, whole=True), "tta_shift")
+        models.require(metadata["model"])
         preprocessing = Preprocessing.restored(metadata)
-        made = models.create(metadata["model"], len(metadata["classes"]), **metadata["options"])
+        options = models.options_for(metadata["model"], size, channels) | metadata["options"]
+        made = models.create(metadata["model"], len(metadata["classes"]), **options)
     if model not in ("", metadata["model"]):
         raise ValueError(f"model: expected {metadata['model']}, as that of {path}, received {brief(model)}")
     expected = {name: tensor.shape for name, tensor in made.state_dict().items()}

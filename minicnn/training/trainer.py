@@ -36,21 +36,21 @@ class Trainer(Loop):
         self.splits = splits
         mean, std = config.scaling(splits)
         generator = random.Generator(config.seed)
-        size, channels = splits.train.images.shape[-1], splits.train.images.shape[1]
-        self._model_options = models.options_for(config.model, size, channels) | dict(config.model_options)
         with random.use(generator):
-            model = models.create(config.model, len(splits.train.classes), **self._model_options)
+            model = models.create(config.model, len(splits.train.classes), **config.network_options)
         model.to(backend)
         if config.source is not None:
             start.load_weights(model, config.source, splits.train.classes)
         self._frozen = start.freeze(model, config.freeze)
         self._whitened = None
         if config.whiten:
-            scaling: dict[str, Any] = {"mean": mean, "std": std, "backend": backend}
-            self._whitened = start.whiten(model, config.model, splits.train, config.whiten, **scaling)
+            looks: dict[str, Any] = {"mean": mean, "std": std, "backend": backend, "image_size": config.crop}
+            self._whitened = start.whiten(model, config.model, splits.train, config.whiten, **looks)
         pixels = str(splits.train.images.dtype)
         preprocessing = Preprocessing(mean, std, splits.train.classes, pixels=pixels)
-        super().__init__(model, config, splits.train, splits.validation, preprocessing, backend, eager, generator)
+        super().__init__(
+            model, config, splits.train, splits.validation, preprocessing, backend, eager, generator, config.crop
+        )
 
     def prepare(self, epoch: int = 0) -> None:
         """Put the model into training mode for an epoch (from 0), but for what is fixed then."""
@@ -179,7 +179,7 @@ class Trainer(Loop):
         metadata = {
             "kind": "weights",
             "model": self.config.model,
-            "options": self._model_options,
+            "options": dict(self.config.model_options),
             **self.preprocessing.stored(),
             "dataset": self.splits.name,
             "origin": self.splits.origin,
@@ -189,5 +189,6 @@ class Trainer(Loop):
             "validation_accuracy": self.history[-1].get("validation_accuracy") if self.history else None,
             "tta": self.config.tta,
             "tta_shift": self.config.tta_shift,
+            **{name: getattr(self.config, name) for name in ("image_size", "channels", "resize")},
         }
         return arrays, metadata

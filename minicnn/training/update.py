@@ -57,7 +57,7 @@ class Update:
     def __call__(self, images: Tensor, labels: Tensor, share: float = 1.0, last: bool = True) -> None:
         """Learn from a batch, whose figures are noted.
 
-        images: (N, 3, H, W); labels: int64 (N,) from 0 to K - 1, which is not checked, or float32 (N, K) of
+        images: (N, C, H, W); labels: int64 (N,) from 0 to K - 1, which is not checked, or float32 (N, K) of
         probabilities. ``share``: of the batch in the images of its step; ``last``: whether the step is complete with
         it. Both are for accumulation.
         """

@@ -91,7 +91,7 @@ def test_products_of_whole_numbers(cupy, cuda):
 @needs_compiler
 def test_masks_winners_and_exact_sums_bit_for_bit(cupy, cuda):
     names = ("dropout", "max_pool2d", "max_pool2d_grad", "relu_grad", "getitem_grad", "sgd_step")
-    for name in (*names, "gather_images", "warp_images"):
+    for name in (*names, "crop_images", "gather_images", "warp_images"):
         check(cuda, name, np.float32, 0, IN_TURN, cupy)
 
 

@@ -19,18 +19,20 @@ def check(images, index, flip, dy, dx, mode, mean=MEAN, std=STD):
     np.testing.assert_array_equal(images, before)
 
 
-def pictures(width, height=3, count=4, channels=3):
-    return np.random.default_rng(width).integers(0, 256, (count, channels, height, width), dtype=np.uint8)
+def pictures(width, height=3, count=4, channels=3, dtype="uint8"):
+    drawn = np.random.default_rng(width).integers(0, 256, (count, channels, height, width), dtype=np.uint8)
+    return drawn if dtype == "uint8" else drawn.astype(np.float32) / 100 - 1
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("mode", ["constant", "reflect", "replicate"])
 @pytest.mark.parametrize("width", range(1, 41))
-def test_every_shift_of_a_row(width, mode):
+def test_every_shift_of_a_row(width, mode, dtype):
     reach = 2 * width + 1
     shifts = np.tile(np.arange(-reach, reach + 1), 2)
     flip = np.arange(len(shifts)) < len(shifts) // 2
     index = np.random.default_rng(0).integers(0, 4, len(shifts))
-    check(pictures(width), index, flip, np.zeros_like(shifts), shifts, mode)
+    check(pictures(width, dtype=dtype), index, flip, np.zeros_like(shifts), shifts, mode)
 
 
 @pytest.mark.parametrize("mode", ["constant", "reflect", "replicate"])
@@ -68,6 +70,24 @@ def test_channels(channels):
     index, flip = rng.integers(0, 4, 11), rng.random(11) < 0.5
     dy, dx = rng.integers(-4, 5, (2, 11))
     check(pictures(19, 6, channels=channels), index, flip, dy, dx, "constant", mean, std)
+
+
+def test_floats_are_bytes_divided_by_255():
+    """(s/255 - mean) / std of uint8 is (s - mean) / std of float32, to rounding."""
+    images, rng = pictures(19, 6), np.random.default_rng(4)
+    moves = rng.integers(0, 4, 11), rng.random(11) < 0.5, *rng.integers(-4, 5, (2, 11))
+    for kernels in (KERNELS, get("reference").kernels):
+        found, expected = (
+            kernels.gather_images(x, *moves, MEAN, STD, "reflect") for x in (images.astype(np.float32) / 255, images)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_black_around_a_picture_of_nan_is_black():
+    images, index, none = np.full((1, 1, 3, 3), np.nan, np.float32), np.zeros(1, int), np.zeros(1, bool)
+    for kernels in (KERNELS, get("reference").kernels):
+        found = kernels.gather_images(images, index, none, np.full(1, 2), index, MEAN[:1] * 0, STD[:1], "constant")
+        np.testing.assert_array_equal(found[0, 0], [[np.nan] * 3, [0] * 3, [0] * 3])
 
 
 def test_the_last_picture_is_not_read_past_its_end():

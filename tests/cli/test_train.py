@@ -199,8 +199,8 @@ from minicnn.training import progress
 
 show = progress.Progress.epoch
 
-def signalled(self, row):
-    show(self, row)
+def signalled(self, row, **how):
+    show(self, row, **how)
     if row["epoch"] == 2:  # not from outside: the run might be at its end by then
         os.kill(os.getpid(), {int(number)})
 

@@ -168,6 +168,27 @@ def test_each_change_of_colour_is_pillows_up_to_its_rounding(name, factor):
         assert difference.max() <= 1.01 * abs(1 - factor) + 1
 
 
+@pytest.mark.parametrize("factor", [0, 0.3, 1, 1.4, 3])
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_colours_of_other_numbers_of_channels(channels, factor):
+    """Grey is the mean of the channels; of one, the pixel itself, of which saturation changes no bit."""
+    x = np.random.default_rng(6).random((3, channels, 4, 5), dtype=np.float32)
+    np.testing.assert_allclose(colors(x, brightness=factor), np.clip(x * factor, 0, 1), atol=1e-6)
+    mean = x.mean(axis=(1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(colors(x, contrast=factor), np.clip(factor * x + (1 - factor) * mean, 0, 1), atol=1e-6)
+    grey = x.mean(axis=1, keepdims=True)
+    expected = x if channels == 1 else np.clip(factor * x + (1 - factor) * grey, 0, 1)
+    np.testing.assert_allclose(colors(x, saturation=factor), expected, atol=0 if channels == 1 else 1e-6)
+
+
+@pytest.mark.parametrize("factor", [0, 0.3, 1.4])
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_colours_of_grey_pictures_are_torchvisions(torchvision, name, factor):
+    torch, F = torchvision
+    expected = getattr(F, f"adjust_{name}")(torch.from_numpy(SMOOTH[:, :1].copy()), factor).numpy()
+    np.testing.assert_allclose(colors(SMOOTH[:, :1], **{name: factor}), expected, rtol=0, atol=2e-6)
+
+
 def test_changes_of_colour_come_one_after_the_other_and_differ_by_picture():
     factors = np.random.default_rng(3).uniform(0, 2, (3, 6)).astype(np.float32)
     found = reference.adjust_colors(SMOOTH, *factors)

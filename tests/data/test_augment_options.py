@@ -7,7 +7,8 @@ import pytest
 from minicnn.data import Augment
 
 WHOLE = ("shift", "cutout")
-NUMBERS = [f.name for f in fields(Augment) if f.name not in (*WHOLE, "padding_mode", "alternate")]
+WORDS = ("padding_mode", "alternate", "random_resized_crop", "crop_scale", "crop_ratio")
+NUMBERS = [f.name for f in fields(Augment) if f.name not in (*WHOLE, *WORDS)]
 LARGEST = {"flip": 1, "rotation": 180, "translate": 1, "shear": 80, "zoom": 0.9, "erasing": 1}
 
 

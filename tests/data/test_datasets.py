@@ -22,10 +22,11 @@ def make(labels, classes=10):
 def test_invalid_datasets_are_refused():
     images, labels = np.zeros((3, 3, 32, 32), np.uint8), np.zeros(3, np.int64)
     for bad_images, bad_labels, error, message in [
-        (images.astype(np.float32), labels, TypeError, "images: expected a uint8 array, received float32"),
+        (images.astype(np.float64), labels, TypeError, "images: expected a uint8 or float32 array, received float64"),
         (images, labels.astype(np.float64), TypeError, "labels: expected a int64 array, received float64"),
         (images, [0, 0, 0], TypeError, "received list"),
-        (images[:, :1], labels, ValueError, "expected images"),
+        (images[:, 0], labels, ValueError, r"expected images \(N, C, H, W\), C from 1, .*received \(3, 32, 32\)"),
+        (images[:, :0], labels, ValueError, "expected images"),
         (images, labels[:2], ValueError, r"received \(3, 3, 32, 32\) and \(2,\)"),
         (images[:, :, ::-1], labels, ValueError, "C-contiguous"),
         (images, np.array([0, 2, 0]), ValueError, r"record 1 has label 2, expected one in 0\.\.1"),
@@ -33,6 +34,38 @@ def test_invalid_datasets_are_refused():
     ]:
         with pytest.raises(error, match=message):
             data.Dataset(bad_images, bad_labels, ("a", "b"), "made")
+    with pytest.raises(ValueError, match="expected a file of each of the 3 records, or none, received 2"):
+        data.Dataset(images, labels, ("a", "b"), "made", ("1.png", "2.png"))
+
+
+def test_files_are_kept_by_subsets():
+    dataset = replace(make([0, 0, 1, 1]), files=("a/1.png", "a/2.png", "b/1.png", "b/2.png"))
+    assert dataset.subset(np.array([3, 0])).files == ("b/2.png", "a/1.png")
+    rest, taken = data.stratified_split(dataset, 2, 0)
+    for part in (rest, taken):
+        assert part.files == tuple(dataset.files[i] for i in part.images[:, 0, 0, 0])
+    assert make([0, 1]).subset([1]).files == ()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_any_number_of_channels_of_bytes_or_floats(channels, dtype):
+    rng = np.random.default_rng(channels)
+    levels = rng.integers(0, 256, (300, channels, 4, 7), dtype=np.uint8)
+    images = levels if dtype == np.uint8 else (levels / 255).astype(dtype)
+    dataset = data.Dataset(images, np.arange(300) % 3, tuple("abc"), "made")
+    assert dataset.subset([2, 0]).images.dtype == dtype
+    mean, std = channel_statistics(images)
+    np.testing.assert_allclose(mean, (levels / 255).mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(std, (levels / 255).std((0, 2, 3)), rtol=1e-5)
+    before = dataset.fingerprint()
+    images[17, channels - 1] += 1
+    assert dataset.fingerprint() != before
+
+
+def test_a_channel_of_one_value_is_not_divided_by_zero():
+    for images in (np.full((2, 1, 3, 3), 7, np.uint8), np.full((2, 1, 3, 3), 7, np.float32)):
+        assert channel_statistics(images)[1][0] == pytest.approx(1 / 255)
 
 
 def test_subset_keeps_pictures_and_labels_together():

@@ -22,8 +22,8 @@ def make(batch_size=5, dataset=DATASET, **options):
     return Loader(dataset, batch_size, **options)
 
 
-def batches(loader, *epoch):
-    return [(images.copy(), labels.copy()) for images, labels in loader.epoch(*epoch)]
+def batches(loader, epoch=0, *more):
+    return [(images.copy(), labels.copy()) for images, labels in loader.epoch(epoch, *more)]
 
 
 def assert_same(one, two):
@@ -110,6 +110,23 @@ def test_alternating_flips_show_each_picture_both_ways_in_turn():
     first = flipped(0)
     assert 3 <= sum(first) <= 16
     assert flipped(1) == flipped(3) == [not x for x in first] and flipped(2) == flipped(0, batch_size=7) == first
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_other_channels_and_floats_with_everything_on(channels, dtype):
+    levels = np.random.default_rng(1).integers(0, 256, (12, channels, 6, 9), dtype=np.uint8)
+    images = levels if dtype == np.uint8 else levels / np.float32(255)
+    dataset = Dataset(images, np.arange(12) % 3, tuple("abc"), "made")
+    scaling = {"mean": [0.4] * channels, "std": [0.2] * channels}
+    (plain, _), *_ = batches(make(12, dataset, **scaling))
+    np.testing.assert_allclose(plain, (levels / 255 - 0.4) / 0.2, rtol=1e-5, atol=1e-6)
+    found, expected = (
+        batches(make(5, dataset, augment=Augment(**EVERYTHING), backend=backend.get(name), **scaling), 2)
+        for name in ("numpy", "reference")
+    )
+    assert_same(found, expected)
+    assert found[0][0].shape == (5, channels, 6, 9) and np.isfinite(found[0][0]).all()
 
 
 def kernels_of(**options):
@@ -228,6 +245,7 @@ def test_order_and_augmentation_are_separate_streams():
         ({"batch_size": 0}, "expected batch_size from 1, received 0"),
         ({"batch_size": 24, "drop_last": True}, "no batch of 24 in the 23 records"),
         ({"dataset": DATASET.subset(np.arange(0))}, "no batch of 5 in the 0 records"),
+        ({"mean": [0.5], "std": [0.2]}, "expected mean and std of the 3 channels of 'made', received 1 and 1 numbers"),
         ({"augment": Augment(shift=6)}, r"expected a shift smaller than the pictures, \(6, 9\), received 6"),
     ],
 )

@@ -17,6 +17,7 @@ RUNS = {
     "added up": {"accumulate": 3, "clip_norm": 0.5, "ema": 0.9},
     "mixed": {"mixup": 0.5, "optimizer": "adam", "rotation": 10, "brightness": 0.2, "erasing": 0.5},
     "one batch": {"overfit_batch": True, "lookahead": 2},
+    "weighted": {"class_weights": (1.0, 3.0, 0.5), "flip": 0.5},
 }
 
 

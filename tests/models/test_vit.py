@@ -127,7 +127,7 @@ def test_summary_counts_the_products_of_attention():
         ({"depth": 0}, "ViT: expected depth as an integer from 1, received 0"),
         ({"dim": 64.0}, "ViT: expected dim as an integer from 1, received 64.0"),
         ({"heads": 3}, "ViT: expected dim as a multiple of heads, received 128 and 3"),
-        ({"patch_size": 5}, "ViT: expected patch_size as a divisor of 32, received 5"),
+        ({"patch_size": 5}, "ViT: expected patch_size as a divisor of image_size, 32, received 5"),
         ({"mlp_ratio": 0}, "ViT: expected mlp_ratio as a number from 1 / dim, received 0"),
         ({"mlp_ratio": "2"}, "ViT: expected mlp_ratio as a number .* received '2'"),
         ({"dropout": 1}, r"ViT: expected dropout as a number in \[0, 1\), received 1"),

@@ -8,6 +8,7 @@ import numpy as np
 from minicnn.backend.reference import Kernels as reference
 
 RNG = np.random.default_rng(0)
+MORE = np.random.default_rng(1)  # for cases that came later, so that the others keep their numbers
 
 
 def real(*shape):
@@ -206,6 +207,11 @@ MATRICES = [
     (repeated(6, 4), np.broadcast_to(real(4, 1), (4, 5))),
 ]
 IMAGES = RNG.integers(0, 256, (6, 3, 8, 7), dtype=np.uint8)
+OTHERS = [  # of other types and numbers of channels, the last wide enough for vectors
+    MORE.integers(0, 256, (6, 1, 8, 7), dtype=np.uint8),
+    MORE.standard_normal((6, 2, 7, 9), np.float32),
+    MORE.standard_normal((6, 5, 3, 35), np.float32),
+]
 MODES = ("reflect", "constant", "replicate")
 SHAPES = [(3,), (2, 3, 4), (), (9, 35), (5000,)]
 ROWS = [(real(3, 4), 1), (real(3, 4, 2), 0), (real(300, 10) * 100, 1), (real(4, 30, 67), 2), (specials(9, 9), 1)]
@@ -240,6 +246,9 @@ def gathers():
             for reach in (6, 18):
                 shifts = RNG.integers(-reach, reach + 1, (2, n))
                 yield IMAGES, index, flip, *shifts, mean, std, mode
+                for images in OTHERS:
+                    own = np.resize(mean, images.shape[1]), np.resize(std, images.shape[1])
+                    yield images, index, flip, *shifts, *own, mode
 
 
 def warps():
@@ -249,6 +258,26 @@ def warps():
         for mode in MODES:
             yield IMAGES, RNG.integers(0, 6, n), matrix, mean, std, mode
             yield IMAGES[:, :, :1, 5:6], RNG.integers(0, 6, n), matrix, mean, std, mode
+            for images in OTHERS:
+                own = np.resize(mean, images.shape[1]), np.resize(std, images.shape[1])
+                yield images, MORE.integers(0, 6, n), matrix, *own, mode
+
+
+def crops():
+    """Parts of all sizes, resized to more, to less and to as many pixels."""
+    for images, size in (
+        (IMAGES, (8, 7)),
+        (IMAGES, (3, 16)),
+        (OTHERS[0], (4, 2)),
+        (OTHERS[2], (9, 5)),
+        (IMAGES, (1, 1)),
+    ):
+        n, extent = 9, np.reshape(images.shape[2:], (2, 1))
+        first = MORE.integers(0, extent, (2, n))
+        last = MORE.integers(first, extent) + 1
+        boxes = np.stack([first[0], last[0], first[1], last[1]], axis=1)
+        boxes[0] = [0, extent[0, 0], 0, extent[1, 0]]
+        yield images, MORE.integers(0, 6, n), boxes, size
 
 
 def sgd():
@@ -271,7 +300,10 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
         for step, decay, decoupled in ((1, 0.0, False), (7, 0.1, False), (3, 0.1, True))
     ],
     "add": BROADCAST,
-    "adjust_colors": [(x, *RNG.uniform(0, 2, (3, len(x)))) for x in BATCHES],
+    "adjust_colors": [
+        *((x, *RNG.uniform(0, 2, (3, len(x)))) for x in BATCHES),
+        *((MORE.random((4, c, 6, 9)), *MORE.uniform(0, 2, (3, 4))) for c in (1, 2, 5)),
+    ],
     "adjust_sharpness": [(x, RNG.uniform(0, 3, len(x))) for x in BATCHES],
     "all_finite": [(real(3, 4),), (specials(3, 4),), (real(0),), (np.array([np.inf]),), (real(40, 70),)],
     "argmin": [(real(3, 4), 0), (ties(5, 6, 2), 1), (ties(300, 10), 1), (specials(4, 5), 1)],
@@ -301,6 +333,7 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "conv2d_grad_input": [(gy, w, x.shape, *options) for x, w, _, gy, options in [*CONV, SUMMED]],
     "conv2d_grad_weight": [(gy, x, w.shape, *options) for x, w, _, gy, options in [*CONV, SUMMED]],
     "copy": [(x,) for x in ELEMENTWISE],
+    "crop_images": list(crops()),
     "convert": [(x, dtype) for x in ELEMENTWISE for dtype in ("float32", "float64")],
     "copy_into": [(real(3, 4), real(3, 4)), (real(3, 4), real(4)), (real(2), 1.5), (real(2), np.array([1, 2]))],
     "cross_entropy": LOSSES,
@@ -333,6 +366,7 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "setitem": PLACES_TO_SET,
     "attention": list(attentions()),
     "attention_grad": list(attention_gradients()),
+    "label_weights": [(real(4), np.array([3, 0, 0, 2, 1])), (real(1), np.zeros(2, np.int64))],
     "label_range": [
         (labels(7, 9),),
         (np.array([-3, 200], np.int16),),

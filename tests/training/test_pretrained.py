@@ -52,7 +52,7 @@ def test_round_trip(trainer, tmp_path):
         ({"classes": "ab"}, "not usable: classes: expected a list, received 'ab'"),
         ({"classes": ["a", 1]}, r"not usable: classes\[1\]: expected text, received 1"),
         ({"classes": ["a", "b"]}, r"does not fit lenet: misshaped: fc3.weight expected \(2, 84\), found \(3, 84\)"),
-        ({"mean": [0.5]}, r"not usable: preprocessing: expected one mean and one deviation"),
+        ({"mean": [0.5]}, r"not usable: mean: expected a list of 3, received \[0.5\]"),
         (
             {"mean": [0.5, 0.5, 10**400]},
             r"not usable: mean\[2\]: expected a number from -1e\+30 to 1e\+30, received 1000.*000",

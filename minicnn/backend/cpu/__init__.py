@@ -35,6 +35,7 @@ class Kernels(reference.Kernels):
     conv2d_grad_bias = conv.conv2d_grad_bias
     conv2d_grad_input = conv.conv2d_grad_input
     conv2d_grad_weight = conv.conv2d_grad_weight
+    crop_images = data.crop_images
     gather_images = data.gather_images
     warp_images = data.warp_images
     adam_step = elementwise.adam_step

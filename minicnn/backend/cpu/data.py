@@ -4,7 +4,8 @@ import numba
 import numpy as np
 
 from minicnn.backend.cpu.jit import LANES, contiguous, helper, jit
-from minicnn.backend.cpu.lanes import fill, load_bytes, prefetch, reversed_lanes, store
+from minicnn.backend.cpu.lanes import fill, load_pixels, prefetch, reversed_lanes, store
+from minicnn.backend.reference.data import taps, white
 
 _MODES = {"constant": 0, "reflect": 1, "replicate": 2}
 
@@ -12,7 +13,7 @@ _MODES = {"constant": 0, "reflect": 1, "replicate": 2}
 def gather_images(images, index, flip, dy, dx, mean, std, mode):
     """See :func:`minicnn.backend.reference.data.gather_images`."""
     y = np.empty((len(index), *images.shape[1:]), dtype=np.float32)
-    scale = (1 / (255 * std)).astype(np.float32)
+    scale = (1 / (white(images) * std)).astype(np.float32)
     images, index, flip, dy, dx, shift = map(contiguous, (images, index, flip, dy, dx, mean / std))
     _gather(images, index, flip, dy, dx, scale, shift, _MODES[mode], y)
     return y
@@ -21,8 +22,16 @@ def gather_images(images, index, flip, dy, dx, mean, std, mode):
 def warp_images(images, index, matrix, mean, std, mode):
     """See :func:`minicnn.backend.reference.data.warp_images`."""
     y = np.empty((len(index), *images.shape[1:]), dtype=np.float32)
-    scale = (1 / (255 * std)).astype(np.float32)
+    scale = (1 / (white(images) * std)).astype(np.float32)
     _warp(contiguous(images), contiguous(index), contiguous(matrix), scale, contiguous(mean / std), _MODES[mode], y)
+    return y
+
+
+def crop_images(images, index, boxes, size):
+    """See :func:`minicnn.backend.reference.data.crop_images`."""
+    y = np.empty((len(index), images.shape[1], *size), dtype=np.float32)
+    rows, columns = taps(boxes[:, :2], images.shape[2], size[0], np), taps(boxes[:, 2:], images.shape[3], size[1], np)
+    _crop(contiguous(images), contiguous(index), *map(contiguous, (*rows, *columns)), np.float32(white(images)), y)
     return y
 
 
@@ -45,7 +54,7 @@ def _gather(images, index, flip, dy, dx, scale, shift, mode, y):
     pixels, out = images.ravel(), y.ravel()
     for i in numba.prange(n):
         following = index[min(i + 1, n - 1)] * c * h * w  # pictures lie anywhere in the memory
-        for start in range(0, c * h * w, 64):
+        for start in range(0, c * h * w, 64 // pixels.itemsize):
             prefetch(pixels, following + start)
         move = -dx[i] if flip[i] else dx[i]
         low, high = min(max(0, -move), w), max(min(w, w - move), 0)  # these columns come from the picture itself
@@ -64,9 +73,9 @@ def _gather(images, index, flip, dy, dx, scale, shift, mode, y):
                 for start in range(first, last, LANES):
                     j = min(start, last - LANES)  # the last vector may overlap
                     if flip[i]:
-                        value = reversed_lanes(load_bytes(pixels, source + w - LANES - j - move))
+                        value = reversed_lanes(load_pixels(pixels, source + w - LANES - j - move))
                     else:
-                        value = load_bytes(pixels, source + j + move)
+                        value = load_pixels(pixels, source + j + move)
                     store(out, target + j, value * factors - offsets)
                 for rest in range(w - (last - first)):
                     j = rest if rest < first else rest + last - first
@@ -95,10 +104,10 @@ def _warp(images, index, matrix, scale, shift, mode, y):
                 for channel in range(c):
                     plane = (index[i] * c + channel) * h * w
                     if inside:
-                        p = _byte(pixels, plane + above * w + near)
-                        q = _byte(pixels, plane + below * w + near)
-                        r = _byte(pixels, plane + above * w + far)
-                        s = _byte(pixels, plane + below * w + far)
+                        p = _value(pixels, plane + above * w + near)
+                        q = _value(pixels, plane + below * w + near)
+                        r = _value(pixels, plane + above * w + far)
+                        s = _value(pixels, plane + below * w + far)
                     else:
                         p = _pixel(pixels, plane, above, near, w)
                         q = _pixel(pixels, plane, below, near, w)
@@ -109,11 +118,39 @@ def _warp(images, index, matrix, scale, shift, mode, y):
                     out[((i * c + channel) * h + k) * w + j] = (p + (q - p) * b) * scale[channel] - shift[channel]
 
 
+@jit(parallel=True)
+def _crop(images, index, rows, row_weights, columns, column_weights, white, y):
+    n, c, h, w = y.shape
+    height, width = images.shape[2:]
+    pixels = images.ravel()
+    for i in numba.prange(n):
+        top, bottom = rows[i, 0].min(), rows[i, h - 1].max() + 1
+        narrow = np.empty((bottom - top, w), dtype=np.float32)  # rows of the part, resized across
+        for channel in range(c):
+            plane = (index[i] * c + channel) * height * width
+            for row in range(top, bottom):
+                line = plane + row * width
+                for j in range(w):
+                    total = _value(pixels, line + columns[i, j, 0]) * column_weights[i, j, 0]
+                    for tap in range(1, columns.shape[2]):
+                        total += _value(pixels, line + columns[i, j, tap]) * column_weights[i, j, tap]
+                    narrow[row - top, j] = total
+            for k in range(h):
+                for j in range(w):
+                    y[i, channel, k, j] = narrow[rows[i, k, 0] - top, j] * row_weights[i, k, 0]
+                for tap in range(1, rows.shape[2]):
+                    row, weight = rows[i, k, tap] - top, row_weights[i, k, tap]
+                    for j in range(w):
+                        y[i, channel, k, j] += narrow[row, j] * weight
+                for j in range(w):
+                    y[i, channel, k, j] /= white
+
+
 @helper
 def _pixel(pixels, plane, row, column, w):
-    return _byte(pixels, plane + row * w + column) if row >= 0 and column >= 0 else np.float32(0)
+    return _value(pixels, plane + row * w + column) if row >= 0 and column >= 0 else np.float32(0)
 
 
 @helper
-def _byte(pixels, at):
+def _value(pixels, at):
     return np.float32(pixels[np.uintp(at)])  # unsigned: no index counts from the end

@@ -97,14 +97,16 @@ def put(typing, memory, at, value):
 
 
 @intrinsic
-def load_bytes(typing, memory, at):
-    """memory[at : at + LANES] of uint8, as float32."""
+def load_pixels(typing, memory, at):
+    """memory[at : at + LANES] of uint8 or float32, as float32."""
 
     def codegen(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, value=arguments[0]).data
-        kind = ir.VectorType(ir.IntType(8), LANES)
-        octets = builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), kind.as_pointer()), align=1)
-        return builder.uitofp(octets, ir.VectorType(ir.FloatType(), LANES))
+        of_bytes = memory.dtype == types.uint8
+        kind = ir.VectorType(ir.IntType(8) if of_bytes else ir.FloatType(), LANES)
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), kind.as_pointer())
+        pixels = builder.load(place, align=1 if of_bytes else 4)
+        return builder.uitofp(pixels, ir.VectorType(ir.FloatType(), LANES)) if of_bytes else pixels
 
     return Lanes(types.float32)(memory, at), codegen
 

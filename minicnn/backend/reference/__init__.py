@@ -85,6 +85,7 @@ class Kernels:
     conv2d_grad_weight = conv.conv2d_grad_weight
     adjust_colors = data.adjust_colors
     adjust_sharpness = data.adjust_sharpness
+    crop_images = data.crop_images
     erase_images = data.erase_images
     gather_images = data.gather_images
     mix_images = data.mix_images
@@ -110,6 +111,7 @@ class Kernels:
     linear = linear.linear  # last: it hides the module
     cross_entropy = loss.cross_entropy
     cross_entropy_grad = loss.cross_entropy_grad
+    label_weights = loss.label_weights
     label_range = loss.label_range
     note_step = loss.note_step
     batch_norm = normalization.batch_norm
