@@ -2,7 +2,8 @@
 
     python benchmarks/report.py [FOLDER]
 
-reads FOLDER/*.json (benchmarks/results by default) and writes FOLDER.md and FOLDER.png.
+reads FOLDER/*.json (benchmarks/results by default) and writes FOLDER.md and FOLDER.png. What FOLDER.md holds above the
+line that begins the tables is written by hand, and stays.
 """
 
 import argparse
@@ -34,6 +35,7 @@ _WIDTH, _NAMES, _BARS = 8.5, 2.55, 2.35  # inches: of the chart, of its names an
 _COLUMNS = (_BARS + 0.05, _BARS + 2.0, _BARS + 2.72, _BARS + 3.5)  # of the figures, from the left edge of the bars
 _TITLE, _HEAD, _ROW, _FOOT = 0.3, 0.85, 0.25, 0.55  # inches
 _DIGIT_SPACE = "\u2007"  # as wide as a digit
+_BEGIN = "<!-- From here on made by benchmarks/report.py -->\n"
 _REPRODUCE = """# minicnn beside its peers
 
 Made by `python benchmarks/report.py` from the files in `benchmarks/results/`. To measure anew, on an otherwise idle
@@ -114,7 +116,9 @@ def main() -> None:
     kinds += ["frameworks", "startup", "epoch", "callers", "kernels", *_ON_A_GPU]
     others = ([r for r in records if kind in r] for kind in kinds)
     text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
-    text.write_text(markdown(cases, picture.name, *others), encoding="utf-8")
+    by_hand, begun, _ = text.read_text(encoding="utf-8").partition(_BEGIN) if text.exists() else ("", "", "")
+    tables = markdown(cases, picture.name, *others)
+    text.write_text(f"{by_hand if begun else ''}{_BEGIN}\n{tables}", encoding="utf-8")
     print(text)
     if cases:
         chart(cases).savefig(picture, dpi=200, metadata={"Software": None})
