@@ -2,7 +2,7 @@
 # # A tour of minicnn
 #
 # This tour goes from a convolution written as loops to a network that is fine-tuned on pictures of your own. What the
-# text claims, the cell below it asserts: if the tour runs to its end, the claims hold on your machine. Times are the
+# text says of results, the cell below it asserts: if the tour runs to its end, it holds on your machine. Times are the
 # exception. They are printed, and depend on the machine.
 #
 # It is a Python script and a notebook in one file. From a clone in which `pip install -e .` has been run:
@@ -390,6 +390,8 @@ minicnn.manual_seed(0)
 lenet = LeNet()
 history = minicnn.fit(lenet, train, validation, epochs=15, batch_size=64, augment={"shift": 2}, progress=False)
 show(history)
+for name in ("train_loss", "validation_loss"):
+    assert history[name][-1] < history[name][0]
 
 # %% [markdown]
 # Both losses should fall, as they do here. If neither does, try another learning rate. The other trouble is
