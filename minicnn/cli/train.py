@@ -87,8 +87,7 @@ def train(
         kept = stored_config(stored.metadata, stored.arrays).precision
         configs = {name: config.settled(kept) for name, config in configs.items()}
     chosen = choose_backend(backend, threads, *precisions(configs))
-    with waiting("reading the pictures"):
-        splits, source["recipe"] = load(source, configs, memory)
+    splits, source["recipe"] = load(source, configs, memory)
     source["dataset"] = splits.origin
     config = configs[source["recipe"]]
     output = Output()
