@@ -68,6 +68,8 @@ def choose(source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.
     base = stored_config(stored.metadata, stored.arrays) if stored is not None else None
     with usage_errors():
         configs = {name: base.override(**given) if base else recipe(name, **given) for name in recipes}
+        for config in configs.values():
+            data.ImageShape(config.image_size, config.channels, config.resize)  # it knows what files can become
         check_useful(given, configs.values())
     return configs
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from minicnn.plots.style import GREEN, INK, RED, WIDTH, Sheet, draw_picture, frame, levels, short
+from minicnn.plots.style import GREEN, INK, RED, WIDTH, Sheet, draw_picture, frame, short
 
 _HEAT = LinearSegmentedColormap.from_list("heat", [(0.3, 0.0, 0.4, 0.0), (0.85, 0.2, 0.1, 0.45), (1.0, 0.9, 0.2, 0.85)])
 
@@ -50,9 +50,7 @@ def overlays(images: np.ndarray, heat: np.ndarray, captions: Sequence[str], titl
     for (x, y), image, map_, caption in zip(sheet.middles, images, heat, captions, strict=True):
         draw_picture(sheet.axes(x - side - gap / 2, y, side), image)
         axes = sheet.axes(x + gap / 2, y, side)
-        draw_picture(
-            axes, levels(image).mean(axis=0, keepdims=True)
-        )  # grey, so that all colour under the heat map is its own
+        draw_picture(axes, image, grey=True)  # so that all colour under the heat map is its own
         high, wide = image.shape[1:]
         extent = (-0.5, wide - 0.5, high - 0.5, -0.5)
         axes.imshow(map_, cmap=_HEAT, vmin=0, vmax=1, interpolation="bilinear", extent=extent)

@@ -75,13 +75,13 @@ def frame(axes: Axes, color: str = GRID) -> None:
     axes.spines[:].set_linewidth(2 if color != GRID else 1)
 
 
-def draw_picture(axes: Axes, image: np.ndarray, color: str = GRID) -> None:
+def draw_picture(axes: Axes, image: np.ndarray, color: str = GRID, grey: bool = False) -> None:
     """Draw a picture (C, H, W) of uint8 or floats in a frame of this colour.
 
-    Three channels are red, green and blue; of any other number the mean is drawn in grey.
+    Three channels are red, green and blue; of any other number, or where ``grey`` says so, their mean is drawn in grey.
     """
     shown = image if image.dtype == np.uint8 else levels(image)
-    if len(image) == 3:
+    if len(image) == 3 and not grey:
         axes.imshow(np.moveaxis(shown, 0, -1), interpolation="nearest")  # (3, H, W) -> (H, W, 3)
     else:
         white = 255 if image.dtype == np.uint8 else 1

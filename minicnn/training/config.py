@@ -131,7 +131,8 @@ class Config(Augment):
         Number(most=images.MOST, whole=True), "Data",
     )  # fmt: skip
     channels: int = option(
-        0, "Of the pictures: 3, or 1 for grey (0: as those of --weights, else 3).", _FROM_0, "Data",
+        0, "Of the pictures: 3, or 1 for grey (0: as those of --weights, else 3).",
+        Number(most=4096, whole=True), "Data",
     )  # fmt: skip
     resize: int = option(
         -1,
@@ -174,7 +175,7 @@ class Config(Augment):
         if not self.model_options.keys().isdisjoint(_OF_DATA):
             raise ValueError(
                 f"model_options: expected none that the data set has, received {brief(self.model_options)}; "
-                "take --image-size and --channels"
+                "image_size and channels are options of their own"
             )
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in self.model_options.items()}
         object.__setattr__(self, "model_options", plain)  # as TOML and JSON have them

@@ -25,7 +25,10 @@ BEST = "speedrun-cifar10"
 _MEAN, _STD = Number(-1e30, 1e30), Number(1e-30, 1e30)  # in float32 too
 _SIDE = Number(1, images.MOST, whole=True)
 _SHAPE = {
-    **{"image_size": Maybe(_SIDE), "channels": Maybe(Number(1, whole=True))},  # earlier without, they were 32 and 3
+    **{
+        "image_size": Maybe(_SIDE),
+        "channels": Maybe(Number(1, 4096, whole=True)),
+    },  # earlier without, they were 32 and 3
     **{"resize": Maybe(Number(most=images.MOST, whole=True))},
 }
 _SPLIT = Only(

@@ -89,15 +89,18 @@ def test_same_masks_as_on_the_cpu(gpu):
     np.testing.assert_array_equal(masks["cupy"], masks["numpy"])
 
 
+@pytest.mark.parametrize("channels, dtype", [(3, "uint8"), (1, "float32"), (5, "uint8")])
 @pytest.mark.parametrize("padding_mode", ["reflect", "constant", "replicate"])
-def test_batches_have_the_bits_of_the_cpu(gpu, padding_mode):
-    images = np.random.default_rng(0).integers(0, 256, (60, 3, 20, 32), dtype=np.uint8)
+def test_batches_have_the_bits_of_the_cpu(gpu, padding_mode, channels, dtype):
+    images = np.random.default_rng(0).integers(0, 256, (60, channels, 20, 32), dtype=np.uint8)
+    images = images if dtype == "uint8" else images / np.float32(255)
     dataset = Dataset(images, np.arange(60) % 7, tuple("abcdefg"), "made")
     augment = Augment(
         0.5, 4, padding_mode, rotation=20, translate=0.1, shear=10, zoom=0.2, brightness=0.4, contrast=0.3,
-        saturation=0.5, sharpness=3, erasing=0.7, cutout=5, mixup=0.4, cutmix=1.0,
+        saturation=0.5, sharpness=3, erasing=0.7, cutout=5, mixup=0.4, cutmix=1.0, random_resized_crop=channels != 3,
     )  # fmt: skip
-    options = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.25), "shuffle": True, "augment": augment}
+    scaling = {"mean": np.resize((0.5, 0.4, 0.3), channels), "std": np.resize((0.2, 0.3, 0.25), channels)}
+    options = scaling | {"shuffle": True, "augment": augment, "image_size": 18 if channels != 3 else 0}
     there, here = (Loader(dataset, 16, backend=b, **options).epoch(1) for b in (gpu, backend.get("numpy")))
     for found, expected in zip(there, here, strict=True):
         for one, other in zip(found, expected, strict=True):

@@ -1,6 +1,7 @@
 """The options of a run: limits, schedules and optimizers."""
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -114,6 +115,24 @@ def test_bias_and_norm_may_go_without_decay():
 def test_zero_leaves_the_data_sets_own_split():
     assert Config(seed=3).split_options() == {"seed": 3, "validation": None, "train_size": None}
     assert Config(validation=7, train_size=9).split_options() == {"seed": 0, "validation": 7, "train_size": 9}
+
+
+def test_the_size_and_channels_of_pictures():
+    plain, small = Config(), Config(image_size=28, channels=1, resize=30)
+    assert (plain.image_size, plain.channels, plain.resize, plain.crop) == (32, 3, 0, 0)
+    assert plain.network_options == {} and small.network_options == {"image_size": 28, "in_channels": 1}
+    assert Config(model="resnet20", image_size=64, channels=1).network_options == {"in_channels": 1}
+    shape = {"image_size": 28, "channels": 1, "resize": 30}
+    assert small.split_options() == {"seed": 0, "validation": None, "train_size": None, **shape}
+    crops = Config(image_size=28, channels=1, resize=30, random_resized_crop=True)
+    assert crops.crop == 28 and crops.split_options()["margin"] is True
+    assert Config(random_resized_crop=True).crop == Config(random_resized_crop=True, resize=32).crop == 0
+    assert Config(**json.loads(json.dumps(dataclasses.asdict(crops)))) == crops
+    assert small.override(weights="lenet-cifar10").image_size == 32
+    with pytest.raises(ValueError, match="tta_shift: expected a whole number from 0 to 27, received 28"):
+        Config(image_size=28, tta=True, tta_shift=28)
+    with pytest.raises(ValueError, match="resize: expected 0, or from image_size, 32, received 31"):
+        Config(resize=31)
 
 
 def test_options_of_the_model_are_replaced_one_by_one():

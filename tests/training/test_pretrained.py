@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from minicnn import Tensor, backend, models
+from minicnn import Tensor, backend, data, models
 from minicnn.training import checkpoint, pretrained
 
 
@@ -57,6 +57,19 @@ def test_round_trip(trainer, tmp_path):
             {"mean": [0.5, 0.5, 10**400]},
             r"not usable: mean\[2\]: expected a number from -1e\+30 to 1e\+30, received 1000.*000",
         ),
+        ({"channels": 1}, "not usable: mean: expected a list of 1, received"),
+        ({"channels": 10**9}, "not usable: channels: expected a whole number from 1 to 4096, received 1000000000"),
+        (
+            {"channels": 1, "mean": [0.5], "std": [0.5]},
+            r"does not fit lenet: misshaped: conv1.weight expected \(6, 1, ",
+        ),
+        ({"image_size": 0.5}, "not usable: image_size: expected a whole number from 1 to 16384, received 0.5"),
+        ({"image_size": 28}, r"does not fit lenet: misshaped: fc1.weight expected \(128, 256\), found \(128, 400\)"),
+        (
+            {"image_size": 20, "tta_shift": 20},
+            "not usable: tta_shift: expected a whole number from 0 to 19, received 20",
+        ),
+        ({"resize": -1}, "not usable: resize: expected a whole number from 0 to 16384, received -1"),
         ({"mean": [0.5, 0.5, True]}, r"not usable: mean\[2\]: expected a number"),
         ({"mean": [0.5, float("nan"), 0.5]}, r"not usable: mean\[1\]: .* received nan"),
         ({"mean": {"r": 0}}, "not usable: mean: expected a list"),
@@ -82,6 +95,13 @@ def test_unusable_metadata(stored, tmp_path, change, message):
     checkpoint.save(tmp_path / "w.safetensors", arrays, metadata | change)
     with pytest.raises(checkpoint.CheckpointError, match=message):
         load(tmp_path / "w.safetensors")
+
+
+def test_earlier_weights_are_of_32_pixels_in_colour(stored, tmp_path):
+    arrays, metadata = stored
+    earlier = {name: value for name, value in metadata.items() if name not in ("image_size", "channels", "resize")}
+    checkpoint.save(tmp_path / "w.safetensors", arrays, earlier)
+    assert load(tmp_path / "w.safetensors").shape == data.ImageShape(32, 3, 0)
 
 
 def nested(depth):
@@ -145,7 +165,7 @@ def test_many_classes_need_a_head_that_is_there(stored, tmp_path):
 
 
 @pytest.mark.parametrize("depth", [900, 100_000])
-@pytest.mark.parametrize("key", ["options", "classes", "mean", "split", "unknown"])
+@pytest.mark.parametrize("key", ["options", "classes", "mean", "channels", "image_size", "split", "unknown"])
 def test_deeply_nested_metadata_is_one_line_or_no_matter(stored, tmp_path, key, depth):
     arrays, metadata = stored
     text = json.dumps({"format": 1, "metadata": metadata | {key: "@"}})
