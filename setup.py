@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 root = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (root / "minicnn" / "__init__.py").read_text(encoding="utf-8"))
-test = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "h5py>=3.10"]
+test = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "h5py>=3.10", "tensorboard>=2.16"]
 onnx = ["onnx>=1.17", "onnxscript>=0.1"]
 
 setup(
@@ -40,8 +40,10 @@ setup(
         "cuda12": ["cupy-cuda12x[ctk]>=14.0"],
         "cuda13": ["cupy-cuda13x[ctk]>=14.0"],
         "hdf5": ["h5py>=3.10"],
+        "tensorboard": ["tensorboard>=2.16"],
         "test": test,
         "bench": ["torch>=2.5"],
+        "docs": ["pdoc>=15", "jupytext>=1.16"],
         "onnxruntime": ["torch>=2.5", *onnx, "onnxruntime>=1.20"],
         "openvino": ["torch>=2.5", *onnx, "openvino>=2024.5"],
     },

@@ -1,6 +1,6 @@
 """minicnn: convolutional networks from scratch, small enough to read and fast enough to use.
 
-The examples in the docstrings take these lines for granted::
+The examples in the docstrings take these lines for granted:
 
     import numpy as np
     import minicnn
@@ -24,14 +24,18 @@ from minicnn.tensor import Tensor, tensor
 
 __version__ = "0.1.0"
 __all__ = [
-    "Tensor", "backend", "cat", "compile", "functional", "get_precision", "gradcheck", "is_grad_enabled", "manual_seed",
-    "models", "nn", "no_grad", "optim", "precision", "random", "set_default_backend", "stack", "summary", "tensor",
+    "Tensor", "backend", "cat", "compile", "evaluate", "fit", "functional", "get_precision", "gradcheck",
+    "is_grad_enabled", "load", "manual_seed", "models", "nn", "no_grad", "optim", "precision", "predict", "random",
+    "save", "set_default_backend", "stack", "summary", "tensor",
 ]  # fmt: skip
 
 _ON_FIRST_USE = ("data", "plots", "training")  # they import larger libraries
+_OF_TRAINING = ("evaluate", "fit", "load", "predict", "save")
 
 
 def __getattr__(name: str) -> Any:
     if name in _ON_FIRST_USE:
         return importlib.import_module(f"minicnn.{name}")
+    if name in _OF_TRAINING:
+        return getattr(importlib.import_module("minicnn.training"), name)
     raise AttributeError(f"module 'minicnn' has no attribute {name!r}")

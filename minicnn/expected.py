@@ -45,14 +45,28 @@ class Number:
 
 
 class OneOf(tuple[str, ...]):
-    """One of some words."""
+    """One of some words; the empty one, if it is among them, says that an option is off."""
 
     def __str__(self) -> str:
-        return f"one of {', '.join(self)}" if len(self) > 1 else "".join(self)
+        words = list(filter(None, self))
+        return f"one of {', '.join(words)}" if len(words) > 1 else "".join(words)
 
 
-class Either(tuple[Number | OneOf, ...]):
-    """A number of one of some kinds, or one of some words."""
+@dataclass(frozen=True)
+class Several:
+    """One or more numbers of a kind."""
+
+    each: Number
+
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, list | tuple) and len(value) > 0 and all(number in self.each for number in value)
+
+    def __str__(self) -> str:
+        return f"a list, each {self.each}"
+
+
+class Either(tuple[Number | OneOf | Several, ...]):
+    """A number of one of some kinds, one of some words, or several numbers."""
 
     def __contains__(self, value: Any) -> bool:
         return any(value in each for each in self)

@@ -4,6 +4,9 @@ Initial weights come from NumPy's PCG64. A dropout mask is a pure function of a 
 the keys are counted from the seed. Checkpoints hold the positions of both streams.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import Lock
 from typing import Any
 
@@ -65,6 +68,35 @@ class Generator:
 
 
 default_generator = Generator()
+_used: ContextVar[Generator | None] = ContextVar("used", default=None)
+
+
+def generator() -> Generator:
+    """Return the generator of initial weights and dropout masks: that of :func:`use` in this context, or the default.
+
+    Example:
+        >>> random.generator() is random.default_generator
+        True
+    """
+    return _used.get() or default_generator
+
+
+@contextmanager
+def use(chosen: Generator) -> Iterator[Generator]:
+    """Draw from ``chosen`` inside a ``with`` block, in this context alone: other threads, and the default, keep theirs.
+
+    Example:
+        >>> with random.use(random.Generator(3)):
+        ...     first = nn.Linear(2, 2).weight.tolist()
+        >>> with random.use(random.Generator(3)):
+        ...     nn.Linear(2, 2).weight.tolist() == first
+        True
+    """
+    token = _used.set(chosen)
+    try:
+        yield chosen
+    finally:
+        _used.reset(token)
 
 
 def manual_seed(seed: int) -> None:
@@ -77,22 +109,22 @@ def manual_seed(seed: int) -> None:
         >>> bool((nn.Linear(2, 2).weight.numpy() == first).all())
         True
     """
-    default_generator.seed(seed)
+    generator().seed(seed)
 
 
 def get_state() -> dict[str, Any]:
-    """Return the state of the default generator, ready for JSON.
+    """Return the state of that generator, ready for JSON.
 
     Example:
         >>> state = random.get_state()
-        >>> key = random.default_generator.key()
+        >>> key = random.generator().key()
         >>> random.set_state(state)
-        >>> random.default_generator.key() == key
+        >>> random.generator().key() == key
         True
     """
-    return default_generator.get_state()
+    return generator().get_state()
 
 
 def set_state(state: dict[str, Any]) -> None:
     """Restore a state that :func:`get_state` returned; see there."""
-    default_generator.set_state(state)
+    generator().set_state(state)

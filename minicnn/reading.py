@@ -14,6 +14,7 @@ import numpy as np
 
 from minicnn import backend
 from minicnn.recording import Recorded, check_readable
+from minicnn.text import html_text
 
 
 class Readable:
@@ -115,6 +116,16 @@ class Readable:
         grad = ", requires_grad=True" if self.requires_grad else ""
         return f"tensor({text}, dtype={self._data.dtype}{grad})"
 
+    def _repr_html_(self) -> str | None:
+        """Answer a notebook: what the array is, and its elements; None for one that is recorded."""
+        if isinstance(self._data, Recorded):
+            return None
+        array = backend.to_numpy(self._data)
+        grad = ", requires_grad" if self.requires_grad else ""
+        caption = f"{type(self).__name__} {array.shape}, {array.dtype}, {backend.of(self._data).name}{grad}"
+        elements = np.array2string(array, separator=", ", precision=4, threshold=50, suppress_small=True)
+        return html_text(f"{caption}{_extent(array)}", elements)
+
     def __len__(self) -> int:
         if self._data.ndim == 0:
             raise TypeError("len: expected a tensor with axes, received one without")
@@ -131,6 +142,17 @@ class Readable:
         if not isinstance(element, Real | Readable):
             raise TypeError(f"in: expected a number or a Tensor, received {type(element).__name__}")
         return bool((self.numpy() == (element.numpy() if isinstance(element, Readable) else element)).any())
+
+
+def _extent(array: np.ndarray) -> str:
+    """Return in words between which numbers the elements lie, where there are several."""
+    if array.size < 2 or array.dtype == bool:
+        return ""
+    finite = array[np.isfinite(array)]
+    broken = f"; {array.size - finite.size:,} not finite" if finite.size < array.size else ""
+    if not finite.size:
+        return broken
+    return f"; {finite.min():.4g} to {finite.max():.4g}, mean {finite.mean(dtype=np.float64):.4g}{broken}"
 
 
 def _read(value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from minicnn import data
+from minicnn import data, models
 from minicnn.cli.options import UsageError, usage_errors
 from minicnn.training import Config, checkpoint, recipe
 from minicnn.training.progress import waiting
@@ -65,6 +65,8 @@ def choose(source: Mapping[str, str], given: dict[str, Any], stored: checkpoint.
     recipes = (
         [named] if named else {"auto": ["lenet", "digits"], "digits": ["digits"]}.get(source["dataset"], ["lenet"])
     )
+    with usage_errors():
+        models.find(given.get("model", ""))  # which a stored run may be of
     base = stored_config(stored.metadata, stored.arrays) if stored is not None else None
     with usage_errors():
         configs = {name: base.override(**given) if base else recipe(name, **given) for name in recipes}
@@ -152,9 +154,11 @@ def _parsed(given: dict[str, Any]) -> dict[str, Any]:
         given["milestones"] = _whole_numbers("milestones", given["milestones"])
     for name in ("crop_scale", "crop_ratio"):
         if name in given:
-            given[name] = _two_numbers(name, given[name])
+            given[name] = _numbers(name, given[name], "two numbers as 0.25,1")
     if "knots" in given:
         given["knots"] = _knots(given["knots"])
+    if given.get("class_weights", "")[:1].isdecimal():
+        given["class_weights"] = _numbers("class_weights", given["class_weights"], "balanced, or numbers as 1,0.5,2")
     if given.get("freeze", "").isdecimal():
         given["freeze"] = int(given["freeze"])
     if "model_options" in given:
@@ -168,9 +172,9 @@ def _whole_numbers(name: str, words: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words.split(","))
 
 
-def _two_numbers(name: str, words: str) -> tuple[float, ...]:
-    if not re.fullmatch(rf"({_NUMBER}),({_NUMBER})", words):
-        raise UsageError(f"{name}: expected two numbers as 0.25,1, received {words!r}")
+def _numbers(name: str, words: str, what: str) -> tuple[float, ...]:
+    if not re.fullmatch(rf"({_NUMBER})(,({_NUMBER}))*", words):
+        raise UsageError(f"{name}: expected {what}, received {words!r}")
     return tuple(map(float, words.split(",")))
 
 

@@ -26,6 +26,7 @@ from minicnn.training.stored import write_json
 
 def evaluate(
     weights: options.Weights = pretrained.BEST,
+    model: options.Model = "",
     dataset: Annotated[str, typer.Option(help="cifar10, digits or a folder (default: what the weights know).")] = "",
     data_dir: options.DataDir = None,
     skip_damaged: options.SkipDamaged = False,
@@ -47,7 +48,7 @@ def evaluate(
         check(split, OneOf(("test", "validation", "train")), "--split")
     check_holds_no_run(out)
     chosen = options.choose_backend(backend, threads, precision)
-    trained = pretrained.load(weights, chosen)
+    trained = pretrained.load(weights, chosen, model)
     splits = _load(dataset, data_dir, skip_damaged, memory, trained)
     if splits.train.classes != trained.classes:
         raise ValueError(
@@ -59,7 +60,8 @@ def evaluate(
     if part is None:
         raise options.UsageError("--split validation: the weights were trained without validation images")
     part = part.center_crop(trained.image_size)
-    loader = data.Loader(part, batch_size, mean=trained.mean, std=trained.std, backend=chosen)
+    scaling = trained.preprocessing
+    loader = data.Loader(part, batch_size, mean=scaling.mean, std=scaling.std, backend=chosen)
     folder = nullcontext() if out is None else held(out)
     with folder, options.naming_memory(chosen, batch_size), within(precision):
         with waiting(f"asking about {len(part):,} pictures"):

@@ -27,6 +27,7 @@ def explain(
     paths: options.Paths = None,
     image: options.Images = None,
     weights: options.Weights = pretrained.BEST,
+    model: options.Model = "",
     layer: Annotated[
         str, typer.Option(help="Layer to show (default: feature maps of the first convolution, Grad-CAM of the last).")
     ] = "",
@@ -51,7 +52,7 @@ def explain(
         raise options.UsageError("expected a picture: explain.py -image PATH [PATH ...]")
     check_holds_no_run(out)
     chosen = options.choose_backend(backend, threads, precision)
-    trained = pretrained.load(weights, chosen)
+    trained = pretrained.load(weights, chosen, model)
     if class_name:
         with options.usage_errors():
             check(class_name, OneOf(trained.classes), "--class")
@@ -67,7 +68,7 @@ def explain(
         with options.usage_errors("--"):
             check_layer(trained.model, inputs, layer)
     with options.naming_memory(chosen, len(images)), within(precision):
-        rows = predict(trained.model, inputs._operand)
+        rows = predict(trained.model, images)
     check_finite(rows)
     targets = np.full(len(rows), trained.classes.index(class_name)) if class_name else rows.argmax(axis=1)
     answers = [f"{trained.classes[index]} {row[index]:.0%}" for index, row in zip(targets, rows, strict=True)]

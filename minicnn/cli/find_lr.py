@@ -39,7 +39,7 @@ def find_lr(
     config = configs[name]
     print(f"data: {shown(splits.note)}")
     whole = replace(config, batch_size=config.batch_size * config.accumulate, accumulate=1)  # a step of the same images
-    folder = out or new_folder("find-lr", splits.name, config.model)
+    folder = out or new_folder("find-lr", splits.name, config.model.replace(":", "-"))
     with held(folder), naming_memory(chosen, config.batch_size):
         with waiting(f"training with rising rates, up to {steps} steps"):
             rates, losses = learning_rate_test(Trainer(whole, splits, chosen), steps)

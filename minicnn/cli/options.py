@@ -35,6 +35,15 @@ Paths = Annotated[list[Path] | None, typer.Argument(metavar="PATH...", help="Pic
 Images = Annotated[list[Path] | None, typer.Option("-image", "--image", help="The same, by option.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the results (default: a new one in runs/).")]
 Weights = Annotated[str, typer.Option("--weights", help="A .safetensors or .h5 file, or the name of shipped weights.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="The network of the weights where it is MODULE:FUNCTION of your own: no file of weights makes code run "
+        "that you do not name.",
+        show_default=False,
+    ),
+]
 Tta = Annotated[
     bool | None,
     typer.Option(

@@ -26,6 +26,7 @@ def predict(
     paths: options.Paths = None,
     image: options.Images = None,
     weights: options.Weights = pretrained.BEST,
+    model: options.Model = "",
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     tta: options.Tta = None,
@@ -43,7 +44,7 @@ def predict(
     if not given:
         raise options.UsageError("expected a picture: predict.py -image PATH [PATH ...]")
     chosen = options.choose_backend(backend, threads, precision)
-    trained = pretrained.load(weights, chosen)
+    trained = pretrained.load(weights, chosen, model)
     answers: list[dict[str, Any]] = []
     readable, pictures = [], []
     for path, picture in read_pictures(given, trained.shape):
@@ -56,7 +57,7 @@ def predict(
     for start in range(0, len(readable), _BATCH):
         batch = pictures[start : start + _BATCH]
         with options.naming_memory(chosen, len(batch)), within(precision):
-            rows = probabilities_of(trained.model, trained.normalize(np.stack(batch), chosen), *trained.views(tta))
+            rows = probabilities_of(trained.model, np.stack(batch), *trained.views(tta))
         for answer, row in zip(readable[start:], rows, strict=False):
             if not np.isfinite(row).all():
                 answer["error"] = f"the answer to {answer['path']!r} is not finite; train {weights} anew"

@@ -10,7 +10,7 @@ import typer
 
 from minicnn import backend, data
 from minicnn.cli.folders import CONFIG, METRICS, WEIGHTS, held_for
-from minicnn.cli.options import Debug, UsageError
+from minicnn.cli.options import Debug, Model, UsageError
 from minicnn.expected import Maybe, Number, check
 from minicnn.training import checkpoint, pretrained
 from minicnn.training.stored import read_json, write_json
@@ -34,6 +34,7 @@ def publish(
     card_alone: Annotated[
         Path | None, typer.Option("--card", metavar="FILE", help="Write the card here, and ship no weights.")
     ] = None,
+    model: Model = "",
     debug: Debug = False,
 ) -> int:
     """Ship the best weights of a run under a name, with a card: recipe, seed, epochs, accuracy, date, versions.
@@ -49,7 +50,7 @@ def publish(
     if not (run / METRICS).exists():
         raise UsageError(f"{run}: no {METRICS}, so no finished run")
     metrics, config = read_json(run / METRICS, _METRICS), read_json(run / CONFIG, _CONFIG)
-    trained = pretrained.load(run / WEIGHTS, backend.get("numpy"))
+    trained = pretrained.load(run / WEIGHTS, backend.get("numpy"), model)
     metadata = dict(trained.metadata)
     try:
         epoch = Number(metrics["best_epoch"], metrics["best_epoch"], whole=True)

@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 import minicnn
-from minicnn import files, plots
+from minicnn import plots
 from minicnn.cli.configuration import Dataset, RecipeName, choose, load, precisions, with_config
 from minicnn.cli.folders import CONFIG, HISTORY, METRICS, STATE, WEIGHTS, check_holds_no_run, held, new_folder
 from minicnn.cli.options import (
@@ -37,6 +37,7 @@ from minicnn.precision import precision
 from minicnn.summary import macs
 from minicnn.text import aligned
 from minicnn.training import Config, Trainer, checkpoint, recipe_card, recipe_names
+from minicnn.training.loop import StepInfo
 from minicnn.training.progress import Output, Progress, waiting
 from minicnn.training.state import stored_config
 from minicnn.training.stored import write_json
@@ -92,7 +93,7 @@ def train(
     config = configs[source["recipe"]]
     output = Output()
     output.say(f"data: {splits.note}")
-    folder = out or new_folder(splits.name, config.model)
+    folder = out or new_folder(splits.name, config.model.replace(":", "-"))
     with held(folder, resume), naming_memory(chosen, config.batch_size):
         trainer = Trainer(config, splits, chosen, eager)
         if resume:
@@ -161,21 +162,32 @@ def _run_in(folder: Path | None) -> checkpoint.Checkpoint:
 def _fit(trainer: Trainer, folder: Path, stop_after: int, source: Mapping[str, str]) -> int:
     """Train until the end, a signal, or ``stop_after`` epochs; save after each epoch and at the stop. -> exit code."""
     first = len(trainer.history)
+
+    def save() -> None:
+        arrays, metadata = trainer.state()
+        checkpoint.save(folder / STATE, arrays, metadata | {"source": source})
+        if trainer.history:
+            trainer.history.to_csv(folder / HISTORY)
+
     with Progress(trainer.config.epochs, trainer.batches_per_epoch) as progress, _signals() as caught:
 
-        def on_step(step: int, loss: float, accuracy: float, rate: float) -> bool:
-            progress.step(len(trainer.history) + 1, step, loss, accuracy, rate)
+        def on_step(info: StepInfo) -> bool:
+            progress.step(*info)
             return bool(caught)
 
-        while not trainer.finished and not caught and not (stop_after and len(trainer.history) - first >= stop_after):
-            if trainer.run_epoch(on_step):
-                is_best = trainer.best is trainer.history[-1]
-                progress.epoch(trainer.history[-1], best=is_best)
-                if is_best:
-                    checkpoint.save(folder / WEIGHTS, *trainer.weights())
-            arrays, metadata = trainer.state()
-            checkpoint.save(folder / STATE, arrays, metadata | {"source": source})
-            _write_history(folder, trainer.history)
+        def on_epoch(row: dict[str, float]) -> bool:
+            is_best = trainer.best is row
+            progress.epoch(row, best=is_best)
+            if is_best:
+                checkpoint.save(folder / WEIGHTS, *trainer.weights())
+            save()
+            return bool(caught) or bool(stop_after and len(trainer.history) - first >= stop_after)
+
+        trainer.run(on_step, on_epoch)
+        if trainer.is_within_epoch:
+            save()
+        if trainer.finished and trainer.best and len(trainer.history) < trainer.config.epochs:
+            progress.stopped_early(len(trainer.history), int(trainer.best["epoch"]))
         if caught or not trainer.finished:
             progress.note(f"stopped and saved; go on with --out {folder} --resume")
     return STOPPED[caught[0]] if caught else 0
@@ -206,9 +218,6 @@ def _signals() -> Iterator[list[signal.Signals]]:
 def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) -> None:
     """Test the best weights once, and write what came out."""
     best = checkpoint.load(folder / WEIGHTS)
-    if len(trainer.history) < trainer.config.epochs:
-        worse = len(trainer.history) - best.metadata["epoch"]
-        output.say(f"stopped early: none of the last {worse} epochs was better than epoch {best.metadata['epoch']}")
     model, loader, history = trainer.averaged, trainer.loader("test"), trainer.history
     model.load_state_dict(best.arrays)
     with precision(trainer.config.precision), waiting("testing the best weights, and drawing"):
@@ -248,9 +257,3 @@ def _write_config(folder: Path, config: Config, source: Mapping[str, str], backe
         "machine": f"{platform.machine()}, {platform.system()}",
     }
     write_json(folder / CONFIG, content)
-
-
-def _write_history(folder: Path, history: list[dict[str, float]]) -> None:
-    if history:
-        lines = [",".join(history[0]), *(",".join(repr(value) for value in row.values()) for row in history)]
-        files.atomic_write(folder / HISTORY, "\n".join(lines) + "\n")

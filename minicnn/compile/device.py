@@ -23,6 +23,7 @@ import numpy as np
 from minicnn.compile.device_fuse import fused, title
 from minicnn.compile.plan import Plan
 from minicnn.compile.program import Action, Call, PerReplay, Program, Value
+from minicnn.compile.report import Line
 
 _SLOT = np.dtype(np.uint64)
 """What any number of a kernel has room in."""
@@ -47,12 +48,13 @@ class DevicePlan(Plan):
         """Return what replays the plan, in memory of the device."""
         return DeviceRun(self.program, self.calls)
 
-    def __repr__(self) -> str:
-        lines = [f"plan: a CUDA graph of {len(self.calls)} calls, {self.flop() / 1e6:,.1f} MFLOP"]
+    def listing(self) -> tuple[str, list[Line]]:
+        """Return a line about the plan, and its calls in order."""
+        lines: list[Line] = []
         for call in self.calls:
             ends = (_described(values) for values in (call.reads(), call.outputs))
-            lines.append(f"{call.layer:<22} {title(call)} {' -> '.join(ends)}")
-        return "\n".join(lines)
+            lines.append((call.layer, title(call), " -> ".join(ends)))
+        return f"plan: a CUDA graph of {len(self.calls)} calls, {self.flop() / 1e6:,.1f} MFLOP", lines
 
 
 class DeviceRun:

@@ -13,11 +13,12 @@ from minicnn.compile.binding import aligned_zeros
 from minicnn.compile.encode import Code, MachineProgram
 from minicnn.compile.profile import Profile, Stopwatch, profiled
 from minicnn.compile.program import Program, Value, memory_of
-from minicnn.compile.report import dot, listing
+from minicnn.compile.report import Line, dot, lines, summary
 from minicnn.compile.run import Run
 from minicnn.nn.module import attributes, structure
 from minicnn.recording import Recorded
 from minicnn.tensor import Tensor
+from minicnn.text import html_table
 
 _PLAIN = int | float | str
 """Attributes of modules that are compared by their value."""
@@ -122,6 +123,18 @@ class Plan:
         """
         return sum(call.flop() or 0 for call in self.program.calls)
 
+    def listing(self) -> tuple[str, list[Line]]:
+        """Return a line about the plan, and those of its steps in order."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        head, steps = self.listing()
+        return "\n".join([head, *(f"{layer:<22} {' '.join(rest)}".rstrip() for layer, *rest in steps)])
+
+    def _repr_html_(self) -> str:
+        head, steps = self.listing()
+        return html_table(head, ("layer", "step", "operands"), steps)
+
 
 class MachinePlan(Plan):
     """A plan for NumPy arrays, laid out and encoded for :mod:`minicnn.backend.cpu.machine`.
@@ -177,8 +190,9 @@ class MachinePlan(Plan):
             self.replay(run, arrays)
         return profiled(self.code, stopwatch, replays)
 
-    def __repr__(self) -> str:
-        return listing(self.code, self.flop())
+    def listing(self) -> tuple[str, list[Line]]:
+        """Return a line about the plan, then what it keeps, and its steps phase by phase."""
+        return summary(self.code, self.flop()), lines(self.code)
 
     def to_dot(self) -> str:
         """Return the program as a graph in the DOT language: nodes in boxes, a cluster for each phase."""

@@ -15,7 +15,11 @@ import numpy as np
 from minicnn.compile.encode import Code, MachineProgram
 from minicnn.compile.graph import Node
 from minicnn.compile.program import Call
-from minicnn.text import aligned
+from minicnn.text import aligned, html_table
+
+_COLUMNS = ("layer", "kernel", "ms", "share", "GFLOP/s", "GB/s", "instructions")
+_NUMBERS = range(2, 6)
+"""Those of the columns that hold numbers."""
 
 
 class Stopwatch:
@@ -101,13 +105,22 @@ class Profile:
         return found
 
     def __str__(self) -> str:
-        lines = [("layer", "kernel", "ms", "share", "GFLOP/s", "GB/s", "instructions")]
-        for row in self.rows:
-            gflops = f"{row.gflops:.1f}" if row.gflops else ""
-            numbers = f"{row.milliseconds:.3f}", f"{row.share:.1%}", gflops, f"{row.gbs:.1f}"
-            lines.append((row.layer, row.kernel, *numbers, " ".join(row.instructions)))
-        total = f"{self.milliseconds:.3f} ms a replay, the mean of {self.replays}"
-        return "\n".join([*aligned(lines, range(2, 6)), total])
+        rows = [[f"{cell:.1%}" if isinstance(cell, float) else cell for cell in cells] for cells in self._cells()]
+        return "\n".join([*aligned([_COLUMNS, *rows], _NUMBERS), self._total()])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._total(), _COLUMNS, self._cells(), _NUMBERS)
+
+    def _cells(self) -> list[tuple[str | float, ...]]:
+        """Return the text of each row; its share as the number."""
+        rates = [(f"{row.gflops:.1f}" if row.gflops else "", f"{row.gbs:.1f}") for row in self.rows]
+        return [
+            (row.layer, row.kernel, f"{row.milliseconds:.3f}", row.share, *rate, " ".join(row.instructions))
+            for row, rate in zip(self.rows, rates, strict=True)
+        ]
+
+    def _total(self) -> str:
+        return f"{self.milliseconds:.3f} ms a replay, the mean of {self.replays}"
 
 
 def profiled(code: Code, stopwatch: Stopwatch, replays: int) -> Profile:

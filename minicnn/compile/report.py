@@ -5,29 +5,38 @@ from typing import Any
 from minicnn.compile.encode import Code, MachineProgram
 from minicnn.compile.graph import Block, Node, Region
 
+Line = tuple[str] | tuple[str, str, str]
+"""Of a plan: a heading, or the layer, what is done, and with what."""
 
-def listing(code: Code, flop: int) -> str:
-    """Return what a plan keeps, then its steps phase by phase: calls from Python, instructions with their operands."""
+
+def summary(code: Code, flop: int) -> str:
+    """Return one line about a plan: its batch, work and memory."""
     allocation, graph = code.allocation, code.graph
-    lines = [
+    return (
         f"plan: {graph.program.batch} images in {graph.count} blocks of {graph.layout.images}, {flop / 1e6:,.1f} "
         f"MFLOP, memory {allocation.length * 4 / 2**20:,.1f} MiB, of which {allocation.room * 4 / 1024:,.0f} KiB "
         "scratch a thread"
-    ]
+    )
+
+
+def lines(code: Code) -> list[Line]:
+    """Return what a plan keeps, then its steps phase by phase: calls from Python, instructions with their operands."""
+    found: list[Line] = []
     if code.constants.chains:
-        lines.append("made once, and again after an edit:")
+        found.append(("made once, and again after an edit:",))
     for nodes in code.constants.chains:
         made = " ".join(_described(code, thing) for thing in nodes[-1].writes)
-        lines.append(f"{_layer(nodes[-1]):<22} {', '.join(map(_title, nodes))} -> {made}")
+        found.append((_layer(nodes[-1]), ", ".join(map(_title, nodes)), f"-> {made}"))
     for step in code.steps:
         if isinstance(step, MachineProgram):
-            lines.append(f"the machine, over {step.images} images in blocks:")
+            found.append((f"the machine, over {step.images} images in blocks:",))
             for row, node in zip(step.rows, step.nodes, strict=True):
-                lines.append(f"  {_layer(node):<20} {code.machine.disassembled(row, code.numbers)}")
+                name, _, operands = code.machine.disassembled(row, code.numbers).partition(" ")
+                found.append((f"  {_layer(node)}", name, operands))
         else:
             ends = (" ".join(_described(code, thing) for thing in things) for things in (step.reads, step.writes))
-            lines.append(f"{_layer(step):<22} {_title(step)} {' -> '.join(ends)}")
-    return "\n".join(lines)
+            found.append((_layer(step), _title(step), " -> ".join(ends)))
+    return found
 
 
 def dot(code: Code) -> str:

@@ -25,8 +25,8 @@ def conv2d(
 ) -> Tensor:
     """Correlate images with a bank of filters.
 
-    y[n,o,i,j] = bias[o] + sum_{c,u,v} x[n, c, i*stride + u*dilation - padding, j*stride + v*dilation - padding]
-    weight[o,c,u,v], where x is zero outside the picture and o sees the channels of its group.
+    y[n,o,i,j] = bias[o] + sum_{c,u,v} weight[o,c,u,v] x[n, c, i * stride + u * dilation - padding, j * stride +
+    v * dilation - padding], where x is zero outside the picture and o sees the channels of its group.
 
     Args:
         input: (N, C, H, W), float32 or float64.

@@ -64,7 +64,9 @@ def cross_entropy(
         return loss
     if reduction == "sum":
         return loss.sum()
-    return loss.mean() if weight is None or labels.ndim == 2 else loss.sum() / weight.detach()[labels].sum()
+    if class_weight is None or labels.ndim == 2:
+        return loss.mean()
+    return loss.sum() / Tensor.from_op(k.label_weights(class_weight, labels), (), ()).sum()
 
 
 def _labels(logits: Tensor, target: Tensor | Any, check_range: bool) -> Any:

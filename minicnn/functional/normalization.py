@@ -127,5 +127,5 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     if p == 1:
         return input * 0
     k = kernels_of(input)
-    key, rate = per_replay(random.default_generator.key), float(p)
+    key, rate = per_replay(lambda: random.generator().key()), float(p)
     return Tensor.from_op(k.dropout(input._operand, key, rate), (input,), (lambda gy: k.dropout(gy, key, rate),))

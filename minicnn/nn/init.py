@@ -86,7 +86,7 @@ def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
         >>> w.min().item() >= 2 and w.max().item() <= 3
         True
     """
-    return _fill(tensor, random.default_generator.uniform(a, b, tensor.shape))
+    return _fill(tensor, random.generator().uniform(a, b, tensor.shape))
 
 
 def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:
@@ -96,7 +96,7 @@ def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:
         >>> nn.init.normal_(nn.init.empty(2), mean=3.0, std=0.0)
         tensor([3., 3.], dtype=float32)
     """
-    return _fill(tensor, random.default_generator.normal(mean, std, tensor.shape))
+    return _fill(tensor, random.generator().normal(mean, std, tensor.shape))
 
 
 def constant_(tensor: T, val: float) -> T:

@@ -15,6 +15,7 @@ from minicnn.autograd import no_grad
 from minicnn.backend import Backend
 from minicnn.recording import current
 from minicnn.tensor import Tensor
+from minicnn.text import html_table
 
 _evaluating: ContextVar[bool] = ContextVar("evaluating", default=False)
 
@@ -302,6 +303,22 @@ class Module:
         lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self._modules.items()]
         head = f"{type(self).__name__}({self.extra_repr()}"
         return "\n".join([head, *lines, ")"]) if lines else head + ")"
+
+    def _repr_html_(self) -> str:
+        """Answer a notebook: the tree, of each module the shapes of its own parameters and the number of all below."""
+        rows = []
+        for name, module in self.named_modules():
+            *above, last = name.split(".")
+            parameters = {key: p for key, p in module._parameters.items() if p is not None}
+            own = ", ".join(f"{key} {p.shape}{'' if p.requires_grad else ' frozen'}" for key, p in parameters.items())
+            kind = f"{type(module).__name__}({module.extra_repr()})"
+            number = sum(p.numel() for p in module.parameters())
+            rows.append(("  " * (len(above) + bool(name)) + last, kind, own, f"{number:,}"))
+        frozen = sum(p.numel() for p in self.parameters() if not p.requires_grad)
+        caption = f"{type(self).__name__}: {rows[0][-1]} parameters" + (
+            f", {frozen:,} of them frozen" if frozen else ""
+        )
+        return html_table(caption, ("name", "module", "own parameters", "number"), rows, (3,))
 
 
 _KINDS: dict[str, type] = {"_parameters": Parameter, "_buffers": Tensor, "_modules": Module}

@@ -31,10 +31,18 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
     return buffer.getvalue()
 
 
+class Picture(Figure):
+    """A figure that a notebook shows although matplotlib's global state does not know it."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """Answer a notebook: a PNG file, and at which width in pixels to show it; dense screens have use for more."""
+        return to_png(self), {"width": round(96 * self.get_figwidth())}
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of so many inches whose axes make room for their labels."""
     layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09, wspace=0.02)
-    return Figure(figsize=(width, height), layout=layout, facecolor="white")
+    return Picture(figsize=(width, height), layout=layout, facecolor="white")
 
 
 class Sheet:
@@ -48,7 +56,7 @@ class Sheet:
     ) -> None:
         columns, head = min(columns, number), 0.42 if title else 0.06
         self.size = max(left + columns * cell[0], width), head + math.ceil(number / columns) * cell[1]
-        self.figure = Figure(figsize=self.size, facecolor="white")
+        self.figure = Picture(figsize=self.size, facecolor="white")
         start = (self.size[0] + left - (columns - 1) * cell[0]) / 2
         places = (divmod(index, columns) for index in range(number))
         self.middles = [(start + column * cell[0], head + row * cell[1]) for row, column in places]

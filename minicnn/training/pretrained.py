@@ -12,14 +12,17 @@ import numpy as np
 from minicnn import models
 from minicnn.backend import Backend
 from minicnn.data import ImageShape, images
-from minicnn.expected import Maybe, Number, OneOf, Only, check
+from minicnn.expected import Maybe, Number, Only, check
 from minicnn.nn import Module
-from minicnn.text import nearest
+from minicnn.text import brief, nearest
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import CheckpointError
+from minicnn.training.preprocessing import STORED, Preprocessing
 
 FOLDER = Path(__file__).parent.parent / "weights"
 """Where the shipped weights lie: NAME.safetensors, and the card NAME.json."""
+NETWORK = "network"
+"""The kind of files that :func:`minicnn.save` writes, without a network's name."""
 BEST = "speedrun-cifar10"
 """The name of those with the highest accuracy."""
 _MEAN, _STD = Number(-1e30, 1e30), Number(1e-30, 1e30)  # in float32 too
@@ -37,8 +40,7 @@ _SPLIT = Only(
     **_SHAPE,
 )
 _METADATA = {
-    **{"model": str, "options": dict, "classes": [str], "dataset": Maybe(str), "origin": Maybe(str)},
-    **{"mean": list, "std": list},  # of each channel
+    **{"model": str, "options": dict, "dataset": Maybe(str), "origin": Maybe(str), **STORED},
     **{"data": Maybe({"fingerprints": Maybe(dict)}), "split": Maybe(_SPLIT)},
     **{"tta": Maybe(bool), "tta_shift": Maybe(Number(whole=True))},
     **_SHAPE,
@@ -47,14 +49,17 @@ _METADATA = {
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model with trained weights, and how to feed it: y = (pixel / white - mean) / std per channel."""
+    """A model with trained weights, its name, and how pictures become its input, which it has as an attribute too."""
 
     model: Module
     name: str
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    preprocessing: Preprocessing
     metadata: Mapping[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.preprocessing.classes
 
     @property
     def image_size(self) -> int:
@@ -68,7 +73,7 @@ class Pretrained:
         Raises:
             ValueError: the weights are of arrays that no file becomes.
         """
-        return ImageShape(self.image_size, len(self.mean), self.metadata.get("resize") or 0)
+        return ImageShape(self.image_size, len(self.preprocessing.mean), self.metadata.get("resize") or 0)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the weights by name."""
@@ -83,10 +88,8 @@ class Pretrained:
         return tta, (self.metadata.get("tta_shift") or 0) if tta else 0
 
     def normalize(self, images: np.ndarray, backend: Backend) -> Any:
-        """Return images (N, C, H, W), uint8 or float32, as the float32 input of the model, on ``backend``."""
-        mean, std = (np.asarray(v, np.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
-        unit = images.astype(np.float32) / 255 if images.dtype == np.uint8 else images
-        return backend.asarray((unit - mean) / std)
+        """Return images (N, C, H, W) as the float32 input of the model, on ``backend``."""
+        return backend.asarray(self.preprocessing.normalize(images))
 
 
 def names() -> tuple[str, ...]:
@@ -105,13 +108,23 @@ def card(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
+def load(name_or_path: str | Path, backend: Backend, model: str = "") -> Pretrained:
     """Return shipped weights by name, or those of a .safetensors or HDF5 file, in a model on ``backend``.
+
+    A file never makes code run that is not the package's: a model of the form module:function has to be registered, or
+    be the one that the caller names.
+
+    Args:
+        name_or_path: of the weights.
+        backend: where the model is to be.
+        model: the name of the network, "" for what the file says; it is looked up as :func:`minicnn.models.find` does.
 
     Raises:
         FileNotFoundError: neither a name nor a file.
         CheckpointError: the file is damaged, or not what its card or its model says.
+        ValueError: the weights are of another model than the named one, or there is none of that name.
     """
+    models.find(model)
     path = Path(name_or_path)
     if str(name_or_path) in names():
         path = FOLDER / f"{name_or_path}.safetensors"
@@ -122,6 +135,10 @@ def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
         raise FileNotFoundError(f"weights: no file and no shipped weights {str(name_or_path)!r} ({_listed()}){hint}")
     stored = checkpoint.load(path)
     arrays, metadata = dict(stored.arrays), stored.metadata
+    if metadata.get("kind") == NETWORK:
+        raise CheckpointError(
+            f"{path}: expected the name of the network too; load the file by minicnn.load(path, model)"
+        )
     if metadata.get("kind") != "weights":
         raise CheckpointError(f"{path}: expected weights written by minicnn (as best.safetensors of a run)")
     with checkpoint.bounded_by(arrays, f"{path}: its metadata is not usable"):
@@ -132,20 +149,23 @@ def load(name_or_path: str | Path, backend: Backend) -> Pretrained:
         )
         check(metadata, {"mean": (_MEAN,) * channels, "std": (_STD,) * channels})
         check(metadata.get("tta_shift") or 0, Number(most=size - 1, whole=True), "tta_shift")
-        check(metadata["model"], OneOf(models.names()), "model")
+        models.require(metadata["model"])
+        preprocessing = Preprocessing.restored(metadata)
         options = models.options_for(metadata["model"], size, channels) | metadata["options"]
-        model = models.create(metadata["model"], len(metadata["classes"]), **options)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        made = models.create(metadata["model"], len(metadata["classes"]), **options)
+    if model not in ("", metadata["model"]):
+        raise ValueError(f"model: expected {metadata['model']}, as that of {path}, received {brief(model)}")
+    expected = {name: tensor.shape for name, tensor in made.state_dict().items()}
     differences = checkpoint.compare_keys(expected, {name: a.shape for name, a in arrays.items()})
     if differences:
         raise CheckpointError(f"{path}: does not fit {metadata['model']}: " + "; ".join(differences))
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise CheckpointError(f"{path}: {', '.join(broken)} hold NaN or infinities; train the model anew")
-    model.load_state_dict(arrays)
-    model.to(backend)
-    classes, mean, std = (tuple(metadata[key]) for key in ("classes", "mean", "std"))
-    return Pretrained(model, metadata["model"], classes, mean, std, metadata)
+    made.load_state_dict(arrays)
+    made.to(backend)
+    made.preprocessing = preprocessing
+    return Pretrained(made, metadata["model"], preprocessing, metadata)
 
 
 def _listed() -> str:

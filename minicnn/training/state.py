@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn import models
 from minicnn.expected import Maybe, Number, OneOf, check
 from minicnn.training.checkpoint import CheckpointError, bounded_by
 from minicnn.training.config import Config
@@ -32,6 +33,8 @@ def stored_config(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
         options = metadata["config"]
         if "lookahead" not in options and options.get("validation") == 0:  # earlier the data set's own
             options = options | {"validation": -1}
+        if isinstance(options.get("model"), str):
+            models.require(options["model"] or "lenet")  # Config would import a module:function that it names
         return Config(**options)
 
 

@@ -12,22 +12,25 @@ from minicnn.nn import Module
 from minicnn.precision import precision
 from minicnn.recording import check_on_replay, per_replay
 from minicnn.tensor import Tensor, kernels_of
-from minicnn.training.config import Config
 from minicnn.training.figures import Figures
+from minicnn.training.options import TrainingOptions
 
 
 class Update:
-    """A training step of ``model`` in ``config.precision``, compiled unless ``eager``.
+    """A training step of ``model`` in ``options.precision``, compiled unless ``eager``.
 
-    With ``config.accumulate`` k, the gradients of k batches are added up before a step, each weighted with the batch's
-    share of their images: the step is that of one large batch, but for what layers see of it (batch norm).
+    With ``options.accumulate`` k, the gradients of k batches are added up before a step, each weighted with the batch's
+    share of their images: the step is that of one large batch, but for what layers see of it (batch norm), and but for
+    class weights, by whose sum over its own labels the loss of each batch is divided.
 
-    With ``config.ema`` d, parameters and running statistics are averaged: after step t, average += (1 - d_t)
+    With ``options.ema`` d, parameters and running statistics are averaged: after step t, average += (1 - d_t)
     (value - average), d_t = min(d, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
 
-    With ``config.lookahead`` k, the average is the slow weights of Lookahead (Zhang et al., 2019): every k steps and
+    With ``options.lookahead`` k, the average is the slow weights of Lookahead (Zhang et al., 2019): every k steps and
     after the last, at the share s of the run, average += (1 - d^k s^3) (value - average) with
-    d = ``config.lookahead_decay``, and the weights and statistics become the average.
+    d = ``options.lookahead_decay``, and the weights and statistics become the average.
+
+    With ``class_weights`` (K,), the loss is that of :func:`minicnn.functional.cross_entropy` with them.
 
     Attributes:
         optimizer: its learning rate is the caller's affair.
@@ -38,13 +41,15 @@ class Update:
             weights change, where Python reads the figures of each step; it may raise.
     """
 
-    def __init__(self, model: Module, config: Config, eager: bool = False) -> None:
-        self.model, self.config = model, config
-        self.optimizer = config.make_optimizer(model.parameters())
+    def __init__(
+        self, model: Module, options: TrainingOptions, eager: bool = False, class_weights: Tensor | None = None
+    ) -> None:
+        self.model, self.options, self._class_weights = model, options, class_weights
+        self.optimizer = options.make_optimizer(model.parameters())
         self.figures = Figures(self.optimizer.params[0].backend, eager)
         self.check: Callable[[str, float], None] = lambda name, value: None
-        self.averaged = copy.deepcopy(model) if config.ema or config.lookahead else model
-        added = self.optimizer.params if config.accumulate > 1 else []
+        self.averaged = copy.deepcopy(model) if options.ema or options.lookahead else model
+        added = self.optimizer.params if options.accumulate > 1 else []
         self.sums = [Tensor(p.backend.xp.zeros_like(p._operand)) for p in added]
         wrap: Callable[[Any], Any] = (lambda function: function) if eager else compile
         self._whole, self._part, self._last = wrap(self._step), wrap(self._part_of_step), wrap(self._end_of_step)
@@ -56,20 +61,20 @@ class Update:
         probabilities. ``share``: of the batch in the images of its step; ``last``: whether the step is complete with
         it. Both are for accumulation.
         """
-        function = self._whole if self.config.accumulate == 1 else self._last if last else self._part
-        with precision(self.config.precision):
+        function = self._whole if self.options.accumulate == 1 else self._last if last else self._part
+        with precision(self.options.precision):
             function(*self._inputs(images, labels, share))
 
     def look_ahead(self, share: float) -> None:
         """Move the average towards the weights, and these to it; ``share``: of the run that is done."""
-        decay = self.config.lookahead_decay**self.config.lookahead * share**3
+        decay = self.options.lookahead_decay**self.options.lookahead * share**3
         self._average(1 - decay)
         values = self.model.state_dict()
         for name, average in self.averaged.state_dict().items():
             values[name]._edit(kernels_of(average).copy_into, average._operand)
 
     def _inputs(self, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, ...]:
-        if self.config.accumulate == 1:
+        if self.options.accumulate == 1:
             return images, labels
         return images, labels, Tensor(images.backend.xp.full((), share, dtype=images.dtype))
 
@@ -80,7 +85,7 @@ class Update:
             ValueError: there is no plan: the steps are eager, or on CuPy arrays.
         """
         self(images, labels)
-        step = self._whole if self.config.accumulate == 1 else self._last
+        step = self._whole if self.options.accumulate == 1 else self._last
         plan = next(reversed(getattr(step, "plans", {}).values()), None)
         if not isinstance(plan, MachinePlan):
             raise ValueError("profile: expected compiled steps on the CPU, received eager ones or others")
@@ -114,7 +119,8 @@ class Update:
 
     def _backward(self, images: Tensor, labels: Tensor, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
         logits = self.model(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing, check_labels=False)
+        smoothing = self.options.label_smoothing
+        loss = F.cross_entropy(logits, labels, self._class_weights, label_smoothing=smoothing, check_labels=False)
         self._look("loss", loss)
         self.optimizer.zero_grad()
         loss.backward(share)
@@ -127,16 +133,16 @@ class Update:
 
     def _finish(self) -> Tensor | None:
         """Clip the gradient, take the step, average; -> the norm before, where that is clipped."""
-        config, norm = self.config, None
-        if config.clip_value:
-            optim.clip_grad_value_(self.optimizer.params, config.clip_value)
-        if config.clip_norm:
-            norm = optim.clip_grad_norm_(self.optimizer.params, config.clip_norm)
+        options, norm = self.options, None
+        if options.clip_value:
+            optim.clip_grad_value_(self.optimizer.params, options.clip_value)
+        if options.clip_norm:
+            norm = optim.clip_grad_norm_(self.optimizer.params, options.clip_norm)
             self._look("norm of the gradient", norm)
         self.optimizer.step()
-        if config.ema:
+        if options.ema:
             self._average(
-                per_replay(lambda: 1 - min(config.ema, (1 + self.optimizer.steps) / (10 + self.optimizer.steps)))
+                per_replay(lambda: 1 - min(options.ema, (1 + self.optimizer.steps) / (10 + self.optimizer.steps)))
             )
         return norm
 

@@ -27,6 +27,8 @@ from minicnn.training import Config, config, recipe_names
         (("--model", "lenet", "--seed", 7), {"model": "lenet", "seed": 7}),
         (("--schedule", "linear", "--knots", "0:.5,0.25:1,1:0"), {"knots": [[0.0, 0.5], [0.25, 1.0], [1.0, 0.0]]}),
         (("--lookahead", 2, "--lookahead-decay", 0.9, "--bias-lr", 4), {"lookahead": 2, "bias_lr": 4.0}),
+        (("--class-weights", "balanced"), {"class_weights": "balanced"}),
+        (("--class-weights", "1,0.5,2,1,1,1,1,1,1,.25"), {"class_weights": [1, 0.5, 2, 1, 1, 1, 1, 1, 1, 0.25]}),
         (("--whiten", 50, "--whiten-bias", 1), {"whiten": 50, "whiten_bias": 1}),
         (("--flip", 0.5, "--alternate", "--tta", "--tta-shift", 2), {"alternate": True, "tta_shift": 2}),
     ],
@@ -36,6 +38,19 @@ def test_every_option_arrives(train, tmp_path, words, check):
     assert (code, err) == (0, "")
     config = json.loads((tmp_path / "config.json").read_text())["config"]
     assert {name: config[name] for name in check} == check
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("1,2", 1, "class_weights: expected 10 numbers, received 2"),
+        ("1,x", 2, "class_weights: expected balanced, or numbers as 1,0.5,2, received '1,x'"),
+        ("balance", 2, "class_weights: expected balanced or a list, each a number from 0, received 'balance'"),
+    ],
+)
+def test_wrong_weights_of_classes(train, words, code, message):
+    found, _, err = train("--class-weights", words)
+    assert found == code and message in err
 
 
 def test_recipes_are_listed(command):

@@ -65,7 +65,7 @@ def test_shipped_weights_of_a_recipe(command, sketches, pictures, tmp_path):
     assert {name for name, a in stored.arrays.items() if not np.array_equal(a, shipped.arrays()[name])} == {
         "fc3.weight", "fc3.bias"
     }  # fmt: skip
-    assert stored.metadata["mean"] == list(shipped.mean)
+    assert stored.metadata["mean"] == list(shipped.preprocessing.mean)
     assert (stored.metadata["tta"], stored.metadata["tta_shift"]) == (True, 1)
 
 

@@ -124,6 +124,7 @@ def test_a_plan_shows_what_is_joined_with_the_layers(gpu):
     _, _, compiled = trained("small", "momentum", minicnn.compile, gpu)
     (plan,) = compiled.plans.values()
     assert re.search(r"^1\+?\S* +batch_norm_train", str(plan), re.MULTILINE)
+    assert plan._repr_html_().count("<tr>") == len(plan.calls) + 1
 
 
 def test_averages_of_weights_are_one_launch(gpu):

@@ -17,6 +17,7 @@ RUNS = {
     "added up": {"accumulate": 3, "clip_norm": 0.5, "ema": 0.9},
     "mixed": {"mixup": 0.5, "optimizer": "adam", "rotation": 10, "brightness": 0.2, "erasing": 0.5},
     "one batch": {"overfit_batch": True, "lookahead": 2},
+    "weighted": {"class_weights": (1.0, 3.0, 0.5), "flip": 0.5},
 }
 
 
@@ -116,7 +117,7 @@ def test_rows_do_not_depend_on_when_they_are_read(trainer, name):
 def test_stop_and_resume_between_readings(trainer):
     whole, first = rows(trainer(5)), trainer(5)
     first.run_epoch()
-    assert not first.run_epoch(lambda batch, *_: batch == 5)
+    assert not first.run_epoch(lambda info: info.step == 5)
     first._begin(1, 5, *next(first.batches(1, 5)))
     arrays, metadata = first.state()
     assert metadata["epoch"]["batch"] == 6

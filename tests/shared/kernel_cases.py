@@ -366,6 +366,7 @@ CASES = {  # kernel: list of arguments; float arrays are tried in both precision
     "setitem": PLACES_TO_SET,
     "attention": list(attentions()),
     "attention_grad": list(attention_gradients()),
+    "label_weights": [(real(4), np.array([3, 0, 0, 2, 1])), (real(1), np.zeros(2, np.int64))],
     "label_range": [
         (labels(7, 9),),
         (np.array([-3, 200], np.int16),),

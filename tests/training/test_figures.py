@@ -9,7 +9,7 @@ import pytest
 
 from minicnn import backend, models, nn
 from minicnn.nn import Parameter
-from minicnn.training import Config, Trainer, TrainingError, checkpoint, figures, lr_finder, trainer, update
+from minicnn.training import Config, Trainer, TrainingError, checkpoint, figures, loop, lr_finder, update
 
 TIMES = ("seconds", "images_per_second")
 RUNS = {
@@ -75,10 +75,10 @@ def test_rows_do_not_depend_on_when_they_are_read(near, far, name):
 @pytest.mark.parametrize("most", [2, 4, 50])
 def test_progress_is_told_what_is_done(far, most):
     told, expected = [], [*range(most, BATCHES, most), BATCHES]
-    far(most).run_epoch(lambda batch, loss, *_: told.append((batch, loss)))
+    far(most).run_epoch(lambda info: told.append((info.step, info.loss)))
     assert [batch for batch, _ in told] == expected
     every = {}
-    far(1).run_epoch(lambda batch, loss, *_: every.update({batch: loss}))
+    far(1).run_epoch(lambda info: every.update({info.step: info.loss}))
     assert told == [(batch, every[batch]) for batch in expected]
 
 
@@ -118,7 +118,7 @@ def test_an_epoch_goes_on_behind_an_interrupt(far):
 
 def test_the_time_behind_an_interrupt_is_nobodys(far, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     run = far(50)
     begin = run._begin
 

@@ -31,7 +31,7 @@ def test_round_trip(trainer, tmp_path):
     checkpoint.save(tmp_path / "w.safetensors", *run.weights())
     trained = load(tmp_path / "w.safetensors")
     assert trained.name == "lenet" and trained.classes == ("red", "green", "blue")
-    assert (trained.mean, trained.std) == (run.mean, run.std)
+    assert trained.preprocessing == run.preprocessing == trained.model.preprocessing
     images = run.splits.test.images
     inputs = trained.normalize(images, backend.get("numpy"))
     np.testing.assert_allclose(inputs, (images / 255 - 0.4) / 0.25, rtol=1e-5, atol=1e-6)

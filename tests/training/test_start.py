@@ -116,7 +116,7 @@ def test_all_but_the_head_is_that_of_the_weights(weights, splits):
         assert array.shape[0] == 3 if head else same(array, source[name]), name
         if head:  # as any new one of this seed
             np.testing.assert_array_equal(array, arrays(fresh.model)[name])
-    assert (run.mean, run.std) == ((0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
+    assert (run.preprocessing.mean, run.preprocessing.std) == ((0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
     _, metadata = run.weights()
     assert (metadata["mean"], metadata["std"]) == ([0.3, 0.4, 0.5], [0.2, 0.25, 0.3])
     assert (metadata["model"], metadata["options"], metadata["classes"]) == ("vgg", VGG, list(COLOURS))
@@ -148,7 +148,7 @@ def test_one_class(weights, splits):
 @pytest.mark.parametrize(("normalize", "mean"), [("mean-std", (0.4, 0.4, 0.4)), ("unit", (0.0, 0.0, 0.0))])
 def test_another_normalisation_is_taken_where_it_is_asked_for(weights, splits, normalize, mean):
     run = Trainer(Config(weights=weights(), normalize=normalize), splits, backend.get("numpy"))
-    assert run.mean == mean and run.weights()[1]["mean"] == list(mean)
+    assert run.preprocessing.mean == mean and run.weights()[1]["mean"] == list(mean)
 
 
 def test_options_without_weights_of_their_own_may_differ(weights):
@@ -258,7 +258,7 @@ def test_resume_is_one_run_bit_for_bit(weights, splits, tmp_path, stop):
     first = Trainer(config, splits, backend.get("numpy"))
     first.run_epoch()
     if stop == "after a step":
-        first.run_epoch(lambda step, *_: step == 2)
+        first.run_epoch(lambda info: info.step == 2)
     checkpoint.save(tmp_path / "last.safetensors", *first.state())
     stored, second = checkpoint.load(tmp_path / "last.safetensors"), Trainer(config, splits, backend.get("numpy"))
     second.restore(stored.arrays, stored.metadata)

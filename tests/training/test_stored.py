@@ -125,7 +125,7 @@ def stopped(trainer):
     def make(**options):
         one = trainer(**{"schedule": "plateau", "epochs": 3, "ema": 0.9, "optimizer": "adam", **options})
         one.run_epoch()
-        assert not one.run_epoch(lambda step, *_: step == 2)
+        assert not one.run_epoch(lambda info: info.step == 2)
         arrays, metadata = one.state()
         return {name: a.copy() for name, a in arrays.items()}, json.loads(json.dumps(metadata))
 

@@ -18,6 +18,8 @@ RUNS = {
     "averaged": {"ema": 0.9, "accumulate": 3, "clip_norm": 0.5, "weight_decay": 0.1, "decay_bias_and_norm": False},
     "mixed": {"mixup": 0.3, "cutmix": 0.3, "augment_from": 2, "tta": True, "ema": 0.99, "optimizer": "adam"},
     "looking ahead": {"lookahead": 2, "schedule": "linear", "flip": 0.5, "alternate": True, "bias_lr": 4.0},
+    "weighted": {"class_weights": "balanced", "clip_norm": 1.0},
+    "weighted by hand": {"class_weights": [1, 0.5, 2], "accumulate": 3, "mixup": 0.2},
     "whitened": {"whiten": 20, "whiten_bias": 2, "momentum": 0.9},
     "smoothed": {"schedule": "cosine", "warmup": 1, "label_smoothing": 0.1, "clip_value": 0.01, "seed": 5},
 }
@@ -48,7 +50,7 @@ def test_stop_and_resume_is_one_run_bit_for_bit(tiny, trainer, tmp_path, name, s
     first = trainer(**options)
     first.run_epoch()
     if stop == "after a step":
-        assert not first.run_epoch(lambda step, *_: step == 2)
+        assert not first.run_epoch(lambda info: info.step == 2)
     stopped = identity(first)
     checkpoint.save(tmp_path / "last.safetensors", *first.state())
     stored, second = checkpoint.load(tmp_path / "last.safetensors"), trainer(**options)  # seeds the random streams anew
@@ -76,7 +78,7 @@ def test_counted_batches_and_options_of_groups_are_resumed(tiny, trainer, tmp_pa
     monkeypatch.setitem(models._MODELS, "cumulative", cumulative)
     whole, first = finish(begun()), begun()
     first.run_epoch()
-    first.run_epoch(lambda step, *_: step == 2)
+    first.run_epoch(lambda info: info.step == 2)
     checkpoint.save(tmp_path / "last.safetensors", *first.state())
     stored, second = checkpoint.load(tmp_path / "last.safetensors"), trainer(**asdict(first.config))
     second.restore(stored.arrays, stored.metadata)
@@ -106,7 +108,7 @@ def test_a_state_from_before_there_were_precisions_is_of_float32(trainer):
 
 def test_stopping_at_the_last_step_still_finishes_the_epoch(trainer):
     one = trainer()
-    assert one.run_epoch(lambda step, *_: step == 3) and len(one.history) == 1
+    assert one.run_epoch(lambda info: info.step == 3) and len(one.history) == 1
 
 
 def test_same_seed_same_bits_with_any_number_of_threads(trainer):
@@ -175,7 +177,7 @@ def test_label_smoothing_takes_effect(trainer):
     images, labels = next(run.train_loader.epoch(0))
     logits = run.model(Tensor(images)).numpy().astype(np.float64)
     log = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    run.run_epoch(lambda step, loss, *_: losses.append(loss) or True)
+    run.run_epoch(lambda info: losses.append(info.loss) or True)
     target = np.eye(3)[labels] * 0.7 + 0.1  # (1 - s) onehot + s / K
     assert losses == pytest.approx([-(target * log).sum(1).mean()], rel=1e-5)
 
@@ -213,8 +215,8 @@ def test_the_first_broken_layer_is_named(trainer):
 def test_a_broken_validation_is_an_error_too(trainer):
     run = trainer()
 
-    def spoil(step, *_):
-        if step == 3:
+    def spoil(info):
+        if info.step == 3:
             run.model.conv1.bias.data[0] = np.nan
 
     with pytest.raises(TrainingError, match=r"epoch 1: the validation loss is nan; .* is conv1 \(its bias\)"):

@@ -197,7 +197,7 @@ def test_an_epoch_of_few_batches(trainer):
 
 
 def test_validation_on_few_batches(trainer, monkeypatch):
-    monkeypatch.setattr("minicnn.training.trainer._EVALUATION_BATCH", 6)
+    monkeypatch.setattr("minicnn.training.loop._EVALUATION_BATCH", 6)
     row = trained(trainer(limit_batches=1)).history[0]
     assert (row["validation_accuracy"] * 6) % 1 == pytest.approx(0, abs=1e-9)
     run = trainer(limit_batches=1)

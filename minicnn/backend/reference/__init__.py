@@ -111,6 +111,7 @@ class Kernels:
     linear = linear.linear  # last: it hides the module
     cross_entropy = loss.cross_entropy
     cross_entropy_grad = loss.cross_entropy_grad
+    label_weights = loss.label_weights
     label_range = loss.label_range
     note_step = loss.note_step
     batch_norm = normalization.batch_norm

@@ -28,6 +28,12 @@ def cross_entropy_grad(glosses, probabilities, labels, weight, label_smoothing):
     return glosses[:, None] * (probabilities * target.sum(axis=1, keepdims=True) - target)
 
 
+@kernel(lambda weight, labels: labels.shape)
+def label_weights(weight, labels):
+    """The weight of each label, which is known to be a class. weight: (K,); labels: int64 (N,) in [0, K) -> (N,)."""
+    return weight[labels]
+
+
 @kernel(number=True)
 def label_range(labels):
     """Smallest and largest label as Python ints. labels: any integer array with at least one element."""
