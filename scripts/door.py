@@ -16,5 +16,7 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
         # an exception would not do: libraries of C turn it into an ImportError of their own
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     commands = importlib.import_module("minicnn.cli.main")
+    if command is not None:
+        commands.load(command)  # imports what that needs
     signal.signal(signal.SIGINT, before)
     commands.main(arguments, command)

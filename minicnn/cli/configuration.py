@@ -9,6 +9,7 @@ import inspect
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -18,6 +19,7 @@ import typer
 from minicnn import data, models
 from minicnn.cli.options import UsageError, usage_errors
 from minicnn.training import Config, checkpoint, recipe
+from minicnn.training.progress import waiting
 from minicnn.training.state import stored_config
 
 Dataset = Annotated[
@@ -101,13 +103,22 @@ def load(
     """Load a data set, split as its configuration says; memory: GiB. -> it, and the name of that configuration."""
 
     def split(dataset: str, config: Config) -> data.Splits:
-        return data.load(dataset, source.get("data_dir") or None, memory=memory, **config.split_options())
+        with reading(dataset):
+            return data.load(dataset, source.get("data_dir") or None, memory=memory, **config.split_options())
 
     name = next(iter(configs))
     splits = split(source["dataset"], configs[name])
     if splits.name == "digits" and len(configs) > 1:  # "auto" fell back, and the digits have another recipe
         return replace(split("digits", configs["digits"]), note=splits.note), "digits"
     return splits, name
+
+
+def reading(dataset: str) -> AbstractContextManager[Any]:
+    """Show that the pictures of a folder are read, during a `with` block; the data sets with a name are quick.
+
+    Or they are downloaded, which has a bar of its own.
+    """
+    return nullcontext() if dataset in data.NAMES else waiting(f"reading the pictures in {dataset}")
 
 
 def _in_panel(parameter: inspect.Parameter) -> tuple[str, inspect.Parameter]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from minicnn import data
 from minicnn.cli import options
+from minicnn.cli.configuration import reading
 from minicnn.cli.folders import METRICS, check_holds_no_run, held
 from minicnn.cli.page import write_page
 from minicnn.cli.reports import test_reports
@@ -48,8 +49,7 @@ def evaluate(
     check_holds_no_run(out)
     chosen = options.choose_backend(backend, threads, precision)
     trained = pretrained.load(weights, chosen, model)
-    with waiting("reading the pictures"):
-        splits = _load(dataset, data_dir, skip_damaged, memory, trained)
+    splits = _load(dataset, data_dir, skip_damaged, memory, trained)
     if splits.train.classes != trained.classes:
         raise ValueError(
             f"the weights {weights} know the classes {', '.join(trained.classes)}, "
@@ -95,7 +95,8 @@ def _load(
     if skip_damaged:
         how["skip_damaged"] = True
     how |= {"image_size": shape.size, "channels": shape.channels, "resize": shape.resize}
-    return data.load(dataset, data_dir, memory=memory, **how)
+    with reading(dataset):
+        return data.load(dataset, data_dir, memory=memory, **how)
 
 
 def _check_identity(splits: data.Splits, split: str, named: bool, metadata: Mapping[str, Any]) -> None:

@@ -35,8 +35,7 @@ def find_lr(
     check_holds_no_run(out)
     source, configs = prepare(given, recipe_name, dataset, data_dir)  # checked before any data loads
     chosen = choose_backend(backend, threads, *precisions(configs))
-    with waiting("reading the pictures"):
-        splits, name = load(source, configs)
+    splits, name = load(source, configs)
     config = configs[name]
     print(f"data: {shown(splits.note)}")
     whole = replace(config, batch_size=config.batch_size * config.accumulate, accumulate=1)  # a step of the same images

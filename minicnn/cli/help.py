@@ -41,26 +41,28 @@ class Commands(TyperGroup):
 
 
 def model_options() -> list[tuple[str, str]]:
-    """Return each option of each model with its default, as ``--model-option`` takes it, and its meaning."""
-    found, without = [], []
+    """Return each option of the models with its default, as ``--model-option`` takes it, and its meaning."""
+    having: dict[tuple[str, str], list[str]] = {}  # the models that have an option of this default and meaning
     for name in models.names():
         factory = models.factory(name)
-        meanings = documented(factory)
-        own = {n: p for n, p in inspect.signature(factory).parameters.items() if n not in _OF_THE_DATA}
-        for option, parameter in own.items():
-            default = "" if parameter.default is parameter.empty else f"={_written(parameter.default)}"
-            found.append((f"{name}: {option}{default}", meanings.get(option, "")))
-        if not own:
-            without.append(name)
-    return [*found, (", ".join(without), "None.")]
+        for option, parameter in inspect.signature(factory).parameters.items():
+            if option not in _OF_THE_DATA:
+                default = "" if parameter.default is parameter.empty else f"={_written(parameter.default)}"
+                having.setdefault((f"{option}{default}", documented(factory).get(option, "")), []).append(name)
+    return [(f"{', '.join(names)}: {option}", meaning) for (option, meaning), names in having.items()]
 
 
 def documented(function: Callable[..., Any]) -> dict[str, str]:
-    """Return the text of each argument in the section "Args:" of a docstring in Google's style."""
+    """Return the text of each argument, from the section "Args:" of a docstring in Google's style.
+
+    What a function does not say may stand in the docstring of the class that it returns.
+    """
+    returned = None if inspect.isclass(function) else inspect.signature(function).return_annotation
     _, _, section = (inspect.getdoc(function) or "").partition("\nArgs:\n")
     section = re.split(r"\n(?=\S)", section)[0]  # up to the next heading
     found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
-    return {name: " ".join(text.replace("``", "").split()) for name, text in found}
+    own = {name: " ".join(text.replace("``", "").split()) for name, text in found}
+    return (documented(returned) if inspect.isclass(returned) else {}) | own
 
 
 def _written(value: Any) -> str:

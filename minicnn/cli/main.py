@@ -32,11 +32,10 @@ _TYPERS_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError; the module tha
 def main(arguments: Sequence[str] | None = None, command: str | None = None) -> None:
     """Run ``command`` with ``arguments`` (default: those of the process) and exit; without one, the first names it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    app = application(words, command)
     warnings.showwarning = _show_warning
     streams.protect()
     try:
-        code = _run(app, words, command)
+        code = _run(application(words, command), words, command)
         sys.exit(_after_losses(code, command or next(iter(words), "")))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -2,10 +2,12 @@
 
 import base64
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
 
@@ -100,7 +102,7 @@ def _write(folder: Path, **parts: Any) -> None:
         if (folder / f"{name}.png").is_file()
     ]
     lying = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in (NAME, ".lock"))
-    files = [(path.name, _size(path.stat().st_size)) for path in lying]
+    files = [(path.name, quote(os.fsencode(path.name)), _size(path.stat().st_size)) for path in lying]
     title = folder.resolve().name
     text = page.get_template(NAME).render(title=title, pictures=pictures, files=files, **parts)
     atomic_write(folder / NAME, text)

@@ -14,7 +14,6 @@ from minicnn.cli.folders import check_png, held_for
 from minicnn.cli.options import BackendName, DataDir, Debug, SkipDamaged, UsageError, choose_backend
 from minicnn.data import Augment, Loader
 from minicnn.text import shown
-from minicnn.training.progress import waiting
 
 
 @partial(with_config, options=Augment)
@@ -39,8 +38,7 @@ def show(
     given |= {"skip_damaged": skip_damaged} | ({} if seed is None else {"seed": seed})
     chosen = choose_backend(backend, 0)
     source, configs = prepare(given, recipe_name, dataset, data_dir)  # checked before any data loads
-    with waiting("reading the pictures"):
-        splits, name = load(source, configs)
+    splits, name = load(source, configs)
     config = configs[name]
     mean, std = config.scaling(splits)
     scaling: dict[str, Any] = {"mean": mean, "std": std}

@@ -88,8 +88,7 @@ def train(
         kept = stored_config(stored.metadata, stored.arrays).precision
         configs = {name: config.settled(kept) for name, config in configs.items()}
     chosen = choose_backend(backend, threads, *precisions(configs))
-    with waiting("reading the pictures"):
-        splits, source["recipe"] = load(source, configs, memory)
+    splits, source["recipe"] = load(source, configs, memory)
     source["dataset"] = splits.origin
     config = configs[source["recipe"]]
     output = Output()
@@ -187,6 +186,8 @@ def _fit(trainer: Trainer, folder: Path, stop_after: int, source: Mapping[str, s
         trainer.run(on_step, on_epoch)
         if trainer.is_within_epoch:
             save()
+        if trainer.finished and trainer.best and len(trainer.history) < trainer.config.epochs:
+            progress.stopped_early(len(trainer.history), int(trainer.best["epoch"]))
         if caught or not trainer.finished:
             progress.note(f"stopped and saved; go on with --out {folder} --resume")
     return STOPPED[caught[0]] if caught else 0
@@ -217,9 +218,6 @@ def _signals() -> Iterator[list[signal.Signals]]:
 def _finish(trainer: Trainer, folder: Path, recipe_name: str, output: Output) -> None:
     """Test the best weights once, and write what came out."""
     best = checkpoint.load(folder / WEIGHTS)
-    if len(trainer.history) < trainer.config.epochs:
-        worse = len(trainer.history) - best.metadata["epoch"]
-        output.say(f"stopped early: none of the last {worse} epochs was better than epoch {best.metadata['epoch']}")
     model, loader, history = trainer.averaged, trainer.loader("test"), trainer.history
     model.load_state_dict(best.arrays)
     with precision(trainer.config.precision), waiting("testing the best weights, and drawing"):

@@ -88,7 +88,7 @@ def draw_picture(axes: Axes, image: np.ndarray, color: str = GRID, grey: bool = 
 
     Three channels are red, green and blue; of any other number, or where ``grey`` says so, their mean is drawn in grey.
     """
-    shown = image if image.dtype == np.uint8 else levels(image)
+    shown = image if image.dtype == np.uint8 else _levels(image)
     if len(image) == 3 and not grey:
         axes.imshow(np.moveaxis(shown, 0, -1), interpolation="nearest")  # (3, H, W) -> (H, W, 3)
     else:
@@ -97,16 +97,10 @@ def draw_picture(axes: Axes, image: np.ndarray, color: str = GRID, grey: bool = 
     frame(axes, color)
 
 
-def levels(image: np.ndarray) -> np.ndarray:
-    """Return a picture of uint8 or floats as floats in [0, 1].
-
-    Floats of which some lie elsewhere, as normalised ones do, are scaled: the lowest is black, the highest white.
-    """
-    if image.dtype == np.uint8:
-        return image / 255
-    if image.min() >= 0 and image.max() <= 1:
-        return image
-    return (image - image.min()) / (np.ptp(image) or 1)
+def _levels(image: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1] as they are; others, as of a normalised picture, scaled: the lowest is 0, the highest 1."""
+    low, high = image.min(), image.max()
+    return image if low >= 0 and high <= 1 else (image - low) / (high - low or 1)
 
 
 def short(name: str, limit: int) -> str:

@@ -185,6 +185,8 @@ def _run(
 
     try:
         loop.run(step, epoch)
+        if bar is not None and loop.best and loop.finished and len(loop.history) < loop.options.epochs:
+            bar.stopped_early(len(loop.history), int(loop.best["epoch"]))
     finally:
         if best:
             loop.model.load_state_dict(best)

@@ -85,6 +85,10 @@ class Progress:
             parts.append(f"{row['images_per_second']:>6,.0f}/s" + " best" * best)
         self._console.say("  ".join(parts).rstrip(), style="green" if best else "")
 
+    def stopped_early(self, epochs: int, best: int) -> None:
+        """Says that training ends after so many epochs, as none since the best has been better."""
+        self.note(f"stopped early: none of the last {epochs - best} epochs was better than epoch {best}")
+
     def note(self, line: str) -> None:
         """Prints one line of text, above the bar where there is one."""
         self._console.say(line)

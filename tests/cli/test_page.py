@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -65,11 +66,13 @@ def test_names_are_text(tmp_path):
     per_class = [{"class": "<script>alert(1)</script>"} | row, {"class": "\x1b[2J"} | row]
     (folder / "metrics.json").write_text(json.dumps({"images": 1, "accuracy": 1.0, "per_class": per_class}))
     (folder / '"><img src=x>.txt').touch()
+    (folder / os.fsdecode(b"\xff:.txt")).touch()
     write_page(folder)
     page = Page(folder / "report.html")
     assert not page.found("script") and not page.found("img") and not page.found("b")
     assert "<script>alert(1)</script>" in page.words and r"\x1b[2J" in page.words and r"<b>run & \u202e" in page.words
     assert {"href": "%22%3E%3Cimg%20src%3Dx%3E.txt"} in page.found("a")
+    assert {"href": "%FF%3A.txt"} in page.found("a") and r"\udcff:.txt" in page.words
 
 
 def test_an_evaluation_and_a_study_have_one_too(command, sketches, digits_run, tmp_path):

@@ -99,7 +99,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     ("name", "library"),
     [
         *((name, "minicnn") for name in SCRIPTS),
-        *(("predict", library) for library in ("numpy", "matplotlib", "typer", "minicnn.cli.predict")),
+        *(("predict", library) for library in ("numpy", "typer", "minicnn.cli.predict")),
+        ("compare", "matplotlib"),
         *(("predict", library) for library in ("minicnn.backend.cpu", "numba", "PIL.PngImagePlugin")),
     ],
 )

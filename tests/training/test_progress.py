@@ -148,6 +148,13 @@ def test_a_line_of_an_epoch_has_at_most_80_columns():
     assert stream.getvalue() == line and len(line.rstrip("\n")) == 80
 
 
+def test_an_early_stop_is_said():
+    stream = io.StringIO()
+    with Progress(9, 4, stream) as progress:
+        progress.stopped_early(7, 2)
+    assert stream.getvalue() == "stopped early: none of the last 5 epochs was better than epoch 2\n"
+
+
 def test_an_epoch_says_what_there_is():
     stream = io.StringIO()
     with Progress(1, 4, stream) as progress:
