@@ -36,7 +36,9 @@ RecipeName = Annotated[
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _PANELS = ("Run", "Data", "Model", "Optimisation", "Augmentation")
 # Of the command's own options; the others are of the run.
-_OWN_PANELS = dict.fromkeys(("dataset", "data_dir", "skip_damaged", "memory"), "Data")
+_OWN_PANELS = dict.fromkeys(
+    ("dataset", "data_dir", "skip_damaged", "memory", "image_size", "channels", "resize"), "Data"
+)
 
 
 def with_config(command: Callable[..., int], options: type = Config) -> Callable[..., int]:

@@ -24,6 +24,9 @@ def show(
     data_dir: DataDir = None,
     skip_damaged: SkipDamaged = False,
     backend: BackendName = "auto",
+    image_size: Annotated[int, typer.Option(min=0, help="Height and width, pixels (0: the recipe's).")] = 0,
+    channels: Annotated[int, typer.Option(min=0, help="3, or 1 for grey (0: the recipe's).")] = 0,
+    resize: Annotated[int, typer.Option(min=0, help="As of train (0: the recipe's).")] = 0,
     seed: Annotated[int | None, typer.Option(min=0, help="Of order and changes (default: the recipe's).")] = None,
     batch: Annotated[int, typer.Option(min=0, help="Which batch of the first epoch, counted from 0.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="Pictures in the batch.")] = 16,
@@ -36,6 +39,8 @@ def show(
     """
     check_png(out)
     given |= {"skip_damaged": skip_damaged} | ({} if seed is None else {"seed": seed})
+    shape = {"image_size": image_size, "channels": channels, "resize": resize}
+    given |= {name: value for name, value in shape.items() if value}
     chosen = choose_backend(backend, 0)
     source, configs = prepare(given, recipe_name, dataset, data_dir)  # checked before any data loads
     splits, name = load(source, configs)

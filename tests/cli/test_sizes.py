@@ -143,6 +143,23 @@ def test_a_picture_that_vanishes_in_training_is_one_line(command, sketches, pict
     assert code == 1 and "is gone since the data set was loaded" in err and err.count("\n") == 1
 
 
+def test_show_draws_crops_of_the_size_of_training(command, pictures, tmp_path):
+    words = (
+        "show",
+        "--backend",
+        "numpy",
+        "--dataset",
+        pictures(),
+        *CROPS,
+        "--channels",
+        1,
+        "--out",
+        tmp_path / "x.png",
+    )
+    code, out, err = command(*words, "--count", 4)
+    assert (code, err) == (0, "") and "4 pictures of pets" in out and (tmp_path / "x.png").exists()
+
+
 def test_grey_and_colour_pictures_of_one_folder(command, sketches, tmp_path):
     for label, mode in (("a", "L"), ("b", "RGBA"), ("c", "P")):
         (tmp_path / "mixed" / label).mkdir(parents=True)
