@@ -374,7 +374,7 @@ def test_overlays_lay_heat_over_the_whole_picture(number):
         plain, under = figure.axes[2 * index : 2 * index + 2]
         np.testing.assert_array_equal(plain.images[0].get_array(), IMAGES[index].transpose(1, 2, 0))
         picture, layer = under.images
-        np.testing.assert_allclose(picture.get_array(), IMAGES[index].mean(axis=0))
+        np.testing.assert_allclose(picture.get_array() / picture.get_clim()[1], IMAGES[index].mean(axis=0) / 255)
         np.testing.assert_array_equal(layer.get_array(), heat[index])
         assert picture.get_extent() == [-0.5, 11.5, 7.5, -0.5] and list(layer.get_extent()) == picture.get_extent()
     colours = {text.get_text(): to_hex(text.get_color()).upper() for text in texts(figure)}

@@ -160,7 +160,8 @@ def test_every_field_of_the_metadata_tampered_with(trainer, stopped):
     }
     for path, wrong in accepted:
         earlier = path[0] == "config" and wrong is KeyError  # an option that the version which wrote it did not have
-        earlier |= path in (("config", "model"), ("config", "normalize")) and wrong == ""  # their default
+        defaults = {"model": "", "normalize": "", "image_size": 0, "channels": 0, "resize": -1}  # of what is settled
+        earlier |= path[0] == "config" and path[-1] in defaults and wrong == defaults[path[-1]]
         earlier |= path == ("scaling",) and wrong in (KeyError, None)  # was that of the data
         earlier |= path == ("data", "fingerprints") and wrong in (KeyError, None, {})
         renamed = path[0] == "data" and path[1] != "fingerprints"  # these tell whether it is the same data
