@@ -161,7 +161,7 @@ def picture(record: dict[str, Any]) -> Any:
     figure = new_figure(7.2, 1.4 + 0.27 * max(len(rows), 1))
     axes = figure.subplots()
     drawn = [{name: [100 * share for share in row[name]] for name in ("loss", "plain_loss")} for row in rows]
-    ends = [max(0.0, *points["loss"], *points["plain_loss"]) for points in drawn]
+    ends = [max([0.0, *points["loss"], *points["plain_loss"]]) for points in drawn]
     reach = _reach([end for end, row in zip(ends, rows, strict=True) if not row["diverged"]])
     label: str | None = "by one view"
     for place, (row, points, end) in enumerate(zip(rows, drawn, ends, strict=True)):

@@ -205,6 +205,15 @@ def test_picture(ablation):
     assert axes.get_xlabel().endswith("5 epochs, 2 seeds")
 
 
+def test_a_bar_that_would_flatten_the_others_is_cut(ablation):
+    losses = {"scaled-logits": 0.6, "dirac": 0.04, "gelu": 0.03, "flip": 0.02, "shift": 0.01}
+    runs = [made("nothing", 0, 0.9, 0.88), *(made(name, 0, 0.9 - lost, 0.88) for name, lost in losses.items())]
+    (axes,) = ablation.picture({"ablation": "speedrun", "config": {"epochs": 1}, "runs": runs}).axes
+    widths = {round(bar.get_y() + bar.get_height() / 2): bar.get_width() for bar in axes.patches}
+    assert [widths[row] for row in range(6)] == pytest.approx([1.12 * 4, 4, 3, 2, 2, 1]) and axes.get_xlim()[1] < 6
+    assert "60.00" in [text.get_text() for text in axes.texts]
+
+
 def test_a_run_that_diverges_is_kept_and_the_others_go_on(ablation, runs, monkeypatch, tmp_path, capsys):
     file = tmp_path / "ablation.json"
 
