@@ -33,7 +33,9 @@ def option(
 class Augment:
     """What may happen to a training picture, in this order; each field's help says how much, and 0 is off.
 
-    Crops: torchvision's RandomResizedCrop, a random part of the picture as it is stored, resized with antialiasing.
+    Crops: torchvision's RandomResizedCrop, a random part of the picture as it is stored, resized with antialiasing. A
+    file is stored as the square about its middle, of `resize` pixels, so that parts are never of the sides of a long
+    picture, where torchvision looks too.
     Geometry: flip and shift (the random crop of a padded picture), then rotation, shear, zoom and translate as one
     affine map about the centre: torchvision's RandomAffine, sampled bilinearly, with shifts of parts of a pixel.
     Colour on [0, 1]: brightness, contrast, saturation (ColorJitter, in this order), sharpness (RandomAdjustSharpness).
