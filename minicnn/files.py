@@ -38,6 +38,8 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
     OSError with what, where and the remedy.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # the renaming would take its place
+        raise OSError(f"cannot write {path}: it is a device or a pipe; give the path of a file")
     temporary = path.parent / _TEMPORARY.format(secrets.token_hex(8))
     try:
         with temporary.open("xb") as file:

@@ -48,6 +48,14 @@ def test_a_full_disk_is_loud_and_keeps_the_old_file(tmp_path):
     assert names(tmp_path) == ["history.csv"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with a name")
+def test_a_pipe_or_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="it is a device or a pipe"):
+        files.atomic_write(tmp_path / "pipe", "new")
+    assert (tmp_path / "pipe").is_fifo() and names(tmp_path) == ["pipe"]
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_any_failure_removes_the_temporary_file(tmp_path, monkeypatch, call, error):

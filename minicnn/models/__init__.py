@@ -129,7 +129,8 @@ def find(name: str) -> None:
         raise ValueError(f"model {name}: cannot import {module_name}: {type(error).__name__}: {error}") from error
     if not hasattr(module, function):
         own = [word for word, value in vars(module).items() if callable(value) and word[0] != "_"]
-        raise ValueError(f"model {name}: {module_name} has no {function}{nearest(function, own)}")
+        where = getattr(module, "__file__", None) or "built into Python"  # a module of Python may have the name too
+        raise ValueError(f"model {name}: {module_name} has no {function}{nearest(function, own)} ({where})")
     if not callable(getattr(module, function)):
         kind = type(getattr(module, function)).__name__
         raise ValueError(f"model {name}: expected a function or a class that makes a model, received {brief(kind)}")

@@ -16,7 +16,16 @@ from minicnn.nn import Module
 from minicnn.nn.module import evaluating, tensors_of
 from minicnn.tensor import Tensor
 from minicnn.training.metrics import classification_report
-from minicnn.training.preprocessing import Preprocessing, as_array, as_labels, known, pair, preprocessing_of, unscaled
+from minicnn.training.preprocessing import (
+    Preprocessing,
+    as_array,
+    as_dataset,
+    as_labels,
+    known,
+    pair,
+    preprocessing_of,
+    unscaled,
+)
 
 _TINY = 1e-30  # of float32; keeps a logarithm finite
 
@@ -158,6 +167,8 @@ def _loader_of(model: Module, data: Any, layout: str | None, batch_size: int) ->
     """Return the batches of (x, y) or of a Dataset as the input of the model."""
     if isinstance(data, Dataset):
         preprocessing = preprocessing_of("evaluate", model) or unscaled("evaluate", data.images)
+        if preprocessing.classes:
+            as_dataset("evaluate", data, preprocessing)
         preprocessing.check("evaluate", data.images)
         return _loader(model, data, preprocessing, batch_size)
     x, y = pair("evaluate", data)

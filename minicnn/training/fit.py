@@ -66,7 +66,7 @@ def fit(
 
     The best epoch has the highest validation accuracy (of equals the lowest validation loss); without validation it is
     the last. However the call ends, by an exception or Ctrl-C too, the model has the weights of its best epoch so far,
-    or, before the first is finished, those of the last step; it is in evaluation mode.
+    or, before the first is finished, those of the last step; once training has begun it ends in evaluation mode.
 
     Pixels become (x - mean) / std per channel, with mean and deviation of the training pictures, x = pixel / 255 of
     uint8. This is kept as ``model.preprocessing``, so that :func:`minicnn.evaluate`, :func:`minicnn.predict` and a
@@ -102,7 +102,8 @@ def fit(
         tensorboard: a folder for a log that TensorBoard shows; needs ``pip install "minicnn[tensorboard]"``.
         seed: of the order of the pictures, their changes, dropout and the split. Initial weights are the model's own.
         backend: "numpy" or "cupy", to which the model moves; default: where it is.
-        eager: run every operation at once instead of a compiled plan.
+        eager: run every operation at once instead of a compiled plan, which keeps what Python decided when it was
+            recorded (see :func:`minicnn.compile`): a network that draws by ``random`` or NumPy needs it.
         progress: show a bar, and a line for each epoch.
         options: the other fields of :class:`~minicnn.training.TrainingOptions`, as ``weight_decay``, ``momentum``,
             ``label_smoothing``, ``clip_norm``, ``ema``, ``warmup`` or ``precision``.
@@ -126,7 +127,7 @@ def fit(
     """
     values = {"epochs": epochs, "batch_size": batch_size, "optimizer": optimizer, "schedule": schedule, "seed": seed}
     values |= {"lr": _LR.get(optimizer, 1.0) if lr is None else lr, "early_stop": early_stop}
-    values["class_weights"] = class_weights.tolist() if isinstance(class_weights, np.ndarray) else class_weights
+    values["class_weights"] = class_weights if isinstance(class_weights, str) else np.asarray(class_weights).tolist()
     chosen = _options(values, augment, options)
     before = preprocessing_of("fit", model)
     place = backend_of(model) if backend is None else backends.get(backend)
@@ -146,7 +147,11 @@ def fit(
     if not splits_off:
         held_out = as_dataset("fit: validation", validation, preprocessing, layout)
     chosen.check_validation(0 if held_out is None else len(held_out))
+    if held_out is not None:
+        _check_held_out(model, held_out, train.images.shape[1:], chosen)
     if csv is not None:
+        if Path(csv).is_dir():
+            raise IsADirectoryError(f"fit: expected csv as a file, received the folder {csv}")
         check_writable(Path(csv).parent)
     with nullcontext() if tensorboard is None else Log(tensorboard) as log:
         model.to(place)
@@ -254,6 +259,17 @@ def _labelled(
     if isinstance(data, Dataset):
         return replace(data, classes=names), layout
     return Dataset(images, as_labels("fit", y, len(images), count), names, "arrays"), layout
+
+
+def _check_held_out(model: Module, held_out: Dataset, shape: tuple[int, ...], options: TrainingOptions) -> None:
+    """Raise ValueError for pictures that the model, or the views of ``tta``, would fail on after the first epoch."""
+    size = held_out.images.shape[1:]
+    if size != shape:
+        _count_logits(model, size)
+    if options.tta and options.tta_shift >= min(size[1:]):
+        raise ValueError(
+            f"fit: expected a tta_shift smaller than the pictures, {size[1:]}, received {options.tta_shift}"
+        )
 
 
 def _count_logits(model: Module, shape: tuple[int, ...]) -> int:

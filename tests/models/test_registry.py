@@ -78,6 +78,7 @@ def test_a_function_of_a_module_in_the_current_folder(here):
             "model my_netwerk:net: no module my_netwerk in .* or on the path of Python; run in its folder",
         ),
         ("my_network:nett", "my_network has no nett; did you mean 'net'?"),
+        ("random:net", r"random has no net .*random\.py"),
         ("my_network:NUMBER", "expected a function or a class that makes a model, received 'int'"),
         ("my_broken_network:net", "cannot import my_broken_network: .*a_module_that_is_not_there"),
         ("my_leaving_network:net", "cannot import my_leaving_network: SystemExit: 3"),

@@ -181,6 +181,46 @@ def test_uint8_is_scaled_by_its_statistics():
     np.testing.assert_allclose(minicnn.predict(model, x[:5]), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("validation", "options", "message"),
+    [
+        (pictures(shape=(1, 10, 6)), {}, r"the model does not take pictures \(C, H, W\) of \(1, 10, 6\)"),
+        (0.2, {"tta": True, "tta_shift": 6}, r"a tta_shift smaller than the pictures, \(8, 6\), received 6"),
+    ],
+)
+def test_what_fails_in_validation_is_said_before_a_weight_changes(validation, options, message):
+    model = network()
+    before = bits(model)
+    with pytest.raises(ValueError, match=message):
+        fit(model, pictures(), validation, **QUIET, **options)
+    assert bits(model) == before and not hasattr(model, "preprocessing")
+
+
+def test_a_csv_that_is_a_folder_is_said_before_a_weight_changes(tmp_path):
+    model = network()
+    before = bits(model)
+    for path in (tmp_path, ""):
+        with pytest.raises(IsADirectoryError, match="expected csv as a file"):
+            fit(model, pictures(), **QUIET, csv=path)
+    assert bits(model) == before
+
+
+def test_class_weights_of_numpy_in_a_list():
+    x, y = pictures()
+    expected = fitted_bits(x, y, class_weights=[1.0, 2.0, 0.5])
+    assert fitted_bits(x, y, class_weights=[np.float32(1), np.int64(2), np.float64(0.5)]) == expected
+
+
+def test_a_dataset_of_other_classes_is_not_evaluated():
+    x, y = pictures(classes=2)
+    model = network(classes=2)
+    fit(model, (x, y), **QUIET, classes=["dark", "bright"])
+    with pytest.raises(
+        ValueError, match=r"evaluate: expected the classes \('dark', 'bright'\), received \('bright', 'dark'\)"
+    ):
+        minicnn.evaluate(model, data.Dataset(x, 1 - y, ("bright", "dark"), "other"))
+
+
 def test_validation_is_split_off_by_class_or_given():
     x, y = pictures(90)
     sizes = []
