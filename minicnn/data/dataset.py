@@ -164,14 +164,20 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
 
 
 def channel_statistics(images: np.ndarray | StoredImages) -> Scaling:
-    """Mean and deviation of each channel of (N, C, H, W), uint8 or float32, in units where white is 1."""
+    """Mean and deviation of each channel of (N, C, H, W), uint8 or float32, in units where white is 1.
+
+    The deviation of a channel of one value is 1/255, so that nothing is divided by zero.
+    """
     if isinstance(images, StoredImages):
         total, squares = images.sums.sum(axis=0)
     else:
         blocks = (sums_of(images[start : start + _BLOCK]).sum(axis=0) for start in range(0, len(images), _BLOCK))
         total, squares = sum(blocks, start=np.zeros((2, images.shape[1])))
-    white, least = (255, 1.0) if images.dtype == np.uint8 else (1, (1 / 255) ** 2)
     count = len(images) * math.prod(images.shape[2:])
     mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, least))  # a channel of one value: no division by zero
-    return tuple((mean / white).tolist()), tuple((deviation / white).tolist())
+    variance = squares / count - mean**2
+    if images.dtype == np.uint8:
+        white, variance = 255, np.maximum(variance, 1.0)
+    else:  # of any range: what is left of one value by rounding is small beside it
+        white, variance = 1, np.where(variance > np.maximum((1e-7 * mean) ** 2, 1e-60), variance, (1 / 255) ** 2)
+    return tuple((mean / white).tolist()), tuple((np.sqrt(variance) / white).tolist())

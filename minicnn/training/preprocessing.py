@@ -18,8 +18,9 @@ from minicnn.text import brief
 LAYOUTS = OneOf(("NCHW", "NHWC", "NHW"))
 """The orders of the axes of pictures: N of them, C channels, H rows, W columns."""
 PIXELS = OneOf(("uint8", "float32"))
+_LARGEST = 1e30  # of mean and deviation: in float32 too
 STORED = {
-    **{"classes": [str], "mean": [Number(-1e30, 1e30)], "std": [Number(1e-30, 1e30)]},  # in float32 too
+    **{"classes": [str], "mean": [Number(-_LARGEST, _LARGEST)], "std": [Number(1 / _LARGEST, _LARGEST)]},
     **{"layout": Maybe(LAYOUTS), "pixels": Maybe(PIXELS)},  # earlier without: NCHW and uint8
 }
 """What is expected of :meth:`Preprocessing.stored`."""
@@ -151,8 +152,8 @@ def unscaled(operation: str, images: Any) -> Preprocessing:
 def fitted(operation: str, images: Any, classes: Sequence[str], layout: str) -> Preprocessing:
     """Return the preprocessing that gives training images (N, C, H, W) a mean of 0 and a deviation of 1 per channel."""
     mean, std = channel_statistics(images)
-    if not np.isfinite([mean, std]).all():
-        raise ValueError(f"{operation}: expected pixels whose squares are finite, received larger ones; scale them")
+    if not (np.abs([mean, std]) <= _LARGEST).all():
+        raise ValueError(f"{operation}: expected pixels of up to {_LARGEST:g}, received larger ones; scale them")
     return Preprocessing(mean, std, tuple(classes), layout, str(images.dtype))
 
 

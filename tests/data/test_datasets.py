@@ -68,6 +68,18 @@ def test_a_channel_of_one_value_is_not_divided_by_zero():
         assert channel_statistics(images)[1][0] == pytest.approx(1 / 255)
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1e-6, 0), (1e-20, 0), (1e20, 0), (1e-2, 1000)])
+def test_floats_of_any_range_have_their_own_deviation(scale, offset):
+    images = (np.random.default_rng(0).random((50, 2, 4, 4)) * scale + offset).astype(np.float32)
+    mean, std = channel_statistics(images)
+    np.testing.assert_allclose(mean, images.astype(np.float64).mean((0, 2, 3)), rtol=1e-9)
+    np.testing.assert_allclose(std, images.astype(np.float64).std((0, 2, 3)), rtol=1e-3)
+
+
+def test_a_channel_of_one_large_value_has_no_deviation():
+    assert channel_statistics(np.full((70, 1, 9, 9), 1234.567, np.float32))[1][0] == pytest.approx(1 / 255)
+
+
 def test_subset_keeps_pictures_and_labels_together():
     part = make([0, 1, 2, 3]).subset([3, 1])
     assert len(part) == 2 and part.labels.tolist() == [3, 1] and part.images[:, 0, 0, 0].tolist() == [3, 1]

@@ -283,6 +283,7 @@ NAN[7, 0, 2, 2] = np.nan
         (X[:0], Y[:0], {}, r"expected pictures with pixels, received shape \(0, 1, 8, 6\)"),
         (NAN, Y, {}, "expected finite pixels, picture 7 has NaN or infinities"),
         (np.full((12, 1, 8, 6), 1e300), Y, {}, "expected finite pixels, picture 0 has"),
+        (np.full((12, 1, 8, 6), 1e33), Y, {}, r"expected pixels of up to 1e\+30, received larger ones"),
         (X.astype(np.int64), Y, {}, r"expected pixels of uint8 or floats, received int64; x.astype\(np.uint8\)"),
         (X > 50, Y, {}, "expected pixels of uint8 or floats, received bool"),
         (X, Y[:, None], {}, r"expected labels \(N,\), received shape \(12, 1\); pass y\[:, 0\]"),
