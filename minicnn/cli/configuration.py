@@ -159,7 +159,7 @@ def _parsed(given: dict[str, Any]) -> dict[str, Any]:
             given[name] = _numbers(name, given[name], "two numbers as 0.25,1")
     if "knots" in given:
         given["knots"] = _knots(given["knots"])
-    if given.get("class_weights", "")[:1].isdecimal():
+    if re.match(r"[\d.]", given.get("class_weights", "")):
         given["class_weights"] = _numbers("class_weights", given["class_weights"], "balanced, or numbers as 1,0.5,2")
     if given.get("freeze", "").isdecimal():
         given["freeze"] = int(given["freeze"])

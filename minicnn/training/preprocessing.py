@@ -56,11 +56,19 @@ class Preprocessing:
         check(self.pixels, PIXELS, "pixels")
         object.__setattr__(self, "mean", tuple(map(float, self.mean)))
         object.__setattr__(self, "std", tuple(map(float, self.std)))
-        if not len(self.mean) == len(self.std) > 0 or not np.isfinite(self.mean).all() or not min(self.std) > 0:
+        if isinstance(self.classes, str):
+            raise ValueError(f"preprocessing: expected classes as names, received the text {brief(self.classes)}")
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if not len(self.mean) == len(self.std) > 0 or not self._is_storable():
             raise ValueError(
-                f"preprocessing: expected one mean and one deviation above 0 for each channel, "
+                f"preprocessing: expected one mean and one deviation above 0 for each channel, up to {_LARGEST:g}, "
                 f"received mean {brief(self.mean)} and std {brief(self.std)}"
             )
+
+    def _is_storable(self) -> bool:
+        """Return whether a file may hold these numbers."""
+        small = all(abs(number) <= _LARGEST for number in (*self.mean, *self.std))
+        return small and all(number >= 1 / _LARGEST for number in self.std)
 
     def stored(self) -> dict[str, Any]:
         """Return what a file stores of it, ready for JSON."""

@@ -29,6 +29,7 @@ from minicnn.training import Config, config, recipe_names
         (("--lookahead", 2, "--lookahead-decay", 0.9, "--bias-lr", 4), {"lookahead": 2, "bias_lr": 4.0}),
         (("--class-weights", "balanced"), {"class_weights": "balanced"}),
         (("--class-weights", "1,0.5,2,1,1,1,1,1,1,.25"), {"class_weights": [1, 0.5, 2, 1, 1, 1, 1, 1, 1, 0.25]}),
+        (("--class-weights", ".5,1,2,1,1,1,1,1,1,1"), {"class_weights": [0.5, 1, 2, 1, 1, 1, 1, 1, 1, 1]}),
         (("--whiten", 50, "--whiten-bias", 1), {"whiten": 50, "whiten_bias": 1}),
         (("--flip", 0.5, "--alternate", "--tta", "--tta-shift", 2), {"alternate": True, "tta_shift": 2}),
     ],

@@ -676,3 +676,15 @@ def test_damaged_preprocessing_in_a_file(tmp_path, described, message):
     checkpoint.save(tmp_path / "w.safetensors", arrays, {"kind": "network", "preprocessing": described})
     with pytest.raises(checkpoint.CheckpointError, match=message):
         minicnn.load(tmp_path / "w.safetensors", model)
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, 1e-35, 1e35, math.inf, math.nan])
+def test_a_deviation_that_no_file_could_keep(std):
+    with pytest.raises(ValueError, match="expected one mean and one deviation above 0"):
+        Preprocessing((0.5,), (std,))
+
+
+def test_classes_of_a_preprocessing_are_several_names():
+    assert Preprocessing((0.5,), (0.5,), ["a", "b"]).classes == ("a", "b")
+    with pytest.raises(ValueError, match="expected classes as names, received the text 'ab'"):
+        Preprocessing((0.5,), (0.5,), "ab")
