@@ -106,6 +106,10 @@ def measurements() -> Iterator[Measurement]:
     matrix = np.eye(2, 3, dtype=np.float32) + rng.uniform(-0.1, 0.1, (N, 2, 3)).astype(np.float32)
     yield Measurement("gather_images", "3x32x32", (images, index, *moves, *scale, "reflect"))
     yield Measurement("warp_images", "3x32x32", (images, index, matrix, *scale, "reflect"))
+    images, first = rng.integers(0, 256, (256, 3, 72, 72), dtype=np.uint8), rng.integers(0, 20, (N, 2))
+    last = first + rng.integers(20, 52, (N, 2), endpoint=True)
+    boxes = np.stack([first[:, 0], last[:, 0], first[:, 1], last[:, 1]], axis=1)
+    yield Measurement("crop_images", "parts of 3x72x72 to 64x64", (images, index % 256, boxes, (64, 64)))
 
 
 def _halves(length: int) -> np.ndarray:

@@ -48,6 +48,18 @@ def _warp_images(a: SimpleNamespace) -> object:
     return pictures * (1 / (255 * a.std))[:, None, None] - (a.mean / a.std)[:, None, None]
 
 
+def _crop_images(a: SimpleNamespace) -> object:
+    """One picture after the other, as PyTorch users do it: each has a part of its own."""
+    return torch.cat(
+        [
+            F.interpolate(
+                a.images[i, None, :, top:bottom, left:right].float(), a.size, mode="bilinear", antialias=True
+            )
+            for i, (top, bottom, left, right) in zip(a.index, a.boxes.tolist(), strict=True)
+        ]
+    ) / 255  # fmt: skip
+
+
 _CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     "adam_step": lambda a: a.adam.step(),
     "batch_norm": lambda a: F.batch_norm(a.x, a.mean, a.variance, a.weight, a.bias),
@@ -58,6 +70,7 @@ _CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     "conv2d_grad_input": lambda a: _convolution_backward(a, True, False),
     "conv2d_grad_weight": lambda a: _convolution_backward(a, False, True),
     "bfloat16": lambda a: a.a.bfloat16().float(),
+    "crop_images": _crop_images,
     "dropout": lambda a: F.dropout(a.x, 0.5),
     "gather_images": _gather_images,
     "gelu": lambda a: F.gelu(a.x),

@@ -19,8 +19,8 @@ def narrow(monkeypatch):
     """Give residual networks a quarter of their channels."""
     wide = resnet.ResNet
 
-    def make(num_classes, block, blocks, widths, shortcut):
-        return wide(num_classes, block, blocks, [width // 4 for width in widths], shortcut)
+    def make(num_classes, block, blocks, widths, *others):
+        return wide(num_classes, block, blocks, [width // 4 for width in widths], *others)
 
     monkeypatch.setattr(resnet, "ResNet", make)
 

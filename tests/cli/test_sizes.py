@@ -114,7 +114,7 @@ def test_weights_bring_their_size_and_channels(command, sketches, pictures, tmp_
         (("--image-size", 12), "LeNet: expected image_size from 16, received 12"),
         (("--model", "vit", "--image-size", 30), "ViT: expected patch_size as a divisor of image_size, 30, received 4"),
         (("--model-option", "in_channels=1"), "model_options: expected none that the data set has, received"),
-        (("--crop-scale", "0.5"), "crop_scale: expected two numbers as 0.25,1, received '0.5'"),
+        (("--crop-scale", "0.5"), "crop_scale: expected a list of 2, received (0.5,)"),
         (
             ("--crop-scale", "0.5,1"),
             "crop_scale: expected random_resized_crop with it, received random_resized_crop False",
@@ -130,10 +130,10 @@ def test_impossible_options_are_usage_errors_before_any_data_loads(command, word
 def test_a_picture_that_vanishes_in_training_is_one_line(command, sketches, pictures, tmp_path, monkeypatch):
     folder = pictures()
 
-    def then_gone(self):
+    def then_gone(self, epoch):
         for path in folder.rglob("*.png"):
             path.unlink(missing_ok=True)
-        prepare(self)
+        prepare(self, epoch)
 
     prepare = Trainer.prepare
     monkeypatch.setattr(Trainer, "prepare", then_gone)
