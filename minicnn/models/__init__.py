@@ -23,6 +23,7 @@ __all__ = [
     "create",
     "factory",
     "find",
+    "is_own",
     "names",
     "options_for",
     "register",
@@ -92,6 +93,16 @@ def register(name: str, factory: Callable[..., Module]) -> None:
     if not callable(factory) or isinstance(factory, Module):
         raise TypeError(f"register: expected a function that makes a model {name}, received {type(factory).__name__}")
     _MODELS[name] = factory
+
+
+def is_own(name: str) -> bool:
+    """Return whether a name is none of the package's models, so that nothing is known of what it makes.
+
+    Example:
+        >>> models.is_own("lenet"), models.is_own("my_network:Net")
+        (False, True)
+    """
+    return name not in _PACKAGE
 
 
 def find(name: str) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import nn
+from minicnn import nn, random
 from minicnn.data import Dataset, Loader
 from minicnn.nn import Module
+from minicnn.nn.module import evaluating, tensors_of
+from minicnn.tensor import Tensor
 from minicnn.training.checkpoint import compare_keys
 from minicnn.training.pretrained import Pretrained
 
@@ -38,6 +40,22 @@ def stages(model: Module) -> tuple[list[list[Module]], list[str]]:
         raise ValueError(f"weights: expected a model that ends in a Linear, {type(model).__name__} ends in {last}")
     own = {id(p) for p in head.parameters()}
     return found[:-1], [name for name, p in model.named_parameters() if id(p) in own]
+
+
+def check_logits(model: Module, name: str, images: tuple[int, int, int], classes: int) -> None:
+    """Raise ValueError unless a model makes a logit for each class of images (C, H, W).
+
+    The loss takes that for granted: a label that has no logit would be looked for behind them.
+    """
+    xp = next(iter(tensors_of(model))).backend.xp
+    try:
+        with evaluating(), random.use(random.Generator()):
+            logits = model(Tensor(xp.zeros((1, *images), "float32")))
+    except (TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"model {name}: it does not take pictures (C, H, W) of {images}: {error}") from error
+    if not isinstance(logits, Tensor) or logits.shape != (1, classes):
+        received = f"shape {logits.shape} of one picture" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"model {name}: expected logits (N, {classes}), as num_classes says, received {received}")
 
 
 def check_fit(model: Module, source: Pretrained, name: str) -> None:

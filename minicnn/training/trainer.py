@@ -39,6 +39,11 @@ class Trainer(Loop):
         with random.use(generator):
             model = models.create(config.model, len(splits.train.classes), **config.network_options)
         model.to(backend)
+        if models.is_own(config.model):
+            if not any(parameter.requires_grad for parameter in model.parameters()):
+                raise ValueError(f"model {config.model}: expected a parameter to train, received none")
+            images = config.channels, config.image_size, config.image_size
+            start.check_logits(model, config.model, images, len(splits.train.classes))
         if config.source is not None:
             start.load_weights(model, config.source, splits.train.classes)
         self._frozen = start.freeze(model, config.freeze)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minicnn import Tensor, backend, data, models, nn
-from minicnn.training import TrainingError, checkpoint
+from minicnn.training import Config, Trainer, TrainingError, checkpoint
 
 TIMES = ("seconds", "images_per_second")
 RUNS = {
@@ -289,3 +289,20 @@ def test_damaged_state_is_refused(trainer, change, message):
     arrays, metadata = trainer().state()
     with pytest.raises(checkpoint.CheckpointError, match=message):
         trainer().restore(arrays, metadata | change)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (lambda k: [nn.Flatten(), nn.Linear(3072, k - 1)], r"expected logits \(N, 10\), .* received shape \(1, 9\)"),
+        (lambda k: [nn.Flatten(), nn.Linear(3072, k + 1)], r"expected logits \(N, 10\), .* received shape \(1, 11\)"),
+        (lambda k: [nn.Conv2d(3, k, 3)], r"received shape \(1, 10, 30, 30\)"),
+        (lambda k: [nn.Flatten(), nn.Linear(784, k)], r"it does not take pictures \(C, H, W\) of \(3, 32, 32\)"),
+        (lambda k: [nn.Flatten()], "expected a parameter to train"),
+    ],
+)
+def test_a_network_of_ones_own_is_looked_at_before_it_trains(monkeypatch, layers, message):
+    monkeypatch.setattr(models, "_MODELS", dict(models._MODELS))
+    models.register("own", lambda num_classes: nn.Sequential(*layers(num_classes)))
+    with pytest.raises(ValueError, match=f"model own: .*{message}"):
+        Trainer(Config(model="own"), data.load("digits", seed=0), backend.get("numpy"))
