@@ -52,8 +52,9 @@ def batch_norm(
     if training:
         values = input.numel() // channels
         if values < 2:
+            remedy = "; take another batch size, that leaves no image alone in the last batch" * (len(input) == 1)
             raise ValueError(
-                f"batch_norm: expected more than one value a channel in training, received shape {input.shape}"
+                f"batch_norm: expected more than one value a channel in training, received shape {input.shape}{remedy}"
             )
         mean, var = k.batch_norm_statistics(x)
         if running_mean is not None and running_var is not None:

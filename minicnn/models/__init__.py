@@ -186,6 +186,10 @@ def create(name: str, /, num_classes: int = 10, **options: Any) -> Module:
         model = _MODELS[name](num_classes=num_classes, **options)
     except (TypeError, OverflowError) as error:
         raise ValueError(f"model {name}: {error}") from error
+    except Exception as error:  # whatever the code of a user raises
+        if not is_own(name) or isinstance(error, ValueError):
+            raise
+        raise ValueError(f"model {name}: {type(error).__name__}: {error}") from error
     if not isinstance(model, Module):
         raise ValueError(f"model {name}: expected a Module from it, received {type(model).__name__}; return one")
     return model

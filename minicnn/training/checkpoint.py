@@ -122,6 +122,13 @@ def bounded_by(arrays: Mapping[str, np.ndarray], where: str) -> Iterator[None]:
         raise CheckpointError(f"{where}: {error}") from error
 
 
+def check_finite(path: object, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise CheckpointError, which calls the file by ``path``, for weights that are NaN or infinite."""
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if broken:
+        raise CheckpointError(f"{path}: {', '.join(broken)} hold NaN or infinities; train the model anew")
+
+
 def compare_keys(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> list[str]:
     """One line for each name that is missing, misshaped or extra in `found`; [] where names and shapes agree."""
     differences = []

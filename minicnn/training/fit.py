@@ -13,8 +13,6 @@ from minicnn import backend as backends
 from minicnn.data import Augment, Dataset, stratified_split
 from minicnn.files import check_writable
 from minicnn.nn import Module
-from minicnn.nn.module import evaluating, tensors_of
-from minicnn.tensor import Tensor
 from minicnn.text import brief, nearest
 from minicnn.training.evaluation import backend_of
 from minicnn.training.history import History, Row
@@ -32,6 +30,7 @@ from minicnn.training.preprocessing import (
     preprocessing_of,
 )
 from minicnn.training.progress import Progress
+from minicnn.training.start import count_logits
 from minicnn.training.tensorboard import Log
 
 _LR = {"sgd": 0.05, "adam": 2e-3, "adamw": 2e-3}  # the highest of the schedule, where none is said
@@ -246,7 +245,7 @@ def _labelled(
         known = before.classes if before else ()
     if not images.shape[0]:
         raise ValueError("fit: expected pictures to train on, received none")
-    count = _count_logits(model, images.shape[1:])
+    count = count_logits(model, "fit: the model", images.shape[1:])
     if isinstance(classes, str):
         raise ValueError(f"fit: expected classes as a list of names, received the text {brief(classes)}")
     names = known if classes is None else tuple(map(str, classes))
@@ -265,26 +264,8 @@ def _check_held_out(model: Module, held_out: Dataset, shape: tuple[int, ...], op
     """Raise ValueError for pictures that the model, or the views of ``tta``, would fail on after the first epoch."""
     size = held_out.images.shape[1:]
     if size != shape:
-        _count_logits(model, size)
+        count_logits(model, "fit: the model", size)
     if options.tta and options.tta_shift >= min(size[1:]):
         raise ValueError(
             f"fit: expected a tta_shift smaller than the pictures, {size[1:]}, received {options.tta_shift}"
         )
-
-
-def _count_logits(model: Module, shape: tuple[int, ...]) -> int:
-    """Return how many logits the model makes of an image (C, H, W)."""
-    tensors = tensors_of(model)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError("fit: expected a model with a parameter to train, received none")
-    if wrong := [tensor.dtype for tensor in tensors if tensor.dtype == "float64"]:
-        raise ValueError(f"fit: expected a model of float32, received {wrong[0]}; take model.astype('float32')")
-    try:
-        with evaluating():
-            logits = model(Tensor(tensors[0].backend.xp.zeros((1, *shape), "float32")))
-    except (TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"fit: the model does not take pictures (C, H, W) of {shape}: {error}") from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
-        received = f"shape {logits.shape} of one picture" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"fit: expected a model that makes logits (N, K), received {received}")
-    return logits.shape[1]

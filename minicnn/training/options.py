@@ -86,7 +86,7 @@ class TrainingOptions(Augment):
         "",
         "Factors of the classes in the loss of training: balanced, for n / (K n_k) with n_k of the n training images "
         "in class k; or one number a class, as 1,0.5,2. Accuracies and the validation loss count all images alike.",
-        Either((OneOf(("", "balanced")), Several(_AMOUNT))),
+        Either((OneOf(("", "balanced")), Several(Number(above=True)))),
     )
     augment_from: int = option(0, "First epoch, counted from 1, with augmentation (0: all).", _FROM_0)
     tta: bool = option(False, "Validate and test on the mean answer to a picture and its mirror image.", bool, "Run")
@@ -201,6 +201,8 @@ class TrainingOptions(Augment):
     def weights_of_classes(self, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray | None:
         """Return the factor of each class in the loss, float32 (K,), for the labels of the training images.
 
+        Their mean over these images is 1, so that the steps are as long as without.
+
         Raises:
             ValueError: another number of factors than classes, or balanced ones where a class has no image.
         """
@@ -216,9 +218,8 @@ class TrainingOptions(Augment):
             return (len(labels) / (len(classes) * counts)).astype(np.float32)
         if len(self.class_weights) != len(classes):
             raise ValueError(f"class_weights: expected {len(classes)} numbers, received {len(self.class_weights)}")
-        if not np.dot(counts, self.class_weights):
-            raise ValueError("class_weights: expected one above 0 of a class that is trained on, received none")
-        return np.asarray(self.class_weights, np.float32)
+        weights = np.asarray(self.class_weights)
+        return (weights * (len(labels) / np.dot(counts, weights))).astype(np.float32)
 
     @property
     def shaped_by_epochs(self) -> bool:

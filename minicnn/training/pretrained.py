@@ -159,9 +159,7 @@ def load(name_or_path: str | Path, backend: Backend, model: str = "") -> Pretrai
     differences = checkpoint.compare_keys(expected, {name: a.shape for name, a in arrays.items()})
     if differences:
         raise CheckpointError(f"{path}: does not fit {metadata['model']}: " + "; ".join(differences))
-    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-    if broken:
-        raise CheckpointError(f"{path}: {', '.join(broken)} hold NaN or infinities; train the model anew")
+    checkpoint.check_finite(path, arrays)
     made.load_state_dict(arrays)
     made.to(backend)
     made.preprocessing = preprocessing

@@ -42,20 +42,29 @@ def stages(model: Module) -> tuple[list[list[Module]], list[str]]:
     return found[:-1], [name for name, p in model.named_parameters() if id(p) in own]
 
 
-def check_logits(model: Module, name: str, images: tuple[int, int, int], classes: int) -> None:
-    """Raise ValueError unless a model makes a logit for each class of images (C, H, W).
+def count_logits(model: Module, whose: str, images: tuple[int, ...]) -> int:
+    """Return how many logits a model makes of an image (C, H, W).
 
-    The loss takes that for granted: a label that has no logit would be looked for behind them.
+    The loss takes for granted that each label has one: that of a label without would be looked for behind them.
+
+    Raises:
+        ValueError: it makes none, does not take such images, has nothing to train, or is not of float32.
     """
-    xp = next(iter(tensors_of(model))).backend.xp
+    tensors = tensors_of(model)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"{whose}: expected a parameter to train, received none")
+    if wrong := [tensor.dtype for tensor in tensors if tensor.dtype == "float64"]:
+        raise ValueError(f"{whose}: expected tensors of float32, received {wrong[0]}; take model.astype('float32')")
     try:
         with evaluating(), random.use(random.Generator()):
-            logits = model(Tensor(xp.zeros((1, *images), "float32")))
-    except (TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"model {name}: it does not take pictures (C, H, W) of {images}: {error}") from error
-    if not isinstance(logits, Tensor) or logits.shape != (1, classes):
+            logits = model(Tensor(tensors[0].backend.xp.zeros((1, *images), "float32")))
+    except Exception as error:  # whatever the code of a user raises
+        cause = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{whose}: it does not take pictures (C, H, W) of {images}: {cause}") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         received = f"shape {logits.shape} of one picture" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"model {name}: expected logits (N, {classes}), as num_classes says, received {received}")
+        raise ValueError(f"{whose}: expected logits (N, K), received {received}")
+    return logits.shape[1]
 
 
 def check_fit(model: Module, source: Pretrained, name: str) -> None:

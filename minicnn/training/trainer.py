@@ -40,10 +40,11 @@ class Trainer(Loop):
             model = models.create(config.model, len(splits.train.classes), **config.network_options)
         model.to(backend)
         if models.is_own(config.model):
-            if not any(parameter.requires_grad for parameter in model.parameters()):
-                raise ValueError(f"model {config.model}: expected a parameter to train, received none")
-            images = config.channels, config.image_size, config.image_size
-            start.check_logits(model, config.model, images, len(splits.train.classes))
+            images, classes = (config.channels, config.image_size, config.image_size), len(splits.train.classes)
+            if (count := start.count_logits(model, f"model {config.model}", images)) != classes:
+                raise ValueError(
+                    f"model {config.model}: expected logits (N, {classes}), as num_classes says, received (N, {count})"
+                )
         if config.source is not None:
             start.load_weights(model, config.source, splits.train.classes)
         self._frozen = start.freeze(model, config.freeze)

@@ -48,7 +48,7 @@ def load(path: str | os.PathLike[str], model: _Model) -> _Model:
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: the file is damaged, or holds something else than weights.
+        CheckpointError: the file is damaged, or holds something else than weights, or NaN or infinities.
         ValueError: names or shapes are not those of the model, which is then as before.
 
     Example:
@@ -71,6 +71,7 @@ def load(path: str | os.PathLike[str], model: _Model) -> _Model:
         known = before if described is None else Preprocessing.restored(described)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its metadata is not usable: {error}") from error
+    checkpoint.check_finite(path, stored.arrays)
     model.load_state_dict(stored.arrays)
     if known is not None:
         model.preprocessing = known

@@ -46,7 +46,7 @@ def test_every_option_arrives(train, tmp_path, words, check):
     [
         ("1,2", 1, "class_weights: expected 10 numbers, received 2"),
         ("1,x", 2, "class_weights: expected balanced, or numbers as 1,0.5,2, received '1,x'"),
-        ("balance", 2, "class_weights: expected balanced or a list, each a number from 0, received 'balance'"),
+        ("balance", 2, "class_weights: expected balanced or a list, each a number above 0, received 'balance'"),
     ],
 )
 def test_wrong_weights_of_classes(train, words, code, message):

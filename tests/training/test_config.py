@@ -43,9 +43,9 @@ from minicnn.training import Config, pretrained
         ("warmup", 60, "warmup: expected fewer than the 60 epochs, received 60"),
         ("model", "lent", "model: expected one of .*, received 'lent'; did you mean 'lenet'?"),
         ("optimizer", "adm", "did you mean 'adam'?"),
-        ("class_weights", "balancd", "class_weights: expected balanced or a list, each a number from 0, received"),
+        ("class_weights", "balancd", "class_weights: expected balanced or a list, each a number above 0, received"),
         ("class_weights", (), "class_weights: expected balanced or a list"),
-        ("class_weights", (1.0, -1.0), "class_weights: expected balanced or a list"),
+        ("class_weights", (1.0, 0.0), "class_weights: expected balanced or a list"),
         ("schedule", "onecycle", "did you mean 'one-cycle'?"),
         (
             "precision",

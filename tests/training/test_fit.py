@@ -184,7 +184,7 @@ def test_uint8_is_scaled_by_its_statistics():
 @pytest.mark.parametrize(
     ("validation", "options", "message"),
     [
-        (pictures(shape=(1, 10, 6)), {}, r"the model does not take pictures \(C, H, W\) of \(1, 10, 6\)"),
+        (pictures(shape=(1, 10, 6)), {}, r"it does not take pictures \(C, H, W\) of \(1, 10, 6\)"),
         (0.2, {"tta": True, "tta_shift": 6}, r"a tta_shift smaller than the pictures, \(8, 6\), received 6"),
     ],
 )
@@ -357,9 +357,9 @@ class Own(nn.Module):
     ("model", "error", "message"),
     [
         (nn.Linear, TypeError, "fit: expected a Module, received the class Linear; write Linear"),
-        (nn.Sequential(nn.Flatten()), ValueError, "expected a model with a parameter to train, received none"),
+        (nn.Sequential(nn.Flatten()), ValueError, "expected a parameter to train, received none"),
         (nn.Sequential(nn.Flatten(), nn.Linear(9, 3)), ValueError, r"does not take pictures .* of \(1, 8, 6\): "),
-        (nn.Sequential(nn.Linear(6, 3)), ValueError, r"makes logits \(N, K\), received shape \(1, 1, 8, 3\)"),
+        (nn.Sequential(nn.Linear(6, 3)), ValueError, r"expected logits \(N, K\), received shape \(1, 1, 8, 3\)"),
         (nn.Sequential(nn.Flatten(), nn.Linear(48, 3).astype("float64")), ValueError, "take model.astype"),
         (Own(), ValueError, "expected a Preprocessing as Own.preprocessing, received Linear; rename that attribute"),
     ],
@@ -475,7 +475,7 @@ def test_without_tensorboard_there_is_a_remedy(tmp_path, monkeypatch):
 def test_progress_without_a_terminal_is_a_line_an_epoch(capsys):
     fit(network(), (X, Y), epochs=2)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and all("epoch" in line or line.split()[0][0] in "12*" for line in lines)
+    assert [line.partition("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     fit(network(), (X, Y), **QUIET)
     assert capsys.readouterr().out == ""
 
@@ -499,13 +499,14 @@ def test_class_weights_are_those_of_the_loss(weights, factors, eager):
     assert told[0].loss == pytest.approx((w * losses).sum() / w.sum(), rel=1e-5)
 
 
-def test_class_weights_with_mixed_labels_and_added_gradients():
+@pytest.mark.parametrize("options", [{"mixup": 0.4}, {"accumulate": 2}])
+def test_class_weights_with_mixed_labels_and_added_gradients(options):
+    """Factors count relative to each other, also where a loss is not divided by their sum."""
     x, y = pictures(40)
-    for options in ({"mixup": 0.4}, {"accumulate": 2}):
-        found = [
-            fitted_bits(x, y, class_weights=weights, **options)[0] for weights in ("", "balanced", [1, 1, 1], [5, 1, 1])
-        ]
-        assert found[0] != found[3]
+    weights = {"none": "", "ones": [1, 1, 1], "fours": [4, 4, 4], "balanced": "balanced", "first": [5, 1, 1]}
+    found = {name: fitted_bits(x, y, class_weights=factors, **options)[1] for name, factors in weights.items()}
+    assert found["ones"] == found["fours"]
+    assert found["none"] != found["balanced"] != found["first"] != found["none"]
 
 
 # Afterwards

@@ -294,8 +294,8 @@ def test_damaged_state_is_refused(trainer, change, message):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        (lambda k: [nn.Flatten(), nn.Linear(3072, k - 1)], r"expected logits \(N, 10\), .* received shape \(1, 9\)"),
-        (lambda k: [nn.Flatten(), nn.Linear(3072, k + 1)], r"expected logits \(N, 10\), .* received shape \(1, 11\)"),
+        (lambda k: [nn.Flatten(), nn.Linear(3072, k - 1)], r"expected logits \(N, 10\), .* received \(N, 9\)"),
+        (lambda k: [nn.Flatten(), nn.Linear(3072, k + 1)], r"expected logits \(N, 10\), .* received \(N, 11\)"),
         (lambda k: [nn.Conv2d(3, k, 3)], r"received shape \(1, 10, 30, 30\)"),
         (lambda k: [nn.Flatten(), nn.Linear(784, k)], r"it does not take pictures \(C, H, W\) of \(3, 32, 32\)"),
         (lambda k: [nn.Flatten()], "expected a parameter to train"),
