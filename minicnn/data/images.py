@@ -112,16 +112,11 @@ class ImageShape:
     def resized(self, images: np.ndarray) -> np.ndarray:
         """Return pictures uint8 (N, 3, H, W) in this shape; they themselves where they have it.
 
-        Raises ValueError where that takes more memory than there is.
+        Raises what :meth:`check_memory` raises.
         """
         if images.shape[1:] == self.array and self.resize in (0, self.size):
             return images
-        needed, free = len(images) * math.prod(self.array), free_memory()
-        if needed > free:
-            raise ValueError(
-                f"image_size: {len(images):,} pictures of {self.side} x {self.side} take {needed / 2**30:.1f} GiB, "
-                f"{free / 2**30:.1f} GiB are free; take a smaller one"
-            )
+        self.check_memory(len(images))
         made = np.empty((len(images), *self.array), np.uint8)
         with ThreadPoolExecutor(THREADS) as pool:
             for start in range(0, len(images), _BLOCK):  # not all at once: each is an object that waits
@@ -129,6 +124,15 @@ class ImageShape:
                 for place, picture in enumerate(pool.map(self.pixels, turned), start):
                     made[place] = picture
         return made
+
+    def check_memory(self, count: int) -> None:
+        """Raise ValueError where ``count`` pictures in this shape take more memory than there is."""
+        needed, free = count * math.prod(self.array), free_memory()
+        if needed > free:
+            raise ValueError(
+                f"image_size: {count:,} pictures of {self.side} x {self.side} take {needed / 2**30:.1f} GiB, "
+                f"{free / 2**30:.1f} GiB are free; take a smaller one"
+            )
 
     def _square(self, image: Image.Image) -> Image.Image:
         """The square of ``resize`` pixels whose middle is torchvision's centre crop, resized from its place alone."""
@@ -212,7 +216,9 @@ def decode(path: Path, shape: ImageShape) -> tuple[np.ndarray, str]:
         if length > MAX_BYTES:
             raise ImageError(f"has {length:,} bytes, more than {MAX_BYTES:,} are refused")
         with _silent_pillow(), Image.open(path, formats=FORMATS) as image:
-            pixels = image.width * image.height
+            pixels = (
+                image.width * image.height * (1 if isinstance(image, JpegImageFile) else 2)
+            )  # others are copied more
             _bound(image, max(shape.size, shape.resize))
             with _ROOM.of(pixels):
                 frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph's previews
