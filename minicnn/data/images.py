@@ -53,6 +53,7 @@ MAX_JPEG_PIXELS = 110_000_000  # a progressive one in four colours takes 8 bytes
 MAX_SIDE = 65_535  # the largest side of a JPEG; each row of pixels has its own piece of memory
 MAX_BYTES = 2**28  # of a file, which some decoders read whole
 THREADS = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
+Image.core.set_block_size(2**26)  # type: ignore[attr-defined]  # of less, each thread's heap keeps what is freed
 _KINDS = 8  # that a line names
 MOST = 16_384  # pixels of a side of what a picture becomes
 _BLOCK = 1024  # pictures that are resized together
