@@ -126,9 +126,9 @@ class ImageShape:
                     made[place] = picture
         return made
 
-    def check_memory(self, count: int) -> None:
-        """Raise ValueError where ``count`` pictures in this shape take more memory than there is."""
-        needed, free = count * math.prod(self.array), free_memory()
+    def check_memory(self, count: int, copies: int = 1) -> None:
+        """Raise ValueError where ``count`` pictures in this shape, so many times, take more memory than there is."""
+        needed, free = copies * count * math.prod(self.array), free_memory()
         if needed > free:
             raise ValueError(
                 f"image_size: {count:,} pictures of {self.side} x {self.side} take {needed / 2**30:.1f} GiB, "
