@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,19 +47,11 @@ def predict(
     chosen = options.choose_backend(backend, threads, precision)
     trained = pretrained.load(weights, chosen, model)
     answers: list[dict[str, Any]] = []
-    readable, pictures = [], []
-    for path, picture in read_pictures(given, trained.shape):
-        answers.append({"path": path})
-        if isinstance(picture, ImageError):
-            answers[-1]["error"] = str(picture)
-        else:
-            readable.append(answers[-1])
-            pictures.append(picture)
-    for start in range(0, len(readable), _BATCH):
-        batch = pictures[start : start + _BATCH]
+    readable = _readable(given, trained.shape, answers)
+    while batch := list(islice(readable, _BATCH)):  # not all at once: a folder may hold more than the memory
         with options.naming_memory(chosen, len(batch)), within(precision):
-            rows = probabilities_of(trained.model, np.stack(batch), *trained.views(tta))
-        for answer, row in zip(readable[start:], rows, strict=False):
+            rows = probabilities_of(trained.model, np.stack([picture for _, picture in batch]), *trained.views(tta))
+        for (answer, _), row in zip(batch, rows, strict=True):
             if not np.isfinite(row).all():
                 answer["error"] = f"the answer to {answer['path']!r} is not finite; train {weights} anew"
                 print(f"error: {answer['error']}", file=sys.stderr)
@@ -68,8 +61,20 @@ def predict(
     if as_json:
         print(json.dumps(answers, indent=2, allow_nan=False))
     else:
-        _print([answer for answer in readable if "error" not in answer])
+        _print([answer for answer in answers if "error" not in answer])
     return 1 if any("error" in answer for answer in answers) else 0
+
+
+def _readable(
+    paths: Sequence[Path], shape: ImageShape, answers: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Add to ``answers`` one for each picture, with its path; yield it with the pixels, or put its error into it."""
+    for path, picture in read_pictures(paths, shape):
+        answers.append({"path": path})
+        if isinstance(picture, ImageError):
+            answers[-1]["error"] = str(picture)
+        else:
+            yield answers[-1], picture
 
 
 def read_pictures(paths: Sequence[Path], shape: ImageShape) -> Iterator[tuple[str, np.ndarray | ImageError]]:

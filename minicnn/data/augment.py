@@ -100,6 +100,11 @@ class Augment:
         return any((self.brightness, self.contrast, self.saturation))
 
     @property
+    def recolors(self) -> bool:
+        """Whether pixels change as colours on [0, 1]."""
+        return self.jitters or self.sharpness != 1
+
+    @property
     def mixes(self) -> bool:
         """Whether pictures are mixed, so that labels become probabilities."""
         return bool(self.mixup or self.cutmix)

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from minicnn.text import brief
 
 Scaling = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel
 _PARTS = ("train", "validation", "test")
-_BLOCK = 256  # pictures: the squares of a whole data set would not fit beside it
+_BLOCK, _BLOCK_PIXELS = 256, 2**22  # pictures, and their pixels: the squares of all would not fit beside them
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,11 @@ class Dataset:
         """
         digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
         digest.update(np.ascontiguousarray(self.labels).data)
-        samples = self.images.samples if isinstance(self.images, StoredImages) else samples_of(self.images)
-        digest.update(np.ascontiguousarray(samples).data)
+        if isinstance(self.images, StoredImages) and not self.images.cropped:
+            digest.update(np.ascontiguousarray(self.images.samples).data)
+        else:
+            for block in _blocks(self.images):
+                digest.update(samples_of(block).data)
         return digest.hexdigest()[:32]
 
 
@@ -168,11 +171,11 @@ def channel_statistics(images: np.ndarray | StoredImages) -> Scaling:
 
     The deviation of a channel of one value is 1/255, so that nothing is divided by zero.
     """
-    if isinstance(images, StoredImages):
+    if isinstance(images, StoredImages) and not images.cropped:
         total, squares = images.sums.sum(axis=0)
     else:
-        blocks = (sums_of(images[start : start + _BLOCK]).sum(axis=0) for start in range(0, len(images), _BLOCK))
-        total, squares = sum(blocks, start=np.zeros((2, images.shape[1])))
+        sums = (sums_of(block).sum(axis=0) for block in _blocks(images))
+        total, squares = sum(sums, start=np.zeros((2, images.shape[1])))
     count = len(images) * math.prod(images.shape[2:])
     mean = total / count
     variance = squares / count - mean**2
@@ -181,3 +184,10 @@ def channel_statistics(images: np.ndarray | StoredImages) -> Scaling:
     else:  # of any range: what is left of one value by rounding is small beside it
         white, variance = 1, np.where(variance > np.maximum((1e-7 * mean) ** 2, 1e-60), variance, (1 / 255) ** 2)
     return tuple((mean / white).tolist()), tuple((np.sqrt(variance) / white).tolist())
+
+
+def _blocks(images: np.ndarray | StoredImages) -> Iterator[np.ndarray]:
+    """Yield the pictures, some at a time."""
+    count = max(min(_BLOCK, _BLOCK_PIXELS // max(math.prod(images.shape[1:]), 1)), 1)
+    for start in range(0, len(images), count):
+        yield images[start : start + count]

@@ -19,6 +19,7 @@ def load(*, shape: ImageShape = SMALL, validation: int | float = 0.1, **how: Any
 
     pixels, labels = load_digits(return_X_y=True)  # float64 (1797, 64) of 0..16, int (1797,)
     grey = np.rint(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    shape.check_memory(len(grey), copies=2)  # a split makes one
     images = np.stack([shape.pixels(Image.fromarray(digit)) for digit in grey])
     everything = Dataset(images, labels.astype(np.int64), tuple("0123456789"), "digits")
     return split(everything, None, None, validation, **how, note="digits of scikit-learn", origin="digits")

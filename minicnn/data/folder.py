@@ -78,10 +78,12 @@ def load(
         raise ValueError(f"{root} is not a folder of pictures")
     report = _Report()
     found = _layout(root, report)
-    name, bound = _name(root), free_memory() // 2 if memory is None else int(memory * 2**30)
+    if memory is not None and not memory >= 0:
+        raise ValueError(f"memory: expected GiB from 0, received {memory}")
+    name, bound = _name(root), free_memory() // 2 if memory is None else memory * 2**30
     count = sum(len(paths) for classes in found.values() for paths in classes.values())
     report.stored = 2 * count * math.prod(shape.array) > bound
-    reader = _Reader(root, shape, bound if report.stored else None, report)
+    reader = _Reader(root, shape, int(bound) if report.stored else None, report)
     parts = {part: reader.read(name, classes) for part, classes in found.items()}
     if report.damaged and not skip_damaged:
         raise ImageError(report.complaint())

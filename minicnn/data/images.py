@@ -53,6 +53,7 @@ MAX_JPEG_PIXELS = 110_000_000  # a progressive one in four colours takes 8 bytes
 MAX_SIDE = 65_535  # the largest side of a JPEG; each row of pixels has its own piece of memory
 MAX_BYTES = 2**28  # of a file, which some decoders read whole
 THREADS = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
+Image.core.set_block_size(2**26)  # type: ignore[attr-defined]  # of less, each thread's heap keeps what is freed
 _KINDS = 8  # that a line names
 MOST = 16_384  # pixels of a side of what a picture becomes
 _BLOCK = 1024  # pictures that are resized together
@@ -112,16 +113,11 @@ class ImageShape:
     def resized(self, images: np.ndarray) -> np.ndarray:
         """Return pictures uint8 (N, 3, H, W) in this shape; they themselves where they have it.
 
-        Raises ValueError where that takes more memory than there is.
+        Raises what :meth:`check_memory` raises.
         """
         if images.shape[1:] == self.array and self.resize in (0, self.size):
             return images
-        needed, free = len(images) * math.prod(self.array), free_memory()
-        if needed > free:
-            raise ValueError(
-                f"image_size: {len(images):,} pictures of {self.side} x {self.side} take {needed / 2**30:.1f} GiB, "
-                f"{free / 2**30:.1f} GiB are free; take a smaller one"
-            )
+        self.check_memory(len(images))
         made = np.empty((len(images), *self.array), np.uint8)
         with ThreadPoolExecutor(THREADS) as pool:
             for start in range(0, len(images), _BLOCK):  # not all at once: each is an object that waits
@@ -129,6 +125,15 @@ class ImageShape:
                 for place, picture in enumerate(pool.map(self.pixels, turned), start):
                     made[place] = picture
         return made
+
+    def check_memory(self, count: int, copies: int = 1) -> None:
+        """Raise ValueError where ``count`` pictures in this shape, so many times, take more memory than there is."""
+        needed, free = copies * count * math.prod(self.array), free_memory()
+        if needed > free:
+            raise ValueError(
+                f"image_size: {count:,} pictures of {self.side} x {self.side} take {needed / 2**30:.1f} GiB, "
+                f"{free / 2**30:.1f} GiB are free; take a smaller one"
+            )
 
     def _square(self, image: Image.Image) -> Image.Image:
         """The square of ``resize`` pixels whose middle is torchvision's centre crop, resized from its place alone."""
@@ -212,7 +217,9 @@ def decode(path: Path, shape: ImageShape) -> tuple[np.ndarray, str]:
         if length > MAX_BYTES:
             raise ImageError(f"has {length:,} bytes, more than {MAX_BYTES:,} are refused")
         with _silent_pillow(), Image.open(path, formats=FORMATS) as image:
-            pixels = image.width * image.height
+            pixels = (
+                image.width * image.height * (1 if isinstance(image, JpegImageFile) else 2)
+            )  # others are copied more
             _bound(image, max(shape.size, shape.resize))
             with _ROOM.of(pixels):
                 frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph's previews

@@ -68,6 +68,13 @@ class Loader:
             raise ValueError(
                 f"Loader: expected a shift smaller than the pictures, {self._size}, received {self._augment.shift}"
             )
+        if self._augment.recolors and isinstance(dataset.images, np.ndarray) and dataset.images.dtype == np.float32:
+            least, most = dataset.images.min(), dataset.images.max()
+            if least < 0 or most > 1:
+                raise ValueError(
+                    "Loader: expected pixels of float32 from 0 to 1, where brightness, contrast, saturation or "
+                    f"sharpness change, received {least:g} to {most:g}; scale the pixels, or leave these out"
+                )
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
         self._first_flips = np.zeros(0, bool)
         if self._augment.alternate:
@@ -157,8 +164,7 @@ class Loader:
         if "crops" in drawn:
             stored = kernels.crop_images(stored, records, drawn["crops"], self._size)
             records = self._backend.xp.arange(len(stored))
-        recolors = augment.jitters or augment.sharpness != 1
-        looks = (*(self._unit if recolors else (self._mean, self._std)), augment.padding_mode)
+        looks = (*(self._unit if augment.recolors else (self._mean, self._std)), augment.padding_mode)
         if augment.warps:
             x = kernels.warp_images(stored, records, drawn["maps"], *looks)
         else:
@@ -167,7 +173,7 @@ class Loader:
             x = kernels.adjust_colors(x, *drawn["colors"])
         if augment.sharpness != 1:
             x = kernels.adjust_sharpness(x, drawn["sharpness"])
-        if recolors:
+        if augment.recolors:
             x = kernels.normalize_images(x, self._mean, self._std)
         for boxes in drawn.get("boxes", ()):
             x = kernels.erase_images(x, boxes)

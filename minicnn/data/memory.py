@@ -3,17 +3,24 @@
 import os
 from pathlib import Path
 
+_CONTAINERS = (  # the folder, the files of the limit and of what is used, and in memory.stat, the cache of files in it
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
 
 def free_memory() -> int:
     """Bytes that processes can take: what the system calls available, and not more than a container may use."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [2**32]
     found += [int(1024 * int(words[1])) for words in _lines("/proc/meminfo") if words[0] == "MemAvailable:"]
-    limit, used = (
-        next((int(words[0]) for words in _lines(f"/sys/fs/cgroup/memory.{name}") if words[0].isdecimal()), None)
-        for name in ("max", "current")
-    )
-    if limit is not None and used is not None:
-        found.append(max(limit - used, 0))
+    for folder, most, now, cached in _CONTAINERS:
+        limit, used = (
+            next((int(words[0]) for words in _lines(f"{folder}/{name}") if words[0].isdecimal()), None)
+            for name in (most, now)
+        )
+        if limit is not None and used is not None:
+            cache = sum(int(words[1]) for words in _lines(f"{folder}/memory.stat") if words[0] == cached)
+            found.append(max(limit - used + cache, 0))  # the system gives such a cache back
     return min(found)
 
 

@@ -14,8 +14,8 @@ def stratified_split(dataset: Dataset, validation: int | float, seed: int) -> tu
     least. Every class is in both parts. The same seed gives the same split. Raises ValueError where that is not
     possible.
     """
-    taken = _take(dataset, validation, seed, left=1)
-    return dataset.subset(np.setdiff1d(np.arange(len(dataset)), taken)), dataset.subset(taken)
+    rest, taken = _parted(dataset, np.arange(len(dataset)), validation, seed)
+    return dataset.subset(rest), dataset.subset(taken)
 
 
 def stratified_subset(dataset: Dataset, size: int, seed: int) -> Dataset:
@@ -23,7 +23,7 @@ def stratified_subset(dataset: Dataset, size: int, seed: int) -> Dataset:
 
     Raises ValueError for a size that is more than there are records, or less than classes.
     """
-    return dataset if size == len(dataset) else dataset.subset(_take(dataset, size, seed, left=0))
+    return _chosen(dataset, _reduced(dataset, np.arange(len(dataset)), size, seed))
 
 
 def split(
@@ -44,24 +44,47 @@ def split(
     train_size: how many records to keep then, None for all; seed: of the validation set and of these. scaling, note,
     origin: of the Splits (default: mean and std of what is kept).
     """
+    records = np.arange(len(train))  # pictures are copied once, when it is known which: they may be half of the memory
+    tested = validated = records[:0]
     if test is None:
-        train, test = stratified_split(train, 0.2, seed=0)
+        records, tested = _parted(train, records, 0.2, seed=0)
     if held_out is None and validation:
-        train, held_out = stratified_split(train, validation, seed)
+        records, validated = _parted(train, records, validation, seed)
+    if train_size is not None:
+        records = _reduced(train, records, train_size, seed)
+    if test is None:
+        test = train.subset(tested)
     if not validation:
         held_out = None
-    if train_size is not None:
-        train = stratified_subset(train, train_size, seed)
+    elif held_out is None:
+        held_out = train.subset(validated)
+    train = _chosen(train, records)
     return Splits(train, held_out, test, train.name, *(scaling or channel_statistics(train.images)), note, origin)
 
 
-def _take(dataset: Dataset, wanted: int | float, seed: int, left: int) -> np.ndarray:
-    """Indices of `wanted` records, ascending: of every class one at least, and `left` or more are not taken."""
+def _parted(dataset: Dataset, records: np.ndarray, validation: int | float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of `records`, int (n,), are left, and which are taken, as :func:`stratified_split` says."""
+    taken = _take(dataset, records, validation, seed, left=1)
+    return np.setdiff1d(records, taken), taken
+
+
+def _reduced(dataset: Dataset, records: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """`size` of `records`, int (n,), as :func:`stratified_subset` says."""
+    return records if size == len(records) else _take(dataset, records, size, seed, left=0)
+
+
+def _chosen(dataset: Dataset, records: np.ndarray) -> Dataset:
+    """Those records, ascending; `dataset` itself where they are all."""
+    return dataset if len(records) == len(dataset) else dataset.subset(records)
+
+
+def _take(dataset: Dataset, records: np.ndarray, wanted: int | float, seed: int, left: int) -> np.ndarray:
+    """`wanted` of `records`, ascending: of every class one at least, and `left` or more are not taken."""
     from sklearn.model_selection import train_test_split
 
-    labels = dataset.labels
+    labels = dataset.labels[records]
     classes, counts = np.unique(labels, return_counts=True)
-    what = f"cannot split {wanted} of the {len(dataset)} records of {dataset.name!r} by class"
+    what = f"cannot split {wanted} of the {len(records)} records of {dataset.name!r} by class"
     if few := [dataset.classes[label] for label in classes[counts < 1 + left]]:
         shown = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         raise ValueError(f"{what}: {shown} has one record, and each class needs one in both parts; add some")
@@ -79,10 +102,10 @@ def _take(dataset: Dataset, wanted: int | float, seed: int, left: int) -> np.nda
         taken = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=rng)[1]
         found = np.bincount(labels[taken], minlength=classes[-1] + 1)[classes]
         if (found >= 1).all() and (found <= counts - left).all():
-            return np.sort(taken)
+            return records[np.sort(taken)]
     quotas = _quotas(counts, size, left)
     chosen = [rng.permutation(np.flatnonzero(labels == c))[:quota] for c, quota in zip(classes, quotas, strict=True)]
-    return np.sort(np.concatenate(chosen))
+    return records[np.sort(np.concatenate(chosen))]
 
 
 def _quotas(counts: np.ndarray, size: int, left: int) -> np.ndarray:

@@ -48,6 +48,11 @@ class StoredImages:
         """(N, C, H, W)."""
         return len(self.paths), self.reading.channels, self.size, self.size
 
+    @property
+    def cropped(self) -> bool:
+        """Whether some of the pixels that are read are cut off, so that samples and sums are not of what is left."""
+        return self.size != self.reading.side
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -110,9 +115,9 @@ class StoredImages:
 
 
 def samples_of(images: np.ndarray) -> np.ndarray:
-    """Return the pixels of each picture (N, C, H, W) that make its fingerprint, (N, n)."""
+    """Return the pixels of each picture (N, C, H, W) that make its fingerprint, (N, n): a copy, without the others."""
     step = math.prod(images.shape[1:]) // _SAMPLES | 1  # odd: from all columns, where their number is even
-    return images.reshape(len(images), -1)[:, ::step]
+    return images.reshape(len(images), -1)[:, ::step].copy()
 
 
 def sums_of(images: np.ndarray) -> np.ndarray:

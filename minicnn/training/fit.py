@@ -89,7 +89,8 @@ def fit(
             four axes, the one of the second and the last that has at most four elements is the channels.
         classes: K names, in the order of the labels; default: those of the Dataset, of an earlier ``fit``, else "0",
             "1" and so on.
-        augment: options of :class:`minicnn.data.Augment`, as ``{"flip": 0.5, "shift": 2}``, or one.
+        augment: options of :class:`minicnn.data.Augment`, as ``{"flip": 0.5, "shift": 2}``, or one. Changes of colours
+            need floats from 0 to 1.
         class_weights: factors of the classes in the loss of training: "balanced" for n / (K n_k), n_k of the n training
             pictures in class k, or K numbers. Accuracies and the validation loss count all pictures alike.
         early_stop: stop after so many epochs without a best (0: do not).

@@ -159,6 +159,20 @@ def test_augmentation_is_switched_off_for_an_epoch():
     assert_same(batches(loader, 3, 1, False), batches(make(shuffle=True, seed=5), 3, 1))
 
 
+@pytest.mark.parametrize("change", [{"brightness": 0.1}, {"contrast": 0.1}, {"saturation": 0.1}, {"sharpness": 2}])
+@pytest.mark.parametrize("pixel", [-0.5, 1.5])
+def test_colours_of_floats_beyond_white_are_refused(change, pixel):
+    """They would become black or white."""
+    images = np.full((2, 1, 4, 4), 0.5, np.float32)
+    images[1, 0, 2, 3] = pixel
+    dataset = Dataset(images, np.arange(2), ("a", "b"), "x")
+    how = {"mean": [0], "std": [1], "backend": backend.get("reference")}
+    least, most = min(pixel, 0.5), max(pixel, 0.5)
+    with pytest.raises(ValueError, match=f"expected pixels of float32 from 0 to 1,.*received {least:g} to {most:g}"):
+        Loader(dataset, 2, augment=Augment(**change), **how)
+    Loader(dataset, 2, augment=Augment(rotation=3), **how)
+
+
 def test_labels_are_probabilities_where_pictures_are_mixed():
     for options in ({"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 2.0}):
         for images, labels in make(augment=Augment(**options)).epoch(0):

@@ -1,6 +1,8 @@
 """Folders that are decoded by threads, and those that stay on disk: the same pictures, batches and complaints."""
 
+import os
 import threading
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import pytest
 from PIL import Image
 
 from minicnn import backend, data
-from minicnn.data import Augment, ImageError, Loader, images
+from minicnn.data import Augment, ImageError, Loader, dataset, images
+from minicnn.data import memory as memory_left
+from minicnn.data.dataset import channel_statistics
 from minicnn.data.images import ImageShape, load_image, load_images
 from minicnn.data.stored import StoredImages
 
@@ -238,3 +242,55 @@ def test_pillows_warnings_are_ignored_while_it_decodes_alone(tmp_path):
         load_image(tmp_path / "a" / "00.png")
         assert warnings.filters[0] == images._PILLOW
     assert warnings.filters == before
+
+
+def test_the_middle_of_pictures_on_disk_is_described_as_in_memory(tmp_path):
+    """What was read of them was the whole."""
+    kept, stored = both(fill(tmp_path), image_size=8, resize=12, margin=True)
+    one, two = kept.train.center_crop(8), stored.train.center_crop(8)
+    assert channel_statistics(one.images) == channel_statistics(two.images)
+    assert one.fingerprint() == two.fingerprint() != stored.train.fingerprint()
+
+
+def peak(load):
+    """The most memory that a call takes, in bytes."""
+    tracemalloc.start()
+    try:
+        splits = load()
+        return tracemalloc.get_traced_memory()[1], splits
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_bound_of_the_memory_is_kept(tmp_path, monkeypatch):
+    """On disk a few pictures are in memory at once, else all and a copy; beside some of which sums are taken."""
+    monkeypatch.setattr(images, "THREADS", 1)
+    monkeypatch.setattr(dataset, "_BLOCK_PIXELS", 1)
+    fill(tmp_path, (("a", 60), ("b", 60)))
+    everything = 120 * 3 * 128 * 128
+    data.load(str(tmp_path))  # imports
+    taken, splits = peak(lambda: data.load(str(tmp_path), image_size=128, memory=(2 * everything - 1) / 2**30))
+    assert isinstance(splits.train.images, StoredImages) and taken < 0.5 * everything
+    taken, splits = peak(lambda: data.load(str(tmp_path), image_size=128, memory=2 * everything / 2**30))
+    assert isinstance(splits.train.images, np.ndarray) and taken < 2.2 * everything
+
+
+@pytest.mark.parametrize("memory", [-1, float("nan")])
+def test_a_bound_that_is_none_is_refused(tmp_path, memory):
+    with pytest.raises(ValueError, match=f"^memory: expected GiB from 0, received {memory}$"):
+        data.load(str(fill(tmp_path)), memory=memory)
+
+
+def test_no_bound(tmp_path):
+    assert isinstance(data.load(str(fill(tmp_path)), memory=float("inf")).train.images, np.ndarray)
+
+
+@pytest.mark.parametrize("files, free", [
+    ({"memory.max": "3000", "memory.current": "2500", "memory.stat": "active_file 7\ninactive_file 100"}, 600),
+    ({"memory.max": "max", "memory.current": "2500"}, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+    ({"memory/memory.limit_in_bytes": "900", "memory/memory.usage_in_bytes": "950"}, 0),
+])  # fmt: skip
+def test_files_that_are_cached_count_as_free_in_a_container(monkeypatch, files, free):
+    found = {f"/sys/fs/cgroup/{name}": [line.split() for line in text.split("\n")] for name, text in files.items()}
+    monkeypatch.setattr(memory_left, "_lines", lambda path: found.get(path, []))
+    assert memory_left.free_memory() == free
