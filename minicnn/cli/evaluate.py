@@ -67,7 +67,8 @@ def evaluate(
         with waiting(f"asking about {len(part):,} pictures"):
             report = test_reports(out, trained.model, loader, *trained.views(tta))
         if out is not None:
-            write_json(out / METRICS, report | {"compute_precision": precision})
+            asked = {"weights": weights, "dataset": splits.name, "split": split}
+            write_json(out / METRICS, asked | report | {"compute_precision": precision})
             write_page(out)
     if as_json:
         print(json.dumps(report, allow_nan=False))
