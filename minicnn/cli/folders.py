@@ -17,7 +17,7 @@ def check_holds_no_run(folder: Path | None) -> None:
     if folder is None:
         return
     if (folder / STATE).exists() or ((folder / WEIGHTS).exists() and (folder / METRICS).exists()):
-        raise UsageError(f"--out: {folder} holds a run; choose another folder, or go on with it by train.py --resume")
+        raise UsageError(f"--out: {folder} holds a run; choose another folder, or go on with it by train --resume")
 
 
 @contextmanager
