@@ -4,7 +4,6 @@ import reprlib
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any
 
 _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate; separators of lines and paragraphs
 _JOINERS = "\u200c\u200d"  # of Persian, of the scripts of India, and of emoji
@@ -38,14 +37,24 @@ def nearest(value: object, words: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def width_of(text: str) -> int:
+    """Return how many columns a text takes: two for Chinese and Japanese characters and emoji, none for accents."""
+    free = (c for c in text if unicodedata.combining(c) == 0 and c not in _JOINERS)
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in free)
+
+
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int], width: int | None = None) -> list[str]:
     """Return rows of as many cells each as lines: the columns numbered in ``right`` are flush right, others left.
 
     Columns that do not fit into a ``width`` follow in further tables, below an empty line, each beside the first
     column. No cell is cut: a table of two columns may be wider.
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides: list[Any] = [str.rjust if column in right else str.ljust for column in range(len(widths))]
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
+
+    def padded(cell: str, column: int) -> str:
+        space = " " * (widths[column] - width_of(cell))
+        return space + cell if column in right else cell + space
+
     tables, room = [[0]], 0
     for column in range(1, len(widths)):
         room += 2 + widths[column]
@@ -56,5 +65,5 @@ def aligned(rows: Sequence[Sequence[str]], right: Collection[int], width: int | 
     lines = []
     for number, columns in enumerate(tables):
         lines += [""] * bool(number)
-        lines += ["  ".join(sides[c](row[c], widths[c]) for c in columns).rstrip() for row in rows]
+        lines += ["  ".join(padded(row[column], column) for column in columns).rstrip() for row in rows]
     return lines

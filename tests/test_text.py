@@ -72,3 +72,8 @@ def test_a_table_goes_on_below_where_the_page_is_too_narrow():
     first = ["run    model  images/s", "a-run  lenet     9,000", "b      -             -"]
     assert aligned(rows, (2, 3), 28) == [*first, "", "run     test", "a-run  61.2%", "b          -"]
     assert aligned(rows, (2, 3), 1)[:3] == ["run    model", "a-run  lenet", "b      -"]  # no cell is cut
+
+
+def test_wide_characters_take_two_columns_and_accents_none():
+    rows = [["日本", "1"], ["🐶 a", "22"], ["u\u0308ber", "3"]]
+    assert aligned(rows, (1,)) == ["日本   1", "🐶 a  22", "u\u0308ber   3"]

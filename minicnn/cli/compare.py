@@ -77,7 +77,7 @@ def compare(
     What a run does not have, as one that was stopped has no test accuracy, is a "-".
     """
     if not runs:
-        raise UsageError("expected folders of runs: compare.py RUN [RUN ...]")
+        raise UsageError("expected folders of runs: compare RUN [RUN ...]")
     check_png(out)
     rows, histories = read_runs(runs)
     with held_for(out):
@@ -107,7 +107,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Row], dict[str, dict[str, l
     for name, folder in zip(names, folders, strict=True):
         if not (folder / CONFIG).is_file():
             what = "has no config.json, so it holds no run" if folder.is_dir() else "is not a folder"
-            raise UsageError(f"{folder} {what}; expected a folder that train.py wrote")
+            raise UsageError(f"{folder} {what}; expected a folder that train wrote")
         history = read_history(folder / HISTORY)
         config, metrics = folder / CONFIG, folder / METRICS
         measured = read_json(metrics, _METRICS) if metrics.is_file() else {}

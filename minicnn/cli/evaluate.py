@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from minicnn import data
 from minicnn.cli import options
@@ -18,7 +17,7 @@ from minicnn.cli.page import write_page
 from minicnn.cli.reports import test_reports
 from minicnn.expected import OneOf, check
 from minicnn.precision import precision as within
-from minicnn.text import shown
+from minicnn.text import aligned, shown
 from minicnn.training import pretrained
 from minicnn.training.progress import Output, waiting
 from minicnn.training.stored import write_json
@@ -67,7 +66,8 @@ def evaluate(
         with waiting(f"asking about {len(part):,} pictures"):
             report = test_reports(out, trained.model, loader, *trained.views(tta))
         if out is not None:
-            write_json(out / METRICS, report | {"compute_precision": precision})
+            asked = {"weights": weights, "dataset": splits.name, "split": split}
+            write_json(out / METRICS, asked | report | {"compute_precision": precision})
             write_page(out)
     if as_json:
         print(json.dumps(report, allow_nan=False))
@@ -114,12 +114,9 @@ def _check_identity(splits: data.Splits, split: str, named: bool, metadata: Mapp
 
 
 def _print(report: dict[str, Any], title: str) -> None:
-    print(shown(title))
-    table = Table()
-    table.add_column("class", overflow="fold")
-    for name in ("precision", "recall", "F1", "images"):
-        table.add_column(name, justify="right", no_wrap=True)
+    output, rows = Output(), [["class", "precision", "recall", "F1", "images"]]
     for row in [*report["per_class"], {"class": "macro mean", **report["macro"], "support": report["images"]}]:
         figures = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
-        table.add_row(shown(row["class"]), *figures, f"{row['support']:,}")
-    Output().print(table)
+        rows.append([shown(row["class"]), *figures, f"{row['support']:,}"])
+    for line in [title, "", *aligned(rows, range(1, 5), output.columns)]:
+        output.say(line)

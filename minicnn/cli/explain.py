@@ -49,7 +49,7 @@ def explain(
     """
     given = [*(image or []), *(paths or [])]
     if not given:
-        raise options.UsageError("expected a picture: explain.py -image PATH [PATH ...]")
+        raise options.UsageError("expected a picture: explain -image PATH [PATH ...]")
     check_holds_no_run(out)
     chosen = options.choose_backend(backend, threads, precision)
     trained = pretrained.load(weights, chosen, model)

@@ -16,8 +16,10 @@ def check_holds_no_run(folder: Path | None) -> None:
     """Refuse to write over a run that can go on, or that is finished."""
     if folder is None:
         return
-    if (folder / STATE).exists() or ((folder / WEIGHTS).exists() and (folder / METRICS).exists()):
-        raise UsageError(f"--out: {folder} holds a run; choose another folder, or go on with it by train.py --resume")
+    can_go_on, finished = (folder / STATE).exists(), (folder / WEIGHTS).exists() and (folder / METRICS).exists()
+    if can_go_on or finished or (folder / HISTORY).exists():  # of which somebody may keep the figures alone
+        remedy = "choose another folder" + ", or go on with it by train --resume" * can_go_on
+        raise UsageError(f"--out: {folder} holds a run; {remedy}")
 
 
 @contextmanager

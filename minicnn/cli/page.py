@@ -24,7 +24,7 @@ _CAPTIONS = {
     "study": "The runs: validation accuracy and loss, overfitting, learning rate",
     "curves": "Loss, accuracy and learning rate over the epochs",
     "confusion_matrix": "True class against predicted class",
-    "samples": "Test images, of all classes in turn",
+    "samples": "Images of all classes in turn",
     "mistakes": "The wrong answers that the model was surest about",
     "grad_cam": "Where the model looks: Grad-CAM over right and wrong answers",
     "filters": "Filters of the first convolution",
@@ -44,6 +44,7 @@ _TEST = {
 _METRICS = {
     **{"parameters": Maybe(_COUNT), "macs": Maybe(_COUNT), "train_seconds": Maybe(_AMOUNT)},
     **{"validation_accuracy": Maybe(_SHARE), "images_per_second": Maybe(_AMOUNT), "test": Maybe(_TEST)},
+    **dict.fromkeys(("weights", "dataset", "split"), Maybe(str)),
 }
 _WORDS = ("recipe", "dataset", "backend", "machine")
 _CONFIG = {"config": Maybe(dict), "versions": Maybe(dict), **dict.fromkeys(_WORDS, Maybe(str))}
@@ -72,7 +73,8 @@ def write_page(folder: Path) -> None:
     check(test, _TEST, str(folder / METRICS))
     history = read_history(folder / HISTORY)
     options = config.get("config") or {}
-    known = {"model": options.get("model")} | {word: config.get(word) for word in _WORDS}
+    known = {"weights": metrics.get("weights"), "model": options.get("model")}
+    known |= {word: config.get(word) or metrics.get(word) for word in _WORDS}
     about = [*known.items(), *(config.get("versions") or {}).items()]
     _write(
         folder,
@@ -110,15 +112,16 @@ def _write(folder: Path, **parts: Any) -> None:
 
 def _facts(metrics: Mapping[str, Any], test: Mapping[str, Any], history: Mapping[str, list[float]]) -> list[Any]:
     """The figures of a run, each with its name; those that it does not have are left out."""
+    part = metrics.get("split") or "test"
     best = best_epoch(history)
     validation = history.get("validation_accuracy") or []
     seconds = metrics.get("train_seconds") or (sum(history["seconds"]) if "seconds" in history else None)
     known = [
-        ("test accuracy", test.get("accuracy"), "{:.2%}"),
+        (f"{part} accuracy", test.get("accuracy"), "{:.2%}"),
         ("by one view", test.get("plain_accuracy"), "{:.2%}"),
         ("macro F1", (test.get("macro") or {}).get("f1"), "{:.4f}"),
-        ("test loss", test.get("loss"), "{:.4f}"),
-        ("test images", test.get("images"), "{:,}"),
+        (f"{part} loss", test.get("loss"), "{:.4f}"),
+        (f"{part} images", test.get("images"), "{:,}"),
         ("validation accuracy", None if best is None or not validation else validation[best], "{:.2%}"),
         ("best epoch", None if best is None else f"{best + 1} of {max(map(len, history.values()))}", "{}"),
         ("training time", None if seconds is None else duration(seconds), "{}"),

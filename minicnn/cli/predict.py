@@ -43,7 +43,7 @@ def predict(
     """
     given = [*(image or []), *(paths or [])]
     if not given:
-        raise options.UsageError("expected a picture: predict.py -image PATH [PATH ...]")
+        raise options.UsageError("expected a picture: predict -image PATH [PATH ...]")
     chosen = options.choose_backend(backend, threads, precision)
     trained = pretrained.load(weights, chosen, model)
     answers: list[dict[str, Any]] = []

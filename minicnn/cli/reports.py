@@ -21,6 +21,7 @@ from minicnn.training.explain import convolutions, feature_maps, grad_cam
 from minicnn.training.metrics import classification_report
 
 _EXPLAINED = 12  # pictures under a heat map
+_OF_CONVOLUTIONS = ("filters", "feature_maps", "grad_cam")
 _FORMULA = tuple("=+-@")  # begin one in a spreadsheet
 
 
@@ -54,7 +55,10 @@ def test_reports(
             "samples": plots.samples(*answers),
             "mistakes": plots.mistakes(*answers),
         }
-        write_pictures(folder, pictures | _explained(model, loader, result))
+        pictures |= _explained(model, loader, result)
+        write_pictures(folder, pictures)
+        for name in set(_OF_CONVOLUTIONS) - set(pictures):  # those of another model, which was tested here before
+            (folder / f"{name}.png").unlink(missing_ok=True)
         atomic_write(folder / "mistakes.csv", mistakes_table(result, dataset))
     return report
 

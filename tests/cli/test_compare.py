@@ -102,7 +102,7 @@ def test_nothing_to_draw_is_said(compare, run, tmp_path):
 
 
 def test_what_is_no_run(compare, run, tmp_path):
-    assert compare() == (2, "", "error: expected folders of runs: compare.py RUN [RUN ...]\n")
+    assert compare() == (2, "", "error: expected folders of runs: compare RUN [RUN ...]\n")
     code, out, err = compare(run("good"), tmp_path)
     assert (code, out) == (2, "") and err.startswith(f"error: {tmp_path} has no config.json") and err.count("\n") == 1
     assert "none is not a folder" in compare("none")[2] and compare("none")[0] == 2

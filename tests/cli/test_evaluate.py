@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from minicnn.training.progress import Output
+
 PICTURES = ("confusion_matrix", "samples", "mistakes", "filters", "feature_maps", "grad_cam")
 
 
@@ -25,6 +27,13 @@ def test_the_table(evaluate, digits_run):
     assert f"on digits, test: {report['accuracy']:.2%} of 360 images" in out
     for row in [*report["per_class"], {"class": "macro mean", **report["macro"]}]:
         assert any(row["class"] in line and f"{row['f1']:.4f}" in line for line in out.splitlines())
+
+
+def test_a_narrow_terminal_has_whole_words(evaluate, monkeypatch):
+    monkeypatch.setattr(Output, "columns", 30)
+    lines = evaluate()[1].splitlines()
+    assert "class       precision  recall" in lines and "class           F1  images" in lines
+    assert sum(line.startswith("macro mean ") for line in lines) == 2
 
 
 def test_splits_are_those_of_the_training(evaluate, digits_run):

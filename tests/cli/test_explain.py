@@ -82,7 +82,7 @@ def test_wrong_words(explain, picture, words, message):
 
 
 def test_no_picture_too_many_and_the_folder_of_a_run(explain, picture, digits_run, tmp_path):
-    assert explain() == (2, "", "error: expected a picture: explain.py -image PATH [PATH ...]\n")
+    assert explain() == (2, "", "error: expected a picture: explain -image PATH [PATH ...]\n")
     code, _, err = explain(*[picture()] * 25)
     assert code == 2 and "at most 24 pictures for one sheet, received 25" in err
     code, _, err = explain(picture(), "--out", digits_run.folder)

@@ -61,6 +61,10 @@ def test_a_finished_run_without_its_last_state_is_one_too(command, writers, digi
     shutil.copytree(digits_run.folder, run)
     (run / "last.safetensors").unlink()
     assert "holds a run" in command(*writers["train"](run))[2]
+    (run / "best.safetensors").unlink()  # and so are its figures alone
+    before = contents(run)
+    code, _, err = command(*writers["evaluate"](run))
+    assert code == 2 and err.endswith("holds a run; choose another folder\n") and contents(run) == before
 
 
 @pytest.mark.parametrize(

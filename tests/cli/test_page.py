@@ -10,9 +10,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from minicnn import backend, nn
+from minicnn.cli import reports
 from minicnn.cli.page import write_page
 from minicnn.cli.reports import mistakes_table
-from minicnn.data import Dataset
+from minicnn.data import Dataset, Loader
 from minicnn.training import Evaluation
 
 
@@ -85,6 +87,23 @@ def test_an_evaluation_and_a_study_have_one_too(command, sketches, digits_run, t
     page = Page(tmp_path / "study" / "report.html")
     assert {"href": "digits/report.html"} in page.found("a") and {"href": "lenet/report.html"} in page.found("a")
     assert len(page.found("img")) == 1 and "2 runs" in page.words
+
+
+def test_an_evaluation_says_of_what_it_is(command, digits_run, tmp_path):
+    words = ("--weights", digits_run.weights, "--backend", "numpy", "--split", "validation", "--out", tmp_path)
+    assert command("evaluate", *words)[0] == 0
+    page = Page(tmp_path / "report.html")
+    assert f"weights {digits_run.weights}, dataset digits" in page.words
+    assert "validation accuracy" in page.words and "test accuracy" not in page.words
+
+
+def test_no_picture_is_of_a_model_that_was_tested_before(tmp_path):
+    (tmp_path / "grad_cam.png").write_bytes(b"of another model")
+    pixels = np.arange(4 * 3 * 2 * 2, dtype=np.uint8).reshape(4, 3, 2, 2)
+    pets = Dataset(pixels, np.array([0, 1, 0, 0]), ("cat", "dog"), "pets")
+    loader = Loader(pets, 4, mean=(0.5,) * 3, std=(0.5,) * 3, backend=backend.get("numpy"))
+    reports.test_reports(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), loader)
+    assert (tmp_path / "samples.png").exists() and not (tmp_path / "grad_cam.png").exists()
 
 
 def test_a_stopped_run_has_a_page(train, tmp_path):

@@ -180,7 +180,7 @@ def test_bars_on_a_terminal(script, digits_run, digit, variables):
 
 
 def test_no_picture_is_wrong_usage(command):
-    assert command("predict") == (2, "", "error: expected a picture: predict.py -image PATH [PATH ...]\n")
+    assert command("predict") == (2, "", "error: expected a picture: predict -image PATH [PATH ...]\n")
 
 
 @pytest.mark.parametrize("kind", ["noise", ".pt", "class", "shape", "newer", "missing", "folder"])
