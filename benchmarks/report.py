@@ -287,13 +287,15 @@ def chart(cases: list[Record]) -> Figure:
 
     It is as wide as a page, so that its letters can be read there.
     """
-    groups = {machine: _pairs(records) for machine, records in _by_conditions(cases).items()}
+    groups: dict[str, list[tuple[Record, Record]]] = {}
+    for hardware in dict.fromkeys(hardware for hardware, _ in _by_conditions(cases)):
+        groups[hardware] = _pairs([record for record in cases if _conditions(record)[0] == hardware])
     heights = [_HEAD + _ROW * len(pairs) for pairs in groups.values()]
     whole = _TITLE + sum(heights) + _FOOT
     figure = Figure(figsize=(_WIDTH, whole))
     figure.text(0.01, 1 - 0.15 / whole, f"minicnn beside {_peers(cases)}", va="top", fontsize=10.5, color=_INK)
     top = _TITLE
-    for ((hardware, _), pairs), height in zip(groups.items(), heights, strict=True):
+    for (hardware, pairs), height in zip(groups.items(), heights, strict=True):
         place = (_NAMES / _WIDTH, 1 - (top + height) / whole, _BARS / _WIDTH, _ROW * len(pairs) / whole)
         _speeds(figure.add_axes(place), hardware, pairs)
         top += height

@@ -132,6 +132,14 @@ def test_a_spike_is_cut_and_pointed_at():
     assert set(arrows(sheet.axes[1])) == {"512"} and sheet.axes[1].get_ylim()[1] < 3
 
 
+@pytest.mark.parametrize("wild", [[0], [0, 1], [49], [48, 49], [0, 49]])
+def test_spikes_at_the_ends_are_cut(wild):
+    losses = 2 / np.arange(1, 51) ** 0.5
+    losses[wild] = np.linspace(5e4, 3e4, len(wild))
+    (axes,) = plots.curves({"validation_loss": losses}).axes
+    assert axes.get_ylim()[1] < 3 and len(axes.texts) == len(wild)
+
+
 @pytest.mark.parametrize(
     "losses",
     [
@@ -413,3 +421,10 @@ def test_the_title_of_few_mistakes_lies_on_the_page(wrong):
     labels = np.repeat([1, 0], [wrong, 10_000 - wrong])
     probabilities = np.tile([1.0, 0.0], (10_000, 1))
     assert_apart(plots.mistakes(images, labels, np.zeros(10_000, int), ["cat", "dog"], probabilities))
+
+
+def test_characters_without_a_glyph_are_one_warning():
+    figure = plots.confusion_matrix([[1, 0], [0, 1]], ["\U000f0001\U000f0002", "\U000f0001"])
+    with pytest.warns(UserWarning, match="the font of pictures has no \U000f0001\U000f0002: ") as caught:
+        plots.to_png(figure)
+    assert len(caught) == 1

@@ -42,7 +42,10 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     debug: options.Debug = False,
 ) -> int:
-    """Measure trained weights on a data set: without --dataset, on that of the training, from where it was."""
+    """Measure trained weights on a data set: without --dataset, on that of the training.
+
+    A folder is looked for where it was; CIFAR-10 where --data-dir says, or in its usual places.
+    """
     with options.usage_errors():
         check(split, OneOf(("test", "validation", "train")), "--split")
     check_holds_no_run(out)

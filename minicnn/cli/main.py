@@ -32,6 +32,8 @@ _TYPERS_ERROR: Any = typer.BadParameter.__mro__[1]  # UsageError; the module tha
 def main(arguments: Sequence[str] | None = None, command: str | None = None) -> None:
     """Run ``command`` with ``arguments`` (default: those of the process) and exit; without one, the first names it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if command is None and not words:
+        words = ["--help"]
     warnings.showwarning = _show_warning
     streams.protect()
     try:

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 _TIMES = 4  # as much as the curve without bumps spans, and as all but a tenth of its bumps are high
+_FAR = 100  # the same of the ends and four fifths of the values
 _FEWEST = 5  # values of which one can be a spike
 
 
@@ -14,14 +15,15 @@ def ordinary(values: np.ndarray, signs: Sequence[int]) -> np.ndarray:
 
     The height of a value is that above the higher of the lowest before and the lowest behind it, itself included: 0
     along a curve that falls or rises all the way, as that of a loss at its beginning does. A spike is more than four
-    times as high as the whole curve without heights spans, and as nine tenths of the heights are.
+    times as high as the whole curve without heights spans, and as nine tenths of the heights are. At both ends, where a
+    curve may be steep, it lies a hundred times as far above four fifths of the values as these span.
     """
     values = np.asarray(values, np.float64)
     finite = np.isfinite(values)
     kept = finite.copy()
     if finite.sum() >= _FEWEST:
         for sign in signs:
-            kept[finite] &= _without_peaks(sign * values[finite])
+            kept[finite] &= _without_peaks(sign * values[finite]) & ~_wild_ends(sign * values[finite])
     return kept
 
 
@@ -46,6 +48,14 @@ def point_at(axes: Axes, x: float, y: float, words: str, color: str, row: int) -
         ha="left" if side > 0 else "right", va="center",
         arrowprops={"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0},
     )  # fmt: skip
+
+
+def _wild_ends(values: np.ndarray) -> np.ndarray:
+    usual = float(np.quantile(values, 0.8, method="lower"))
+    wild = values > usual + _FAR * (usual - values.min())
+    if usual == values.min():  # nothing is to be seen of a curve without any height
+        return np.zeros_like(wild)
+    return np.logical_and.accumulate(wild) | np.logical_and.accumulate(wild[::-1])[::-1]
 
 
 def _without_peaks(values: np.ndarray) -> np.ndarray:

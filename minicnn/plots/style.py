@@ -6,7 +6,9 @@ right and wrong differ by a mark as well.
 
 import io
 import math
+import re
 import unicodedata
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,14 +22,24 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 INK, FAINT, GRID = "#222222", "#767676", "#E4E4E4"
 BLUES = LinearSegmentedColormap.from_list("counts", ["#FFFFFF", "#9CC9E6", BLUE, "#003A5C"])
+_SHOWN = 20  # characters without a glyph that a warning names
 WIDTH = 9.0  # inches, the width of every figure but the large confusion matrices
 _OTHER_SCRIPTS = ("Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei", "Hiragino Sans", "Arial Unicode MS")
 
 
 def to_png(figure: Figure, dpi: int = 150) -> bytes:
     """The figure as the bytes of a PNG file, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    buffer, lacking = io.BytesIO(), set[str]()
+    with warnings.catch_warnings(record=True) as caught:
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    for warning in caught:
+        if found := re.match(r"Glyph (\d+) ", str(warning.message)):
+            lacking.add(chr(int(found[1])))
+        else:
+            warnings.warn(warning.message, stacklevel=2)
+    if lacking:
+        shown = "".join(sorted(lacking)[:_SHOWN]) + "…" * (len(lacking) > _SHOWN)
+        warnings.warn(f"the font of pictures has no {shown}: they are drawn as boxes", stacklevel=2)
     return buffer.getvalue()
 
 

@@ -260,7 +260,7 @@ def test_predictions_of_the_runtimes(tmp_path):
                "--peer", ",".join(peers))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert not done.stderr.replace(
-        "minicnn: compiling CPU kernels, once on this machine (some seconds) ...", ""
+        "minicnn: compiling CPU kernels for their first use here (some seconds) ...", ""
     ).strip()
     record = json.loads(file.read_text())
     assert list(record["peers"]) == peers and record["sgemm_gflops"] is None

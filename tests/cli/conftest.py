@@ -18,7 +18,7 @@ from minicnn.cli import reports
 from minicnn.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-NEWS = "minicnn: compiling CPU kernels, once on this machine (some seconds) ...\n"
+NEWS = "minicnn: compiling CPU kernels for their first use here (some seconds) ...\n"
 
 
 def environment(**variables):

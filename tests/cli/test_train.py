@@ -74,7 +74,7 @@ def test_the_digits_from_start_to_pictures(digits_run):
                 assert picture.width > 500
 
 
-_COMPILING = "minicnn: compiling CPU kernels, once on this machine (some seconds) ...\n"
+_COMPILING = "minicnn: compiling CPU kernels for their first use here (some seconds) ...\n"
 
 
 def test_early_stopping_is_said(train, tmp_path):

@@ -57,7 +57,9 @@ class _Announce(event.Listener):
         if not self.said:
             self.said = True
             print(
-                "minicnn: compiling CPU kernels, once on this machine (some seconds) ...", file=sys.stderr, flush=True
+                "minicnn: compiling CPU kernels for their first use here (some seconds) ...",
+                file=sys.stderr,
+                flush=True,
             )
 
     def on_end(self, event: Any) -> None:
