@@ -5,10 +5,10 @@
 FOLDER holds the four files of the data set, ``train-images-idx3-ubyte.gz`` and so on.
 
 From arrays: a small network by :func:`minicnn.fit`, in the ten lines of :func:`from_arrays`, tested on the 10,000 test
-pictures. From a folder: a class has from 300 pictures down to 30, in sizes from 40 to 200 pixels, in grey, colour, with
-transparency, with a palette and as CMYK, in PNG, JPEG, WebP and TIFF; ``scripts/train.py`` learns them at 64 x 64 with
-balanced weights of the classes, in as many epochs from ResNet-20's weights for CIFAR-10 and from scratch. The weights
-have never seen a piece of clothing.
+pictures. From a folder: a class has from 300 pictures down to a tenth of that, in sizes from 40 to 200 pixels, in grey,
+colour, with transparency, with a palette and as CMYK, in PNG, JPEG, WebP and TIFF; ``scripts/train.py`` learns them at
+64 x 64 with balanced weights of the classes, in as many epochs from ResNet-20's weights for CIFAR-10 and from scratch.
+The weights have never seen a piece of clothing.
 
 Exit codes: 0, 1 failure, 2 usage; then one line says what.
 """
@@ -33,7 +33,6 @@ from minicnn import nn
 _CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
-_MOST, _LEAST, _TESTED = 300, 30, 100  # pictures of a class in the folder: of the first, of the last, and to test on
 _LOOKS = (("L", "png"), ("RGB", "jpg"), ("RGBA", "webp"), ("P", "png"), ("CMYK", "jpg"), ("RGB", "tiff"))
 _SCRIPT = Path(__file__).parents[1] / "scripts" / "train.py"
 _TRAIN = (
@@ -51,6 +50,7 @@ def main() -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     options.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="of the files of Fashion-MNIST")
+    options.add_argument("--pictures", type=contest.whole(10, 6000), default=300, help="of the folder's largest class")
     options.add_argument("--epochs", type=contest.whole(1, 1000), default=15, help="on the folder")
     options.add_argument("--seed", type=contest.whole(0, 2**31), default=0, help="of the folder and the runs")
     options.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
@@ -105,9 +105,10 @@ def _read(folder: Path, part: str) -> Arrays:
 def _from_folder(train: Arrays, test: Arrays, scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what ``scripts/train.py`` reaches on a folder, by where it starts from."""
     rng = np.random.default_rng(arguments.seed)
-    counts = np.geomspace(_MOST, _LEAST, len(_CLASSES)).round().astype(int).tolist()
+    most = arguments.pictures
+    counts = np.geomspace(most, most // 10, len(_CLASSES)).round().astype(int).tolist()
     _write(train, counts, scratch / "pictures" / "train", rng)
-    _write(test, [_TESTED] * len(_CLASSES), scratch / "pictures" / "test", rng)
+    _write(test, [-(-most // 3)] * len(_CLASSES), scratch / "pictures" / "test", rng)
     runs = {}
     ways = {
         "ResNet-20's weights for CIFAR-10": ("--weights", "resnet20-cifar10"),

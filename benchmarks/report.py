@@ -25,6 +25,7 @@ import gpu_agreement
 import gpu_kernels
 import gpu_recipe
 import gpu_steps
+import own_data
 import time_to_accuracy
 import transfer
 from compare import headlines
@@ -54,6 +55,7 @@ machine:
     python benchmarks/ablation.py --dataset cifar10 --json benchmarks/results/ablation.json \\
       --picture benchmarks/results/ablation.png
     python benchmarks/transfer.py --dataset cifar10 --json benchmarks/results/transfer.json
+    python benchmarks/own_data.py --data FASHION_MNIST --json benchmarks/results/own-data.json
     python benchmarks/startup.py --json benchmarks/results/startup.json
     for recipe in lenet stage-augment; do
       python benchmarks/epoch.py --recipe $recipe --json benchmarks/results/epoch-$recipe.json
@@ -112,7 +114,7 @@ def main() -> None:
         print(message, file=sys.stderr)
         sys.exit(2)
     cases = sorted((r for r in records if r.get("best")), key=lambda r: (r["case"], r["batch_size"]))
-    kinds = ["time_to_accuracy", "ablation", "accuracy", "bfloat16", "transfer"]
+    kinds = ["time_to_accuracy", "ablation", "accuracy", "bfloat16", "transfer", "own_data"]
     kinds += ["frameworks", "startup", "epoch", "callers", "kernels", *_ON_A_GPU]
     others = ([r for r in records if kind in r] for kind in kinds)
     text, picture = folder.with_suffix(".md"), folder.with_suffix(".png")
@@ -133,6 +135,7 @@ def markdown(
     precise: list[Record],
     followed: list[Record],
     moved: list[Record],
+    owned: list[Record],
     beside: list[Record],
     startups: list[Record],
     epochs: list[Record],
@@ -200,6 +203,14 @@ def markdown(
             f"scratch: {r['epochs']} epochs of the recipe transfer. {r['hardware']}; {_versions(r)}; {r['date']}."
         )
         parts.append(f"## Transfer\n\n{note}\n\n{transfer.table(r)}\n")
+    for r in owned:
+        counts = r["own_data"]["folder"]["pictures"]
+        note = (
+            f"Fashion-MNIST from arrays by `minicnn.fit`, tested on 10,000 pictures, in seconds from the first line of "
+            f"the program on; and as a folder of {sum(counts):,} pictures, {counts[0]} to {counts[-1]} of a class, of "
+            f"many sizes, modes and formats, by `scripts/train.py`. {r['hardware']}; {_versions(r)}; {r['date']}."
+        )
+        parts.append(f"## Data of one's own\n\n{note}\n\n{own_data.table(r)}\n")
     parts += [f"## Frameworks\n\n{frameworks.table(r)}\n" for r in beside]
     for r in startups:
         rows = ["| process start to first step | seconds |", "|---|---:|"]

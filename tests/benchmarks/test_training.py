@@ -1,5 +1,6 @@
 """The benchmarks of training and of numbers: how far they follow PyTorch, and how long a recipe takes."""
 
+import gzip
 import importlib
 import json
 
@@ -37,6 +38,25 @@ def test_bfloat16(torch, tmp_path):
     assert 0 < row["minicnn_apart"] < 0.1 and row["minicnn_loss"] == pytest.approx(row["torch_loss"], rel=1e-3)
     assert run("report.py", file.parent).returncode == 0
     assert done.stdout.strip() in file.parent.with_suffix(".md").read_text()
+
+
+def test_data_of_ones_own(tmp_path):
+    rng = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        labels = np.arange(200, dtype=np.uint8) % 10
+        images = rng.integers(0, 20, (200, 28, 28), dtype=np.uint8) + 20 * labels[:, None, None]
+        for kind, array, header in (("images-idx3", images, 16), ("labels-idx1", labels, 8)):
+            (tmp_path / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(bytes(header) + array.tobytes()))
+    file = tmp_path / "results" / "own-data.json"
+    done = run("own_data.py", "--data", tmp_path, "--pictures", 10, "--epochs", 1, "--json", file)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(file.read_text())["own_data"]
+    assert record["arrays"]["epochs"] == 3 and 0.1 <= record["arrays"]["accuracy"] <= 1
+    assert record["folder"]["pictures"] == [10, 8, 6, 5, 4, 3, 2, 2, 1, 1]
+    assert all(0 <= each["accuracy"] <= 1 for each in record["folder"]["runs"].values())
+    assert run("report.py", file.parent).returncode == 0
+    assert "| arrays, 28 x 28 | 3 | " in file.parent.with_suffix(".md").read_text()
+    assert run("own_data.py", "--data", tmp_path / "nothing").returncode == 2
 
 
 def test_epoch(tmp_path):
