@@ -93,7 +93,9 @@ def load(
         if empty := set(dataset.classes) - {dataset.classes[label] for label in np.unique(dataset.labels)}:
             raise ValueError(f"{root}, {part}: no pictures in {_listed(empty)} but damaged ones")
     train, held_out, test = parts["train"], parts.get("val"), parts.get("test")
-    _check_counts(root, train, (("to validate on", held_out), ("to test on", test)))
+    _check_counts(
+        root, train, ["to validate on"] * (held_out is None and validation != 0) + ["to test on"] * (test is None)
+    )
     return split(train, held_out, test, validation, **how, note=report.note(root), origin=str(root.resolve()))
 
 
@@ -118,9 +120,8 @@ def _layout(root: Path, report: _Report) -> dict[str, Classes]:
     return found
 
 
-def _check_counts(root: Path, train: Dataset, others: Iterable[tuple[str, Dataset | None]]) -> None:
-    """Raise ValueError unless each class has a picture for each part that is to be split off."""
-    wanted = [use for use, part in others if part is None]
+def _check_counts(root: Path, train: Dataset, wanted: list[str]) -> None:
+    """Raise ValueError unless each class has a picture for each use of those that are to be split off."""
     counts = dict(zip(train.classes, np.bincount(train.labels), strict=True))
     if few := [f"{name} has {count}" for name, count in counts.items() if count <= len(wanted)]:
         uses = " and ".join(["one to train on", *wanted])

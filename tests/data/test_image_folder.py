@@ -217,6 +217,8 @@ def test_small_folders_work_or_say_what_is_missing(tmp_path, monkeypatch, parts)
             ) as caught:
                 data.load(str(root))
             assert str(caught.value).endswith("add pictures, or give the folders train, val and test")
+            if "test" in parts:  # nothing else is split off
+                assert data.load(str(root), validation=0).validation is None
             continue
         splits = data.load(str(root))
         found = [np.bincount(p.labels, minlength=2) for p in (splits.train, splits.validation, splits.test)]
