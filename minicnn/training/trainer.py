@@ -11,6 +11,7 @@ from minicnn.backend import Backend
 from minicnn.data import Loader, Splits, identity_differences
 from minicnn.expected import LARGEST, Number, Only, check, like
 from minicnn.optim.schedules import ReduceOnPlateau
+from minicnn.precision import precision
 from minicnn.tensor import Tensor
 from minicnn.text import brief
 from minicnn.training import start
@@ -41,7 +42,9 @@ class Trainer(Loop):
         model.to(backend)
         if models.is_own(config.model):
             images, classes = (config.channels, config.image_size, config.image_size), len(splits.train.classes)
-            if (count := start.count_logits(model, f"model {config.model}", images)) != classes:
+            with precision(config.precision):
+                count = start.count_logits(model, f"model {config.model}", images)
+            if count != classes:
                 raise ValueError(
                     f"model {config.model}: expected logits (N, {classes}), as num_classes says, received (N, {count})"
                 )
